@@ -1,0 +1,1 @@
+"""Benchmarks of rvtrain, run by asv."""

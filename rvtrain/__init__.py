@@ -1,0 +1,47 @@
+"""rvtrain: train embeddings at the speed of the hardware, on CPUs.
+
+Importing this package compiles nothing and loads no numba: each public name is fetched from its
+module when it is first used (PEP 562).
+"""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "losses": ("InfoNCELoss", "LocalContrastiveLoss", "SpectralRegularization"),
+    "optimizers": (
+        "SGD",
+        "Adam",
+        "AdamW",
+        "clip_grad_norm",
+        "constant",
+        "exponential_decay",
+        "step_decay",
+        "warmup_cosine",
+        "warmup_linear",
+    ),
+    "curriculum": ("CurriculumScheduler", "CurriculumStage", "TemperatureAnnealing"),
+    "mining": ("HardNegativeMiner", "InBatchMiner", "MiningStrategy", "top_k", "weighted_sample"),
+    "functional": ("cosine_similarity", "logsumexp"),
+    "checkpoint": ("load_checkpoint", "save_checkpoint"),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = ["__version__", *sorted(_HOME_OF)]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME_OF:
+        value = getattr(import_module(f".{_HOME_OF[name]}", __name__), name)
+    elif name in _HOMES:
+        value = import_module(f".{name}", __name__)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_HOMES})

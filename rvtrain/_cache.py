@@ -1,0 +1,146 @@
+"""Compiled kernels on disk, never stale and never another signature's.
+
+numba's own ``cache=True`` keys a kernel by its source file alone (so a changed helper leaves old code
+in place), keeps an index that racing processes overwrite, and fails to import where nothing can be
+written. Here each entry is one file, named by everything its code depends on, written under a temporary
+name and renamed; its key is verified on load, and whatever cannot be read is compiled anew.
+"""
+
+import functools
+import hashlib
+import os
+import pickle
+import platform
+import stat
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import llvmlite
+import numba
+from llvmlite import binding
+from numba.core.caching import CompileResultCacheImpl, _Cache
+from numba.core.serialize import dumps
+
+
+@functools.cache
+def folder() -> Path | None:
+    """Where compiled kernels are kept: ``RVTRAIN_CACHE_DIR``, else the user's cache folder, else nowhere.
+
+    Loading an entry unpickles it, so a folder that somebody else owns, or may write to, is not used.
+    """
+    chosen = os.environ.get("RVTRAIN_CACHE_DIR")
+    path = Path(chosen) if chosen else _user_cache_folder()
+    if path is None:
+        return None
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        info = path.stat()
+    except OSError:
+        return None
+    if hasattr(os, "getuid") and (
+        info.st_uid != os.getuid() or info.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    ):
+        return None
+    return path if os.access(path, os.W_OK | os.X_OK) else None
+
+
+def _user_cache_folder() -> Path | None:
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA")
+        return Path(base, "rvtrain", "cache") if base else None
+    try:
+        home = Path.home()
+    except RuntimeError:
+        return None
+    if sys.platform == "darwin":
+        return home / "Library" / "Caches" / "rvtrain"
+    return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache", "rvtrain")
+
+
+@functools.cache
+def _stamp() -> str:
+    """Everything that shapes the machine code, besides the kernel and its argument types."""
+    digest = hashlib.sha256()
+    root = Path(__file__).parent
+    for source in sorted(root.rglob("*.py")):
+        digest.update(str(source.relative_to(root)).encode())
+        digest.update(source.read_bytes())
+    settings = (
+        numba.__version__,
+        llvmlite.__version__,
+        sys.version,
+        platform.machine(),
+        binding.get_host_cpu_name(),
+        binding.get_host_cpu_features().flatten(),
+        # Everything numba lets the environment change about the code it makes.
+        sorted((k, v) for k, v in os.environ.items() if k.startswith("NUMBA_") and "THREAD" not in k),
+    )
+    digest.update(repr(settings).encode())
+    return digest.hexdigest()
+
+
+class _DiskCache(_Cache):
+    """One kernel's entries, in the interface that numba's dispatcher calls."""
+
+    def __init__(self, py_func: Any, name: str) -> None:
+        self._impl = object.__new__(CompileResultCacheImpl)  # its locators would look for a writable tree
+        self._impl._lineno = py_func.__code__.co_firstlineno
+        self._name = name
+
+    @property
+    def cache_path(self) -> str:
+        return str(folder())
+
+    def _key(self, sig: Any) -> str:
+        return f"{self._name}|{sig}|{_stamp()}"
+
+    def _path(self, key: str) -> Path | None:
+        where = folder()
+        if where is None:
+            return None
+        return where / f"{self._name.rsplit('.', 1)[-1].split(':')[0]}-{hashlib.sha256(key.encode()).hexdigest()[:32]}.nbc"
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        key = self._key(sig)
+        path = self._path(key)
+        if path is None:
+            return None
+        try:
+            stored, checksum, payload = pickle.loads(path.read_bytes())
+            if stored != key or hashlib.sha256(payload).hexdigest() != checksum:
+                return None
+            target_context.refresh()
+            return self._impl.rebuild(target_context, pickle.loads(payload))
+        except Exception:  # absent, truncated, garbage, of another numba: a miss, whatever it is
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        key = self._key(sig)
+        path = self._path(key)
+        if path is None or not self._impl.check_cachable(data):
+            return
+        payload = dumps(self._impl.reduce(data))
+        entry = pickle.dumps((key, hashlib.sha256(payload).hexdigest(), payload))
+        try:
+            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".tmp")
+        except OSError:
+            return
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(entry)
+            os.replace(temporary, path)
+        except OSError:  # a full disk costs the entry, not the call
+            Path(temporary).unlink(missing_ok=True)
+
+    def enable(self) -> None: ...
+
+    def disable(self) -> None: ...
+
+    def flush(self) -> None: ...
+
+
+def enable(dispatcher: Any, name: str) -> None:
+    """Give a numba dispatcher this cache."""
+    dispatcher._cache = _DiskCache(dispatcher.py_func, name)

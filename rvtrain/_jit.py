@@ -1,0 +1,53 @@
+"""The one place where functions become compiled kernels: flags, parallelism and the cache on disk."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+from numba import prange
+
+from rvtrain import _cache, _threads
+
+# What lets reductions vectorise, and nothing that lets the compiler assume a NaN away.
+__all__ = ["FASTMATH", "Kernel", "kernel", "njit", "prange"]
+
+FASTMATH = {"reassoc", "contract", "arcp", "nsz", "afn"}
+
+
+def njit(func: Callable) -> Any:
+    """Compile a serial function, to be called from kernels: it is inlined there, never cached alone."""
+    return numba.njit(func, fastmath=FASTMATH, error_model="numpy", nogil=True)
+
+
+class Kernel:
+    """A parallel kernel and its serial twin, each compiled, or read from the cache, when first called.
+
+    Both come from one source, so they agree to the last bit as long as that source fixes the order of
+    its sums. The twin serves inputs too small to be worth waking the threads.
+    """
+
+    def __init__(self, func: Callable) -> None:
+        _threads.load_tbb()
+        self.__name__ = func.__name__
+        self.__doc__ = func.__doc__
+        self.parallel = _dispatcher(func, parallel=True)
+        self.serial = _dispatcher(func, parallel=False)
+
+    def __call__(self, *args: Any) -> Any:
+        return self.parallel(*args)
+
+    def sized(self, work: int) -> Any:
+        """The twin that suits `work`, an estimate of the arithmetic operations in the call."""
+        return self.serial if work < _threads.SERIAL_BELOW else self.parallel
+
+
+def kernel(func: Callable) -> Kernel:
+    """Make a function with ``prange`` loops a kernel, called from Python."""
+    return Kernel(func)
+
+
+def _dispatcher(func: Callable, parallel: bool) -> Any:
+    dispatcher = numba.njit(func, parallel=parallel, fastmath=FASTMATH, error_model="numpy", nogil=True)
+    if hasattr(dispatcher, "overloads"):  # a plain function under NUMBA_DISABLE_JIT
+        _cache.enable(dispatcher, f"{func.__module__}.{func.__qualname__}:{parallel}")
+    return dispatcher

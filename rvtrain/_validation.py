@@ -1,0 +1,124 @@
+"""One function per kind of check. Each message names the argument, what it was, and what was expected."""
+
+import math
+import operator
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+
+_FLOATS = (np.float32, np.float64)
+
+
+def float_array(name: str, value: Any, ndim: int | Collection[int]) -> np.ndarray:
+    """`value` as a non-empty float32 or float64 array of the wanted number of dimensions, uncopied."""
+    array = np.asarray(value)
+    wanted = (ndim,) if isinstance(ndim, int) else tuple(ndim)
+    if array.dtype.type not in _FLOATS or not array.dtype.isnative:
+        raise TypeError(f"{name} must be float32 or float64, got dtype {array.dtype}")
+    if array.ndim not in wanted:
+        raise ValueError(f"{name} must have {_either(wanted)} dimension(s), got shape {array.shape}")
+    if array.size == 0:
+        raise ValueError(f"{name} must not be empty, got shape {array.shape}")
+    return array
+
+
+def promoted(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:
+    """The arrays C-contiguous and of one dtype, copied only where they are not so already."""
+    dtype = np.result_type(*arrays)
+    return tuple(np.ascontiguousarray(array, dtype=dtype) for array in arrays)
+
+
+def finite(name: str, array: np.ndarray) -> None:
+    """Raise if `array` holds a NaN or an infinity, naming the first place."""
+    good = np.isfinite(array)
+    if not good.all():
+        where = np.unravel_index(int(np.argmin(good)), array.shape)
+        place = ", ".join(str(int(i)) for i in where)
+        raise ValueError(f"{name} must be finite, got {array[where]} at [{place}]")
+
+
+def same_shape(name: str, array: np.ndarray, other: str, shape: tuple[int, ...]) -> None:
+    """Raise unless `array` has the shape of the argument called `other`."""
+    if array.shape != shape:
+        raise ValueError(f"{name} must have the shape of {other}, {shape}, got {array.shape}")
+
+
+def integer_array(name: str, value: Any, shape: tuple[int | None, ...]) -> np.ndarray:
+    """`value` as a C-contiguous int64 array of that shape; None in `shape` stands for any length."""
+    array = np.asarray(value)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{name} must be integers, got dtype {array.dtype}")
+    if array.ndim != len(shape) or any(want not in (None, n) for want, n in zip(shape, array.shape, strict=True)):
+        text = ", ".join("any" if n is None else str(n) for n in shape)
+        raise ValueError(f"{name} must have shape ({text}), got {array.shape}")
+    if array.dtype == np.uint64 and array.size and array.max() > np.iinfo(np.int64).max:
+        raise ValueError(f"{name} must fit in int64, got {array.max()}")
+    return np.ascontiguousarray(array, dtype=np.int64)
+
+
+def indices(name: str, value: Any, shape: tuple[int | None, ...], stop: int, missing: bool = False) -> np.ndarray:
+    """Integers in [0, stop), or from −1 where `missing` allows −1 for "none"."""
+    array = integer_array(name, value, shape)
+    low = -1 if missing else 0
+    if array.size and (array.min() < low or array.max() >= stop):
+        bad = array[(array < low) | (array >= stop)][0]
+        raise ValueError(f"{name} must lie in [{low}, {stop - 1}], got {bad}")
+    return array
+
+
+def number(
+    name: str,
+    value: Any,
+    *,
+    low: float = -math.inf,
+    high: float = math.inf,
+    open_low: bool = False,
+    open_high: bool = False,
+) -> float:
+    """`value` as a finite float in the interval; the bounds count unless said to be open."""
+    if isinstance(value, (bool, np.bool_, str, bytes)) or np.ndim(value) != 0:
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    try:
+        result = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be a number, got {value!r}") from None
+    below = result <= low if open_low else result < low
+    above = result >= high if open_high else result > high
+    if not math.isfinite(result) or below or above:
+        left, right = "(" if open_low or low == -math.inf else "[", ")" if open_high or high == math.inf else "]"
+        raise ValueError(f"{name} must be a finite number in {left}{low:g}, {high:g}{right}, got {value!r}")
+    return result
+
+
+def integer(name: str, value: Any, *, low: int | None = None, high: int | None = None) -> int:
+    """`value` as an int between the bounds, both included."""
+    if isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    try:
+        result = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {value!r}") from None
+    if (low is not None and result < low) or (high is not None and result > high):
+        bounds = f"at least {low}" if high is None else f"in [{low}, {high}]"
+        raise ValueError(f"{name} must be {bounds}, got {result}")
+    return result
+
+
+def choice(name: str, value: Any, options: Collection[str]) -> str:
+    """`value` if it is one of the options."""
+    if not isinstance(value, str) or value not in options:
+        raise ValueError(f"{name} must be {_either([repr(o) for o in options])}, got {value!r}")
+    return value
+
+
+def flag(name: str, value: Any) -> bool:
+    """`value` as a bool; anything but True and False is refused."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    return bool(value)
+
+
+def _either(options: Collection[Any]) -> str:
+    words = [str(option) for option in options]
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
