@@ -10,12 +10,18 @@ import numpy as np
 _FLOATS = (np.float32, np.float64)
 
 
-def float_array(name: str, value: Any, ndim: int | Collection[int]) -> np.ndarray:
-    """`value` as a non-empty float32 or float64 array of the wanted number of dimensions, uncopied."""
+def any_float_array(name: str, value: Any) -> np.ndarray:
+    """`value` as a float32 or float64 array of any shape, uncopied."""
     array = np.asarray(value)
-    wanted = (ndim,) if isinstance(ndim, int) else tuple(ndim)
     if array.dtype.type not in _FLOATS or not array.dtype.isnative:
         raise TypeError(f"{name} must be float32 or float64, got dtype {array.dtype}")
+    return array
+
+
+def float_array(name: str, value: Any, ndim: int | Collection[int]) -> np.ndarray:
+    """`value` as a non-empty float32 or float64 array of the wanted number of dimensions, uncopied."""
+    array = any_float_array(name, value)
+    wanted = (ndim,) if isinstance(ndim, int) else tuple(ndim)
     if array.ndim not in wanted:
         raise ValueError(f"{name} must have {_either(wanted)} dimension(s), got shape {array.shape}")
     if array.size == 0:

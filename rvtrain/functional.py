@@ -1,0 +1,124 @@
+"""The named kernels on their own: log-sum-exp and cosine similarity."""
+
+from typing import Any
+
+import numpy as np
+
+from rvtrain import _validation as check
+from rvtrain._jit import kernel, prange
+from rvtrain._primitives._norms import checked_unit_rows
+from rvtrain._primitives._products import row_products
+
+
+def logsumexp(x: Any, axis: int | None = -1) -> Any:
+    r"""log Σ exp(xᵢ) along an axis, without overflow.
+
+    .. math:: \operatorname{lse}(x) = m + \log \sum_i e^{x_i - m}, \qquad m = \max_i x_i
+
+    Parameters
+    ----------
+    x : array of float32 or float64, of any shape
+    axis : int, or None for all elements
+
+    Returns
+    -------
+    array of x's dtype without that axis, or a scalar
+        −inf for no elements or only −inf; +inf if any element is; NaN if any is NaN.
+
+    Raises
+    ------
+    TypeError
+        If x is not float32 or float64, or axis is no integer.
+    ValueError
+        If x has no such axis.
+
+    References
+    ----------
+    Blanchard, Higham & Higham (2021), Accurately computing the log-sum-exp and softmax functions, IMA J.
+    Numer. Anal. 41(4).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rvtrain as rt
+    >>> rt.logsumexp(np.array([1000.0, 1000.0])).round(6)
+    np.float64(1000.693147)
+    """
+    values = check.any_float_array("x", x)
+    if axis is None:
+        values, axis = values.reshape(-1), -1
+    axis = check.integer("axis", axis)
+    if not -values.ndim <= axis < values.ndim:
+        raise ValueError(f"axis must be in [{-values.ndim}, {values.ndim - 1}] for shape {values.shape}, got {axis}")
+    last = np.moveaxis(values, axis, -1)
+    rows = np.ascontiguousarray(last).reshape(int(np.prod(last.shape[:-1])), last.shape[-1])
+    out = np.empty(len(rows), values.dtype)
+    _logsumexp_rows.sized(20 * rows.size)(rows, out)
+    return out.reshape(last.shape[:-1])[()]
+
+
+@kernel
+def _logsumexp_rows(x, out):
+    """out[i] = m_i + log Σ_j exp(x[i, j] − m_i), m_i = max_j x[i, j]; x (n, m), out (n,)."""
+    for i in prange(len(x)):
+        top = x.dtype.type(-np.inf)
+        broken = False
+        for j in range(x.shape[1]):
+            broken = broken or np.isnan(x[i, j])
+            top = max(top, x[i, j])
+        if broken:
+            out[i] = np.nan
+        elif np.isinf(top):
+            out[i] = top
+        else:
+            total = 0.0
+            for j in range(x.shape[1]):
+                total += np.exp(x[i, j] - top)
+            out[i] = top + np.log(total)
+
+
+def cosine_similarity(a: Any, b: Any, eps: float = 1e-8) -> np.ndarray:
+    r"""Cosine of every row of a with every row of b.
+
+    .. math:: \cos(a, b) = \frac{a \cdot b}{\max(\|a\|, ε)\,\max(\|b\|, ε)}
+
+    Parameters
+    ----------
+    a : array of shape (B, d), float32 or float64
+    b : array of shape (N, d)
+    eps : float
+        ε > 0: a norm below it counts as ε, so that a zero vector has cosine 0 with everything.
+
+    Returns
+    -------
+    array of shape (B, N), of the promoted dtype
+
+    Raises
+    ------
+    TypeError
+        If an array is not float32 or float64.
+    ValueError
+        If shapes do not fit, something is empty or not finite, or eps ≤ 0.
+
+    References
+    ----------
+    Manning, Raghavan & Schütze (2008), Introduction to Information Retrieval, section 6.3.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rvtrain as rt
+    >>> rt.cosine_similarity(np.array([[3.0, 4.0]]), np.array([[3.0, 4.0], [4.0, -3.0], [0.0, 0.0]]))
+    array([[1., 0., 0.]])
+    """
+    a = check.float_array("a", a, 2)
+    b = check.float_array("b", b, 2)
+    if a.shape[1] != b.shape[1]:
+        raise ValueError(f"b must have {a.shape[1]} columns like a, got shape {b.shape}")
+    eps = check.number("eps", eps, low=0.0, open_low=True)
+    a, b = check.promoted(a, b)
+    unit_a, _ = checked_unit_rows("a", a, eps)
+    unit_b, _ = checked_unit_rows("b", b, eps)
+    out = np.empty((len(a), len(b)), a.dtype)
+    row_products.sized(out.size * a.shape[1])(unit_a, unit_b, out)
+    return out

@@ -1,0 +1,142 @@
+"""What the contrastive losses accept, checked and brought into one form."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rvtrain import _validation as check
+
+REDUCTIONS = ("mean", "sum", "none")
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The checked arguments of a contrastive loss: arrays C-contiguous and of one dtype.
+
+    ========== ===================== ==================== ====================== ==================
+    negatives  in-batch              shared pool          own                    gathered
+    ========== ===================== ==================== ====================== ==================
+    negatives  None                  (N, d)               (B, N, d)              (M, d)
+    indices    None                  None                 None                   (B, k), −1 = none
+    column_ids (B, c)                (N, c)               (B, N, c)              (M, c)
+    ========== ===================== ==================== ====================== ==================
+
+    Row i and column j are no negatives of each other if any of ``row_ids[i]`` (B, r) equals any of the
+    column's ids; r and c are 0 where no ids were given.
+    """
+
+    anchors: np.ndarray
+    positives: np.ndarray
+    negatives: np.ndarray | None
+    indices: np.ndarray | None
+    row_ids: np.ndarray
+    column_ids: np.ndarray
+    single: bool
+    """Whether the caller gave one anchor of shape (d,), here a batch of one."""
+
+    def restore(self, name: str, gradient: np.ndarray) -> np.ndarray:
+        """The gradient in the shape in which the caller gave that input."""
+        batched = name != "negatives" or gradient.ndim == 3
+        return gradient[0] if self.single and batched else gradient
+
+
+def parse(
+    anchors: Any,
+    positives: Any,
+    negatives: Any = None,
+    negative_indices: Any = None,
+    anchor_ids: Any = None,
+    positive_ids: Any = None,
+    negative_ids: Any = None,
+) -> Pairs:
+    """Check the arguments that `InfoNCELoss` and `LocalContrastiveLoss` share; see API for the shapes."""
+    a = check.float_array("anchors", anchors, (1, 2))
+    p = check.float_array("positives", positives, a.ndim)
+    check.same_shape("positives", p, "anchors", a.shape)
+    single = a.ndim == 1
+    a, p = np.atleast_2d(a), np.atleast_2d(p)
+    n, indices = _negatives(negatives, negative_indices, a, single)
+    if n is None:
+        a, p = check.promoted(a, p)
+    else:
+        a, p, n = check.promoted(a, p, n)
+    batch = len(a)
+    given = [
+        _ids(name, ids, (batch,), single)
+        for name, ids in (("anchor_ids", anchor_ids), ("positive_ids", positive_ids))
+        if ids is not None
+    ]
+    row_ids = np.stack(given, axis=-1) if given else np.empty((batch, 0), np.int64)
+    column_ids = _column_ids(negative_ids, n, indices, row_ids, single)
+    return Pairs(a, p, n, indices, row_ids, column_ids, single)
+
+
+def _negatives(
+    negatives: Any, negative_indices: Any, anchors: np.ndarray, single: bool
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    batch, dim = anchors.shape
+    if negatives is None:
+        if negative_indices is not None:
+            raise ValueError("negative_indices needs negatives, the pool that it points into, got negatives=None")
+        return None, None
+    dims = (2,) if single or negative_indices is not None else (2, 3)
+    n = check.float_array("negatives", negatives, dims)
+    if n.shape[-1] != dim:
+        raise ValueError(f"negatives must have {dim} columns like anchors, got shape {n.shape}")
+    if negative_indices is not None:
+        shape = (None,) if single else (batch, None)
+        indices = check.indices("negative_indices", negative_indices, shape, len(n), missing=True)
+        return n, np.atleast_2d(indices)
+    if single:
+        n = n[np.newaxis]
+    elif n.ndim == 3 and len(n) != batch:
+        raise ValueError(f"negatives must have shape ({batch}, N, {dim}) or (N, {dim}), got {n.shape}")
+    return n, None
+
+
+def _column_ids(
+    negative_ids: Any, negatives: np.ndarray | None, indices: np.ndarray | None, row_ids: np.ndarray, single: bool
+) -> np.ndarray:
+    if negatives is None:
+        if negative_ids is not None:
+            raise ValueError("negative_ids needs negatives, got negatives=None")
+        return row_ids
+    if negative_ids is None:
+        return np.empty((*negatives.shape[:-1], 0), np.int64)
+    if row_ids.shape[1] == 0:
+        raise ValueError("negative_ids needs anchor_ids or positive_ids to be compared with, got neither")
+    own = negatives.ndim == 3
+    ids = _ids("negative_ids", negative_ids, negatives.shape[:-1], single and own)
+    return ids[..., np.newaxis]
+
+
+def _ids(name: str, ids: Any, shape: tuple[int, ...], single: bool) -> np.ndarray:
+    if single and np.ndim(ids) == len(shape) - 1:
+        ids = np.asarray(ids)[np.newaxis]
+    return check.integer_array(name, ids, shape)
+
+
+def parse_wrt(wrt: Any, allowed: Collection[str]) -> tuple[str, ...]:
+    """The names in `wrt`, a name or a tuple of names, as ``jax.grad``'s argnums."""
+    names = (wrt,) if isinstance(wrt, str) else wrt
+    if not isinstance(names, (tuple, list)) or not names or len(set(map(str, names))) != len(names):
+        raise ValueError(f"wrt must be a name or a tuple of distinct names, got {wrt!r}")
+    for name in names:
+        check.choice("wrt", name, allowed)
+    return tuple(names)
+
+
+def like_wrt(wrt: Any, gradients: dict[str, Any]) -> Any:
+    """The gradients in the form that `wrt` asks for: one for a name, a tuple for a tuple."""
+    return gradients[wrt] if isinstance(wrt, str) else tuple(gradients[name] for name in wrt)
+
+
+def reduced(losses: np.ndarray, reduction: str, pairs: Pairs) -> Any:
+    """Per-anchor float64 losses by mean, sum or none, the latter in the dtype of the inputs."""
+    if reduction == "none":
+        values = losses.astype(pairs.anchors.dtype)
+        return values[0] if pairs.single else values
+    total = float(losses.sum())
+    return total / len(losses) if reduction == "mean" else total

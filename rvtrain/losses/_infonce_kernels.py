@@ -1,0 +1,158 @@
+"""The loops of InfoNCE. Cosines come in, −inf where a column is no negative of that row.
+
+With t = lse_j(cos_ij / τ) − cos⁺_i / τ over the negatives alone, the loss is softplus(t) and the softmax
+weight of all negatives together is σ(t): neither cancels when the positive is far ahead, and neither
+is capped when it is hopeless. All gradients follow from the slopes G = ∂L/∂cos:
+
+    ∂L/∂â_i = Σ_j G_ij ĉ_j + G⁺_i p̂_i        ∂L/∂ĉ_j = Σ_i G_ij â_i        ∂L/∂τ = −(1/τ) Σ_i â_i · ∂L/∂â_i
+"""
+
+import numpy as np
+
+from rvtrain._jit import kernel, njit, prange
+from rvtrain._primitives._norms import EPS, norm
+
+
+@kernel
+def hide(cosines, first, in_batch, order, starts, stops):
+    """cosines[i, order[s]] = −inf for s in [starts[i, r], stops[i, r]); so is column first + i if in_batch.
+
+    cosines (n, m) holds rows first … first + n of the batch; order (q,), starts and stops (B, r).
+    """
+    for i in prange(len(cosines)):
+        for r in range(starts.shape[1]):
+            for s in range(starts[first + i, r], stops[first + i, r]):
+                cosines[i, order[s]] = -np.inf
+        if in_batch:
+            cosines[i, first + i] = -np.inf
+
+
+@kernel
+def contrast(cosines, positives, temperature, weight, losses, slopes):
+    """Row by row, the loss and its slopes, which overwrite the cosines.
+
+    cosines (n, m) and positives (n,) float64 → losses[i] = softplus(t_i); slopes[i] = ∂/∂cos⁺ = −w σ(t_i) / τ;
+    cosines[i, j] = ∂/∂cos_ij = w σ(t_i) / τ · softmax_j(cos_i / τ); w is the weight of a row in the total.
+    """
+    scale = cosines.dtype.type(1.0 / temperature)
+    for i in prange(len(cosines)):
+        row = cosines[i]
+        top = _largest(row)
+        total = 0.0
+        for j in range(len(row)):
+            row[j] = np.exp((row[j] - top) * scale) if top > -np.inf else scale * 0
+            total += row[j]
+        t = (np.float64(top) - positives[i]) / temperature + np.log(total)
+        losses[i] = max(t, 0.0) + np.log1p(np.exp(-abs(t)))
+        slope = weight / (temperature * (1.0 + np.exp(-t)))
+        slopes[i] = -slope
+        share = cosines.dtype.type(slope / total if total > 0.0 else 0.0)
+        for j in range(len(row)):
+            row[j] *= share
+
+
+@njit
+def _largest(row):
+    """max(row), −inf if empty."""
+    top = row.dtype.type(-np.inf)
+    for j in range(len(row)):
+        top = max(top, row[j])
+    return top
+
+
+@kernel
+def paired_cosines(a, b, out):
+    """out[i] = a[i] · b[i]; a and b (n, d), out (n,) float64."""
+    for i in prange(len(a)):
+        out[i] = _dot(a[i], b[i])
+
+
+@kernel
+def add_positives(slopes, others, out):
+    """out[i] += slopes[i] · others[i]; slopes (n,), others and out (n, d)."""
+    for i in prange(len(out)):
+        for k in range(out.shape[1]):
+            out[i, k] += slopes[i] * others[i, k]
+
+
+@kernel
+def gathered_cosines(units, pool, indices, cosines, norms):
+    """cosines[i, j] = units[i] · pool[indices[i, j]] / ‖pool[indices[i, j]]‖, −inf where the index is −1.
+
+    units (B, d), pool (M, d), indices and cosines (B, k); norms (B, k) float64 are the pool rows' norms.
+    """
+    for i in prange(len(units)):
+        for j in range(indices.shape[1]):
+            cosines[i, j] = -np.inf
+            norms[i, j] = 0.0
+            if indices[i, j] >= 0:
+                x = pool[indices[i, j]]
+                norms[i, j] = norm(x)
+                cosines[i, j] = _dot(units[i], x) / max(norms[i, j], EPS)
+
+
+@kernel
+def gathered_anchor_gradient(slopes, pool, indices, norms, out):
+    """out[i] = Σ_j slopes[i, j] · pool[indices[i, j]] / norms[i, j], to the normalised anchors (B, d)."""
+    for i in prange(len(out)):
+        out[i] = 0
+        for j in range(slopes.shape[1]):
+            if indices[i, j] >= 0:
+                scale = out.dtype.type(slopes[i, j] / max(norms[i, j], EPS))
+                _add_scaled(scale, pool[indices[i, j]], out[i])
+
+
+@kernel
+def gathered_negative_gradient(slopes, units, pool, order, bounds, rows, out):
+    """out[rows[r]] = the gradient to pool[rows[r]]; order[bounds[r]: bounds[r + 1]] says who named it.
+
+    slopes (B, k), units (B, d), pool (M, d); order holds flat positions in (B, k), those of one pool row
+    together and ascending, so that the sum is the same whoever does it; out (M, d) is 0 at other rows.
+    """
+    width = slopes.shape[1]
+    for r in prange(len(rows)):
+        total = out[rows[r]]
+        total[:] = 0
+        for s in range(bounds[r], bounds[r + 1]):
+            i, j = order[s] // width, order[s] % width
+            _add_scaled(slopes[i, j], units[i], total)
+        x = pool[rows[r]]
+        length = norm(x)
+        inverse = 1.0 / max(length, EPS)
+        along = 0.0
+        if length > EPS:
+            for k in range(len(x)):
+                along += x[k] * inverse * total[k]
+        for k in range(len(x)):
+            total[k] = (total[k] - x[k] * inverse * along) * inverse
+
+
+@kernel
+def through_normalisation(units, norms, gradients):
+    """In place, the gradient to x̂ = x / max(‖x‖, ε) into that to x: (g − x̂ (x̂ · g)) / ‖x‖, or g / ε.
+
+    units and gradients (n, d), norms (n,) float64.
+    """
+    for i in prange(len(units)):
+        inverse = 1.0 / max(norms[i], EPS)
+        along = 0.0
+        if norms[i] > EPS:
+            for k in range(units.shape[1]):
+                along += units[i, k] * gradients[i, k]
+        for k in range(units.shape[1]):
+            gradients[i, k] = (gradients[i, k] - units[i, k] * along) * inverse
+
+
+@njit
+def _dot(a, b):
+    """a · b, summed in float64: divided by a small τ, the rounding of a float32 sum would show."""
+    total = 0.0
+    for k in range(len(a)):
+        total += np.float64(a[k]) * np.float64(b[k])
+    return total
+
+
+@njit
+def _add_scaled(scale, x, out):
+    for k in range(len(x)):
+        out[k] += scale * x[k]
