@@ -4,12 +4,14 @@ from collections.abc import Callable
 from typing import Any
 
 import numba
+from llvmlite import binding
 from numba import prange
+from numba.extending import intrinsic, overload, register_jitable
 
 from rvtrain import _cache, _threads
 
 # What lets reductions vectorise, and nothing that lets the compiler assume a NaN away.
-__all__ = ["FASTMATH", "Kernel", "kernel", "njit", "prange"]
+__all__ = ["FASTMATH", "Kernel", "cpu_features", "intrinsic", "kernel", "njit", "overload", "prange", "register_jitable"]
 
 FASTMATH = {"reassoc", "contract", "arcp", "nsz", "afn"}
 
@@ -44,6 +46,12 @@ class Kernel:
 def kernel(func: Callable) -> Kernel:
     """Make a function with ``prange`` loops a kernel, called from Python."""
     return Kernel(func)
+
+
+def cpu_features() -> frozenset[str]:
+    """What the processor that numba compiles for can do: its own settings, else this machine."""
+    chosen = numba.config.CPU_FEATURES or binding.get_host_cpu_features().flatten()
+    return frozenset(feature[1:] for feature in chosen.split(",") if feature.startswith("+"))
 
 
 def _dispatcher(func: Callable, parallel: bool) -> Any:

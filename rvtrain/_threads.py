@@ -9,6 +9,13 @@ import sys
 SERIAL_BELOW = 100_000
 
 
+def thread_count() -> int:
+    """Threads that the next kernel of this thread will use."""
+    import numba
+
+    return numba.get_num_threads()
+
+
 @functools.cache
 def load_tbb() -> bool:
     """Load the pip-installed libtbb, which lies where the dynamic loader does not look.

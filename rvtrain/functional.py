@@ -5,9 +5,11 @@ from typing import Any
 import numpy as np
 
 from rvtrain import _validation as check
-from rvtrain._jit import kernel, prange
-from rvtrain._primitives._norms import checked_unit_rows
-from rvtrain._primitives._products import row_products
+from rvtrain._jit import kernel, njit, prange
+from rvtrain._primitives._engine import Rows
+from rvtrain._primitives._exp import exp
+from rvtrain._primitives._norms import checked_inverse_norms
+from rvtrain._primitives._products import packed_columns, row_products
 
 
 def logsumexp(x: Any, axis: int | None = -1) -> Any:
@@ -61,20 +63,47 @@ def logsumexp(x: Any, axis: int | None = -1) -> Any:
 def _logsumexp_rows(x, out):
     """out[i] = m_i + log Σ_j exp(x[i, j] − m_i), m_i = max_j x[i, j]; x (n, m), out (n,)."""
     for i in prange(len(x)):
-        top = x.dtype.type(-np.inf)
-        broken = False
-        for j in range(x.shape[1]):
-            broken = broken or np.isnan(x[i, j])
-            top = max(top, x[i, j])
-        if broken:
-            out[i] = np.nan
-        elif np.isinf(top):
-            out[i] = top
-        else:
-            total = 0.0
-            for j in range(x.shape[1]):
-                total += np.exp(x[i, j] - top)
-            out[i] = top + np.log(total)
+        out[i] = _logsumexp(x[i])
+
+
+@njit
+def _logsumexp(x):
+    """The same of a vector. A NaN is no smaller than anything, so it is looked for in the sum."""
+    zero = x.dtype.type(0)
+    top = _largest(x)
+    if top == -np.inf and not _any_nan(x):
+        return top
+    if top == np.inf:
+        return x.dtype.type(np.nan) if _any_nan(x) else top
+    total = zero
+    for j in range(len(x)):
+        total += exp(x[j] - top)
+    return x.dtype.type(top + np.log(np.float64(total)))
+
+
+@njit
+def _largest(x):
+    """max(x) without its NaNs; eight running maxima, so that the loop vectorises."""
+    lanes = np.full(64, x.dtype.type(-np.inf), x.dtype)
+    whole = len(x) // 64 * 64
+    for start in range(0, whole, 64):
+        for lane in range(64):
+            value = x[start + lane]
+            lanes[lane] = value if value > lanes[lane] else lanes[lane]
+    top = x.dtype.type(-np.inf)
+    for j in range(whole, len(x)):
+        top = x[j] if x[j] > top else top
+    for lane in range(64):
+        top = lanes[lane] if lanes[lane] > top else top
+    return top
+
+
+@njit
+def _any_nan(x):
+    for j in range(len(x)):
+        if np.isnan(x[j]):
+            return True
+    return False
 
 
 def cosine_similarity(a: Any, b: Any, eps: float = 1e-8) -> np.ndarray:
@@ -117,8 +146,8 @@ def cosine_similarity(a: Any, b: Any, eps: float = 1e-8) -> np.ndarray:
         raise ValueError(f"b must have {a.shape[1]} columns like a, got shape {b.shape}")
     eps = check.number("eps", eps, low=0.0, open_low=True)
     a, b = check.promoted(a, b)
-    unit_a, _ = checked_unit_rows("a", a, eps)
-    unit_b, _ = checked_unit_rows("b", b, eps)
+    rows = Rows(a, checked_inverse_norms("a", a, eps))
+    panels = packed_columns(Rows(b, checked_inverse_norms("b", b, eps)))
     out = np.empty((len(a), len(b)), a.dtype)
-    row_products.sized(out.size * a.shape[1])(unit_a, unit_b, out)
+    row_products(rows, 0, panels, out)
     return out

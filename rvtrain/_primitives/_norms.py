@@ -1,4 +1,4 @@
-"""Euclidean norms of rows, and rows brought to length one."""
+"""Euclidean norms of rows, and what brings them to length one."""
 
 import numpy as np
 
@@ -30,28 +30,21 @@ def norm(x):
 
 
 @kernel
-def unit_rows(x, eps, out, norms):
-    """out[i] = x[i] / max(‖x[i]‖, eps), norms[i] = ‖x[i]‖; x and out (n, d), norms (n,) float64."""
+def inverse_norms(x, eps, out):
+    """out[i] = 1 / max(‖x[i]‖, eps), NaN if the row is not finite; x (n, d), out (n,) float64."""
     for i in prange(len(x)):
-        norms[i] = norm(x[i])
-        inverse = 1.0 / max(norms[i], eps)
-        for k in range(x.shape[1]):
-            out[i, k] = x[i, k] * inverse
+        length = norm(x[i])
+        out[i] = 1.0 / max(length, eps) if length < np.inf else np.nan
 
 
-def checked_unit_rows(name: str, x: np.ndarray, eps: float = EPS) -> tuple[np.ndarray, np.ndarray]:
-    """The rows of x (n, d) at length one and their norms; ValueError if a row is not finite.
+def checked_inverse_norms(name: str, x: np.ndarray, eps: float = EPS) -> np.ndarray:
+    """What brings the rows of x (n, d) to length one, float64; ValueError if a row is not finite.
 
     No pass over memory is spent on looking: a NaN or an infinity shows in the norm.
     """
-    units, norms = np.empty_like(x), np.empty(len(x))
-    unit_rows.sized(4 * x.size)(x, eps, units, norms)
-    require_finite_rows(name, norms)
-    return units, norms
-
-
-def require_finite_rows(name: str, norms: np.ndarray) -> None:
-    """Raise if any of the norms is not finite, naming the first such row."""
-    good = np.isfinite(norms)
+    out = np.empty(len(x))
+    inverse_norms.sized(2 * x.size)(x, eps, out)
+    good = np.isfinite(out)
     if not good.all():
         raise ValueError(f"{name} must be finite, got a NaN or an infinity in row {int(np.argmin(good))}")
+    return out

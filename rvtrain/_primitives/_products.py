@@ -1,37 +1,66 @@
-"""Products of matrices of row vectors, without BLAS. Each sum has one fixed order."""
+"""Plain products on the tile engine: cosines of all rows with all columns, written to an ordinary array."""
 
-from rvtrain._jit import kernel, prange
+import numpy as np
+
+from rvtrain._jit import kernel, njit, prange
+from rvtrain._primitives._engine import (
+    CHUNK,
+    GROUP,
+    Rows,
+    block_panels,
+    pack_columns,
+    pack_left,
+    panels_shape,
+    score_block,
+    strips_shape,
+    tiles,
+)
+from rvtrain._primitives._tile import mr, nr, tile_shape
+from rvtrain._primitives._workspace import workspace
 
 
-@kernel
-def row_products(a, b, out):
-    """out[i, j] = Σ_k a[i, k] b[j, k]; a (n, d), b (m, d), out (n, m).
+def packed_columns(columns: Rows) -> np.ndarray:
+    """The columns of a product in the engine's order, in this thread's workspace."""
+    dtype = columns.x.dtype
+    panels = workspace("panels", panels_shape(*columns.x.shape, dtype), dtype)
+    none = np.empty((0, *strips_shape(*columns.x.shape, dtype)[1:]), dtype)
+    pack_columns.sized(4 * columns.x.size)(columns, panels, none)
+    return panels
 
-    Each sum runs over k in the same order wherever its rows stand, so equal rows give equal bits.
+
+def row_products(rows: Rows, first: int, panels: np.ndarray, out: np.ndarray) -> None:
+    """out[i, j] = row first + i · column j; panels from `packed_columns`, out (n, m).
+
+    Each sum runs over k in the same order wherever its rows stand, so equal vectors give equal bits.
     """
-    for i in prange(len(a)):
-        for j in range(len(b)):
-            total = a.dtype.type(0)
-            for k in range(a.shape[1]):
-                total += a[i, k] * b[j, k]
-            out[i, j] = total
+    height, width, _ = tile_shape(out.dtype)
+    dim = panels.shape[1]
+    groups, panels_high = tiles(len(out), GROUP), GROUP // height
+    block = min(block_panels(dim, out.dtype), len(panels))
+    left = workspace("left", (groups, panels_high, dim, height), out.dtype)
+    scratch = workspace("scratch", (groups, panels_high, block, height, width), out.dtype)
+    _row_products.sized(out.size * dim)(rows, first, panels, left, scratch, out)
 
 
 @kernel
-def weighted_rows(weights, b, out):
-    """out[i] = Σ_j weights[i, j] b[j]; weights (n, m), b (m, d), out (n, d)."""
-    for i in prange(len(weights)):
-        for k in range(b.shape[1]):
-            out[i, k] = 0
-        for j in range(len(b)):
-            for k in range(b.shape[1]):
-                out[i, k] += weights[i, j] * b[j, k]
+def _row_products(rows, first, panels, left, scratch, out):
+    """As `row_products`; left and scratch hold a group's packed rows and its block of scores."""
+    for g in prange(len(left)):
+        _group(g, rows, first, panels, left[g], scratch[g], out)
 
 
-@kernel
-def add_weighted_columns(weights, a, out):
-    """out[j] += Σ_i weights[i, j] a[i]; weights (n, m), a (n, d), out (m, d)."""
-    for j in prange(len(out)):
-        for i in range(len(a)):
-            for k in range(a.shape[1]):
-                out[j, k] += weights[i, j] * a[i, k]
+@njit
+def _group(g, rows, first, panels, left, scratch, out):
+    height, width, block = mr(out), nr(out), scratch.shape[1]
+    pack_left(rows, first + g * GROUP, left)
+    for start in range(0, len(panels), block):
+        stop = min(start + block, len(panels))
+        score_block(left, panels, start, stop, scratch, 0, start, CHUNK)
+        for p in range(len(left)):
+            for r in range(height):
+                i = g * GROUP + p * height + r
+                if i >= len(out):
+                    break
+                for j in range(start, stop):
+                    for q in range(min(width, out.shape[1] - j * width)):
+                        out[i, j * width + q] = scratch[p, j - start, r, q]

@@ -14,20 +14,6 @@ from rvtrain._primitives._norms import EPS, norm
 
 
 @kernel
-def hide(cosines, first, in_batch, order, starts, stops):
-    """cosines[i, order[s]] = −inf for s in [starts[i, r], stops[i, r]); so is column first + i if in_batch.
-
-    cosines (n, m) holds rows first … first + n of the batch; order (q,), starts and stops (B, r).
-    """
-    for i in prange(len(cosines)):
-        for r in range(starts.shape[1]):
-            for s in range(starts[first + i, r], stops[first + i, r]):
-                cosines[i, order[s]] = -np.inf
-        if in_batch:
-            cosines[i, first + i] = -np.inf
-
-
-@kernel
 def contrast(cosines, positives, temperature, weight, losses, slopes):
     """Row by row, the loss and its slopes, which overwrite the cosines.
 
@@ -62,33 +48,25 @@ def _largest(row):
 
 @kernel
 def paired_cosines(a, b, out):
-    """out[i] = a[i] · b[i]; a and b (n, d), out (n,) float64."""
-    for i in prange(len(a)):
-        out[i] = _dot(a[i], b[i])
-
-
-@kernel
-def add_positives(slopes, others, out):
-    """out[i] += slopes[i] · others[i]; slopes (n,), others and out (n, d)."""
+    """out[i] = â_i · b̂_i; a and b Rows of (n, d), out (n,) float64."""
     for i in prange(len(out)):
-        for k in range(out.shape[1]):
-            out[i, k] += slopes[i] * others[i, k]
+        out[i] = _dot(a.x[i], b.x[i]) * a.inverse[i] * b.inverse[i]
 
 
 @kernel
-def gathered_cosines(units, pool, indices, cosines, norms):
-    """cosines[i, j] = units[i] · pool[indices[i, j]] / ‖pool[indices[i, j]]‖, −inf where the index is −1.
+def gathered_cosines(rows, pool, indices, cosines, norms):
+    """cosines[i, j] of row i with pool[indices[i, j]], −inf where the index is −1.
 
-    units (B, d), pool (M, d), indices and cosines (B, k); norms (B, k) float64 are the pool rows' norms.
+    rows Rows of (B, d), pool (M, d), indices and cosines (B, k); norms (B, k) float64: the pool rows' norms.
     """
-    for i in prange(len(units)):
+    for i in prange(len(indices)):
         for j in range(indices.shape[1]):
             cosines[i, j] = -np.inf
             norms[i, j] = 0.0
             if indices[i, j] >= 0:
                 x = pool[indices[i, j]]
                 norms[i, j] = norm(x)
-                cosines[i, j] = _dot(units[i], x) / max(norms[i, j], EPS)
+                cosines[i, j] = _dot(rows.x[i], x) * rows.inverse[i] / max(norms[i, j], EPS)
 
 
 @kernel
@@ -103,20 +81,20 @@ def gathered_anchor_gradient(slopes, pool, indices, norms, out):
 
 
 @kernel
-def gathered_negative_gradient(slopes, units, pool, order, bounds, rows, out):
-    """out[rows[r]] = the gradient to pool[rows[r]]; order[bounds[r]: bounds[r + 1]] says who named it.
+def gathered_negative_gradient(slopes, rows, pool, order, bounds, named, out):
+    """out[named[r]] = the gradient to pool[named[r]]; order[bounds[r]: bounds[r + 1]] says who named it.
 
-    slopes (B, k), units (B, d), pool (M, d); order holds flat positions in (B, k), those of one pool row
-    together and ascending, so that the sum is the same whoever does it; out (M, d) is 0 at other rows.
+    slopes (B, k), rows Rows of (B, d), pool (M, d); order holds flat positions in (B, k), those of one pool
+    row together and ascending, so that the sum is the same whoever does it; out (M, d) is 0 elsewhere.
     """
     width = slopes.shape[1]
-    for r in prange(len(rows)):
-        total = out[rows[r]]
+    for r in prange(len(named)):
+        total = out[named[r]]
         total[:] = 0
         for s in range(bounds[r], bounds[r + 1]):
             i, j = order[s] // width, order[s] % width
-            _add_scaled(slopes[i, j], units[i], total)
-        x = pool[rows[r]]
+            _add_scaled(slopes[i, j] * rows.inverse[i], rows.x[i], total)
+        x = pool[named[r]]
         length = norm(x)
         inverse = 1.0 / max(length, EPS)
         along = 0.0
@@ -125,22 +103,6 @@ def gathered_negative_gradient(slopes, units, pool, order, bounds, rows, out):
                 along += x[k] * inverse * total[k]
         for k in range(len(x)):
             total[k] = (total[k] - x[k] * inverse * along) * inverse
-
-
-@kernel
-def through_normalisation(units, norms, gradients):
-    """In place, the gradient to x̂ = x / max(‖x‖, ε) into that to x: (g − x̂ (x̂ · g)) / ‖x‖, or g / ε.
-
-    units and gradients (n, d), norms (n,) float64.
-    """
-    for i in prange(len(units)):
-        inverse = 1.0 / max(norms[i], EPS)
-        along = 0.0
-        if norms[i] > EPS:
-            for k in range(units.shape[1]):
-                along += units[i, k] * gradients[i, k]
-        for k in range(units.shape[1]):
-            gradients[i, k] = (gradients[i, k] - units[i, k] * along) * inverse
 
 
 @njit

@@ -1,0 +1,287 @@
+"""One evaluation of InfoNCE: which kernels run, in which order, on what memory."""
+
+from typing import Any
+
+import numpy as np
+
+from rvtrain._primitives import _engine as engine
+from rvtrain._primitives._norms import checked_inverse_norms
+from rvtrain._primitives._tile import tile_shape
+from rvtrain._primitives._workspace import workspace
+from rvtrain._threads import thread_count
+from rvtrain.losses import _infonce_kernels as kernels
+from rvtrain.losses import _infonce_tiles as tiles
+from rvtrain.losses._arguments import Pairs
+
+# exp((cos − 1) / τ) stays above e⁻⁶⁰, far from the subnormals, as long as 2 / τ does not exceed this.
+_BOUNDED = 60.0
+# Scores of a symmetric loss that are kept between its two sweeps: as many as the third-level cache holds.
+_KEPT_BYTES = 1 << 24
+
+
+class Call:
+    """The inputs of one evaluation, and a method for each place that negatives come from.
+
+    Each returns the anchors' losses and the gradients named, by name.
+    """
+
+    def __init__(self, pairs: Pairs, temperature: float, weight: float) -> None:
+        self.pairs = pairs
+        self.temperature = temperature
+        self.weight = weight
+        self.dtype = pairs.anchors.dtype
+        self.anchors = _rows("anchors", pairs.anchors)
+        self.positives = _rows("positives", pairs.positives)
+        self.cosines = np.empty(len(pairs.anchors))
+        kernels.paired_cosines.sized(2 * pairs.anchors.size)(self.anchors, self.positives, self.cosines)
+
+    def in_batch(self, names: tuple[str, ...], symmetric: bool) -> tuple[np.ndarray, dict[str, Any]]:
+        """Negatives of row i: the other rows' positives."""
+        to_anchors, to_positives = _needs(names, "positives")
+        if symmetric and 2.0 / self.temperature <= _BOUNDED:
+            return self._symmetric(names, to_anchors, to_positives)
+        losses, slopes, shares, ga, gp = self._one_sided(
+            self.anchors, self.positives, True, to_anchors, to_positives
+        )
+        if symmetric:  # rows and columns need exponentials of their own: two one-sided losses
+            ga = ga[: len(losses)] * shares[:, np.newaxis] if ga is not None else None
+            gp = gp.copy() if gp is not None else None
+            back, back_slopes, back_shares, gp_back, ga_back = self._one_sided(
+                self.positives, self.anchors, True, to_positives, to_anchors
+            )
+            losses, slopes, shares = (losses + back) / 2, (slopes + back_slopes) / 2, np.ones(len(losses))
+            if ga is not None and ga_back is not None:
+                ga = (ga + ga_back[: len(losses)]) / 2
+            if gp is not None and gp_back is not None:
+                gp = (gp[: len(losses)] + gp_back[: len(losses)] * back_shares[:, np.newaxis]) / 2
+        return losses, self._finish(names, slopes, ga, shares, gp)
+
+    def pool(self, names: tuple[str, ...]) -> tuple[np.ndarray, dict[str, Any]]:
+        """Negatives shared by all rows."""
+        assert self.pairs.negatives is not None
+        negatives = _rows("negatives", self.pairs.negatives)
+        to_anchors, to_negatives = _needs(names, "negatives")
+        losses, slopes, shares, ga, gn = self._one_sided(
+            self.anchors, negatives, False, to_anchors, to_negatives
+        )
+        gradients = self._finish(names, slopes, ga, shares, None)
+        if to_negatives:
+            ones, zeros = np.ones(len(negatives.x)), np.zeros(len(negatives.x))
+            gradients["negatives"], _ = _finished(gn, ones, zeros, negatives, negatives)
+        return losses, gradients
+
+    def gathered(self, names: tuple[str, ...]) -> tuple[np.ndarray, dict[str, Any]]:
+        """Each row's own negatives: rows of a pool, by index; (B, N, d) is such a pool, laid out in order."""
+        pairs = self.pairs
+        assert pairs.negatives is not None
+        dim = pairs.anchors.shape[1]
+        pool = pairs.negatives.reshape(-1, dim)
+        ids = pairs.column_ids.reshape(len(pool), -1)
+        indices = pairs.indices
+        if indices is None:
+            indices = np.arange(len(pool)).reshape(pairs.negatives.shape[:2])
+        work = 4 * indices.size * dim
+        scores = np.empty(indices.shape, self.dtype)
+        norms = np.empty(indices.shape)
+        kernels.gathered_cosines.sized(work)(self.anchors, pool, indices, scores, norms)
+        if not np.isfinite(norms).all():
+            row = indices[~np.isfinite(norms)][0]
+            raise ValueError(f"negatives must be finite, got a NaN or an infinity in row {row}")
+        if pairs.row_ids.size and ids.size:
+            same = pairs.row_ids[:, np.newaxis, :, np.newaxis] == ids[indices][:, :, np.newaxis, :]
+            scores[same.any(axis=(2, 3))] = -np.inf
+        losses, slopes = np.empty(len(scores)), np.empty(len(scores))
+        kernels.contrast.sized(20 * scores.size)(
+            scores, self.cosines, self.temperature, self.weight, losses, slopes
+        )
+        ga = None
+        if _needs(names, "")[0]:
+            ga = np.empty_like(pairs.anchors)
+            kernels.gathered_anchor_gradient.sized(work)(scores, pool, indices, norms, ga)
+        gradients = self._finish(names, slopes, ga, np.ones(len(losses)), None)
+        if "negatives" in names:
+            flat = indices.ravel()
+            order = np.argsort(flat, kind="stable")[np.count_nonzero(flat < 0) :]
+            named, first = np.unique(flat[order], return_index=True)
+            gn = np.zeros_like(pool)
+            kernels.gathered_negative_gradient.sized(work)(
+                scores, self.anchors, pool, order, np.append(first, len(order)), named, gn
+            )
+            gradients["negatives"] = gn.reshape(pairs.negatives.shape)
+        return losses, gradients
+
+    def _one_sided(
+        self, rows: engine.Rows, others: engine.Rows, in_batch: bool, to_rows: bool, to_others: bool
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None]:
+        """Every row against every column: losses, slopes, shares, and sums for the gradients to both sides.
+
+        To the unit rows: shares · sums + slopes · their positives; to the unit columns: their sums.
+        """
+        count, dim = rows.x.shape
+        bounded = 2.0 / self.temperature <= _BOUNDED
+        columns = self._columns(others, in_batch, to_rows)
+        height = min(_slab_rows(), engine.tiles(count, engine.GROUP) * engine.GROUP)
+        block = engine.block_panels(dim, self.dtype)
+        across = len(columns.panels)
+        slab = self._slab(height, across if to_others or not bounded else min(block, across))
+        row_sums = self._sums("row sums", engine.tiles(count, height) * height, dim) if to_rows else None
+        other_sums = self._sums("other sums", columns.ids.shape[1], dim) if to_others else None
+        losses, slopes, shares, weights = np.empty((4, count))
+        scale = self.dtype.type(1.0 / self.temperature)
+        for first in range(0, count, height):
+            part = slice(first, min(first + height, count))
+            effort = (part.stop - first) * len(others.x) * dim
+            work = self._work(first, height, dim, row_sums, 0)
+            tiles.one_sided.sized(effort)(rows, first, columns, scale, bounded, block, slab, work)
+            closed = losses[part], slopes[part], shares[part]
+            self._close(work.sums, work.tops, self.cosines[part], self.weight, closed)
+            if other_sums is not None:
+                np.multiply(rows.inverse[part], shares[part], out=weights[part])
+                self._add_rows(engine.Rows(rows.x, weights), first, slab, other_sums)
+        return losses, slopes, shares, row_sums, other_sums
+
+    def _symmetric(
+        self, names: tuple[str, ...], to_anchors: bool, to_positives: bool
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Both directions from the same exponentials: a sweep for the sums, a sweep for the gradients."""
+        count, dim = self.anchors.x.shape
+        columns = self._columns(self.positives, True, to_anchors)
+        padded = engine.tiles(count, engine.GROUP) * engine.GROUP
+        across = len(columns.panels)
+        block = engine.block_panels(dim, self.dtype)
+        fits = padded * across * columns.panels.shape[2] * self.dtype.itemsize <= _KEPT_BYTES
+        height = padded if fits and names else min(_slab_rows(), padded)
+        slab = self._slab(height, across if names else min(block, across))
+        ga = self._sums("row sums", engine.tiles(count, height) * height, dim) if to_anchors else None
+        gp = self._sums("other sums", columns.ids.shape[1], dim) if to_positives else None
+        scale = self.dtype.type(1.0 / self.temperature)
+        losses, slopes = np.empty((2, count)), np.empty((2, count))
+        shares = np.zeros((2, across * columns.panels.shape[2]))
+        column_sums = np.zeros(shares.shape[1])
+        for first in range(0, count, height):
+            part = slice(first, min(first + height, count))
+            effort = (part.stop - first) * count * dim
+            work = self._work(first, height, dim, None, across)
+            tiles.symmetric_sums.sized(effort)(
+                self.anchors, first, columns, scale, block, slab, work, column_sums
+            )
+            closed = losses[0, part], slopes[0, part], shares[0, part]
+            self._close(work.sums, work.tops, self.cosines[part], self.weight / 2, closed)
+        closed = losses[1], slopes[1], shares[1, :count]
+        self._close(column_sums, np.ones(len(column_sums)), self.cosines, self.weight / 2, closed)
+        for first in range(0, count if names else 0, height):
+            part = slice(first, min(first + height, count))
+            effort = (part.stop - first) * count * dim
+            work = self._work(first, height, dim, ga, across)
+            tiles.symmetric_weights.sized(effort)(
+                self.anchors, first, columns, scale, shares, block, slab, work
+            )
+            if gp is not None:
+                self._add_rows(self.anchors, first, slab, gp)
+        return losses.mean(axis=0), self._finish(names, slopes.sum(axis=0), ga, np.ones(count), gp)
+
+    def _columns(self, others: engine.Rows, in_batch: bool, strips: bool) -> tiles.Columns:
+        """Pack the columns, and code the ids as small integers."""
+        count, dim = others.x.shape
+        panels = workspace("panels", engine.panels_shape(count, dim, self.dtype), self.dtype)
+        shape = engine.strips_shape(count, dim, self.dtype)
+        packed = workspace("strips", shape if strips else (0, *shape[1:]), self.dtype)
+        engine.pack_columns.sized(4 * others.x.size)(others, panels, packed)
+        row_ids, ids = self.pairs.row_ids, self.pairs.column_ids
+        codes = np.full((ids.shape[1], shape[1]), -1, np.int32)
+        row_codes = np.empty((len(row_ids), 0), np.int32)
+        if row_ids.size and ids.size:
+            _, code = np.unique(np.concatenate([row_ids.ravel(), ids.ravel()]), return_inverse=True)
+            row_codes = code[: row_ids.size].reshape(row_ids.shape).astype(np.int32)
+            codes[:, :count] = code[row_ids.size :].reshape(ids.shape).T
+        return tiles.Columns(panels, packed, codes, row_codes, count, in_batch)
+
+    def _slab(self, height: int, across: int) -> np.ndarray:
+        rows, columns, _ = tile_shape(self.dtype)
+        return workspace("slab", (height // rows, across, rows, columns), self.dtype)
+
+    def _sums(self, name: str, count: int, dim: int) -> np.ndarray:
+        """Zeros for the sums of `count` rows, whole tiles wide."""
+        width = tile_shape(self.dtype)[1]
+        sums = workspace(name, (count, engine.tiles(dim, width) * width), self.dtype)
+        sums.fill(0)
+        return sums
+
+    def _work(self, first: int, height: int, dim: int, sums: np.ndarray | None, across: int) -> tiles.Work:
+        rows, columns, _ = tile_shape(self.dtype)
+        groups, panels = height // engine.GROUP, engine.GROUP // rows
+        if sums is None:
+            weighted = np.empty((0, panels, rows, 0), self.dtype)
+        else:
+            weighted = sums[first : first + height].reshape(groups, panels, rows, -1)
+        return tiles.Work(
+            workspace("left", (groups, panels, dim, rows), self.dtype),
+            workspace("tops", (groups, panels, rows), self.dtype),
+            workspace("sums", (groups, panels, rows, columns), self.dtype),
+            weighted,
+            workspace("columns", (groups, across, columns), self.dtype),
+        )
+
+    def _close(
+        self,
+        sums: np.ndarray,
+        tops: np.ndarray,
+        cosines: np.ndarray,
+        weight: float,
+        closed: tuple[np.ndarray, np.ndarray, np.ndarray],
+    ) -> None:
+        lanes = sums.reshape(tops.size, -1)[: len(cosines)]
+        tiles.close_rows.sized(50 * len(cosines))(
+            lanes, tops.ravel()[: len(cosines)], cosines, self.temperature, weight, *closed
+        )
+
+    def _add_rows(self, rows: engine.Rows, first: int, slab: np.ndarray, sums: np.ndarray) -> None:
+        height = slab.shape[0] * slab.shape[2]
+        width = slab.shape[3]
+        strips = workspace("row strips", (sums.shape[1] // width, height, width), self.dtype)
+        tiles.weighted_rows.sized(height * sums.size)(slab, rows, first, strips, sums)
+
+    def _finish(
+        self,
+        names: tuple[str, ...],
+        slopes: np.ndarray,
+        anchor_sums: np.ndarray | None,
+        shares: np.ndarray,
+        positive_sums: np.ndarray | None,
+    ) -> dict[str, Any]:
+        """Add the positives' part to the sums over the negatives, and take them back to the inputs."""
+        gradients: dict[str, Any] = {}
+        if anchor_sums is not None:
+            gradient, along = _finished(anchor_sums, shares, slopes, self.positives, self.anchors)
+            if "anchors" in names:
+                gradients["anchors"] = gradient
+            if "temperature" in names:
+                gradients["temperature"] = -float(along.sum()) / self.temperature
+        if "positives" in names:
+            ones = np.ones(len(slopes))
+            if positive_sums is None:
+                positive_sums = np.zeros_like(self.positives.x)
+            gradients["positives"], _ = _finished(positive_sums, ones, slopes, self.anchors, self.positives)
+        return gradients
+
+
+def _rows(name: str, x: np.ndarray) -> engine.Rows:
+    return engine.Rows(x, checked_inverse_norms(name, x))
+
+
+def _needs(names: tuple[str, ...], other: str) -> tuple[bool, bool]:
+    """Whether sums are needed towards the rows, and towards the other side, of that name."""
+    return "anchors" in names or "temperature" in names, other in names
+
+
+def _slab_rows() -> int:
+    """Rows in a slab: enough groups for every thread, and whole chunks."""
+    return max(2 * engine.CHUNK, thread_count() * engine.GROUP // engine.CHUNK * engine.CHUNK)
+
+
+def _finished(
+    sums: np.ndarray, shares: np.ndarray, slopes: np.ndarray, others: engine.Rows, rows: engine.Rows
+) -> tuple[np.ndarray, np.ndarray]:
+    out, along = np.empty_like(rows.x), np.empty(len(rows.x))
+    tiles.finish.sized(8 * out.size)(sums, shares, slopes, others, rows, along, out)
+    return out, along
