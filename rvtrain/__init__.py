@@ -26,6 +26,7 @@ _HOMES = {
     "mining": ("HardNegativeMiner", "InBatchMiner", "MiningStrategy", "top_k", "weighted_sample"),
     "functional": ("cosine_similarity", "logsumexp"),
     "checkpoint": ("load_checkpoint", "save_checkpoint"),
+    "_primitives._workspace": ("release_workspaces",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -18,6 +18,16 @@ def any_float_array(name: str, value: Any) -> np.ndarray:
     return array
 
 
+def writeable_array(name: str, value: Any) -> np.ndarray:
+    """`value` as a float array that shares its memory and may be written to."""
+    if isinstance(value, (list, tuple, int, float)):
+        raise TypeError(f"{name} must be an array that can be updated in place, got {type(value).__name__}")
+    array = any_float_array(name, value)
+    if not array.flags.writeable:
+        raise ValueError(f"{name} must be writeable, got a read-only array")
+    return array
+
+
 def float_array(name: str, value: Any, ndim: int | Collection[int]) -> np.ndarray:
     """`value` as a non-empty float32 or float64 array of the wanted number of dimensions, uncopied."""
     array = any_float_array(name, value)

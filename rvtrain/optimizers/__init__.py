@@ -1,0 +1,18 @@
+"""Optimizers with the semantics of torch.optim, gradient clipping, and learning-rate schedules."""
+
+from rvtrain.optimizers._adam import Adam, AdamW
+from rvtrain.optimizers._clip import clip_grad_norm
+from rvtrain.optimizers._schedules import constant, exponential_decay, step_decay, warmup_cosine, warmup_linear
+from rvtrain.optimizers._sgd import SGD
+
+__all__ = [
+    "SGD",
+    "Adam",
+    "AdamW",
+    "clip_grad_norm",
+    "constant",
+    "exponential_decay",
+    "step_decay",
+    "warmup_cosine",
+    "warmup_linear",
+]

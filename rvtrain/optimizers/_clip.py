@@ -1,0 +1,103 @@
+"""The global norm of gradients, and clipping by it."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from rvtrain import _validation as check
+from rvtrain._jit import kernel, prange
+
+# Partial sums over pieces of this length: the order of a sum does not depend on the threads.
+_PIECE = 1 << 14
+
+
+def is_finite(x: np.ndarray) -> bool:
+    """Whether a C-contiguous array holds neither NaN nor infinity, in one pass at memory speed."""
+    return _sums(_zero_products, x) == 0.0
+
+
+def clip_grad_norm(grads: Any, max_norm: float) -> float:
+    r"""Scale gradients in place so that their global norm is at most `max_norm`.
+
+    .. math:: g \leftarrow g \cdot \min\Big(1, \frac{c}{\|g\|_2 + 10^{-6}}\Big),
+        \qquad \|g\|_2 = \sqrt{\textstyle\sum_{\text{all arrays}} g_i^2}
+
+    as ``torch.nn.utils.clip_grad_norm_`` does; the norm is summed in float64.
+
+    Parameters
+    ----------
+    grads : array of float32 or float64, or dict of arrays
+        Changed in place.
+    max_norm : float
+        c > 0.
+
+    Returns
+    -------
+    float
+        The norm before clipping.
+
+    Raises
+    ------
+    TypeError
+        If an array is not float32 or float64, or cannot be changed in place.
+    ValueError
+        If `max_norm` ≤ 0, an array is read-only, or the norm is not finite; nothing has been changed.
+
+    References
+    ----------
+    Pascanu, Mikolov & Bengio (2013), On the difficulty of training recurrent neural networks, ICML.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rvtrain as rt
+    >>> gradient = np.array([3.0, 4.0])
+    >>> rt.clip_grad_norm(gradient, 1.0)
+    5.0
+    >>> gradient.round(4)
+    array([0.6, 0.8])
+    """
+    max_norm = check.number("max_norm", max_norm, low=0.0, open_low=True)
+    named = {f"grads[{k!r}]": v for k, v in grads.items()} if isinstance(grads, Mapping) else {"grads": grads}
+    arrays = {name: check.writeable_array(name, value) for name, value in named.items()}
+    total = 0.0
+    for name, array in arrays.items():
+        squares = _sums(_squares, np.ascontiguousarray(array))
+        if not math.isfinite(squares):
+            check.finite(name, array)
+        total += squares
+    norm = math.sqrt(total)
+    scale = max_norm / (norm + 1e-6)
+    if scale < 1.0:
+        for array in arrays.values():
+            np.multiply(array, array.dtype.type(scale), out=array)
+    return norm
+
+
+def _sums(pieces: Any, x: np.ndarray) -> float:
+    flat = x.reshape(-1)
+    partial = np.empty(-(-flat.size // _PIECE))
+    pieces.sized(flat.size)(flat, partial)
+    return float(partial.sum())
+
+
+@kernel
+def _zero_products(x, partial):
+    """partial[p] = Σ 0 · x over piece p: 0, or NaN if anything in it is not finite; x (n,)."""
+    for p in prange(len(partial)):
+        total = x.dtype.type(0)
+        for i in range(p * _PIECE, min((p + 1) * _PIECE, len(x))):
+            total += x[i] * x.dtype.type(0)
+        partial[p] = total
+
+
+@kernel
+def _squares(x, partial):
+    """partial[p] = Σ x² over piece p, in float64; x (n,)."""
+    for p in prange(len(partial)):
+        total = 0.0
+        for i in range(p * _PIECE, min((p + 1) * _PIECE, len(x))):
+            total += np.float64(x[i]) * np.float64(x[i])
+        partial[p] = total
