@@ -137,8 +137,8 @@ def cosine_similarity(a: Any, b: Any, eps: float = 1e-8) -> np.ndarray:
     --------
     >>> import numpy as np
     >>> import rvtrain as rt
-    >>> rt.cosine_similarity(np.array([[3.0, 4.0]]), np.array([[3.0, 4.0], [4.0, -3.0], [0.0, 0.0]]))
-    array([[1., 0., 0.]])
+    >>> rt.cosine_similarity(np.array([[3.0, 4.0]]), np.array([[3.0, 4.0], [4.0, 3.0], [0.0, 0.0]]))
+    array([[1.  , 0.96, 0.  ]])
     """
     a = check.float_array("a", a, 2)
     b = check.float_array("b", b, 2)

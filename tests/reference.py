@@ -62,3 +62,49 @@ def central_differences(function, x, step=1e-6):
         down[index] -= step
         gradient[index] = (function(up) - function(down)) / (2 * step)
     return gradient
+
+
+# --- Spectral ------------------------------------------------------------------------------------------
+
+
+def graph_laplacian(nodes, edges, edge_weights, normalized):
+    """Dense L of undirected edges: of repeated listings the mean counts, self-loops do not."""
+    total, count = np.zeros((2, nodes, nodes))
+    for (i, j), w in zip(edges, edge_weights, strict=True):
+        if i != j:
+            total[min(i, j), max(i, j)] += w
+            count[min(i, j), max(i, j)] += 1
+    adjacency = total / np.maximum(count, 1)
+    adjacency += adjacency.T
+    degrees = adjacency.sum(axis=1)
+    laplacian = np.diag(degrees) - adjacency
+    if normalized:
+        root = np.sqrt(np.where(degrees > 0, degrees, 1.0))
+        laplacian = laplacian / root[:, None] / root
+    return laplacian
+
+
+def spectral(embeddings, edges, edge_weights, weight, normalized):
+    """λ tr(ZᵀLZ)."""
+    z = np.asarray(embeddings, dtype=np.float64)
+    return weight * np.trace(z.T @ graph_laplacian(len(z), edges, edge_weights, normalized) @ z)
+
+
+# --- Mining --------------------------------------------------------------------------------------------
+
+
+def hardest(scores, k):
+    """The k largest of a row, ties to the lower index, −1 for missing ones."""
+    order = sorted(range(len(scores)), key=lambda j: (-scores[j], j))[:k]
+    return order + [-1] * (k - len(order))
+
+
+def semi_hard(scores, k, margin, positive, fill):
+    """The largest below the positive and within the margin; without one, below the largest."""
+    order = [j for j in hardest(scores, len(scores)) if positive is None or scores[j] < positive]
+    top = positive
+    if positive is None:
+        top, order = scores[order[0]], order[1:]
+    window = [j for j in order if scores[j] > top - margin]
+    chosen = (order if fill else window)[:k]
+    return chosen + [-1] * (k - len(chosen))

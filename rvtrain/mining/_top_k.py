@@ -1,0 +1,119 @@
+"""The named kernels on their own: exact nearest neighbours, and sampling without replacement."""
+
+from typing import Any
+
+import numpy as np
+
+from rvtrain import _validation as check
+from rvtrain.mining._search import Search, anything, at, largest
+from rvtrain.mining._selection_kernels import BY_SCORE, EXPONENTIAL
+
+
+def top_k(queries: Any, candidates: Any, k: int) -> tuple[np.ndarray, np.ndarray]:
+    r"""The k candidates with the largest cosine similarity to each query, exactly.
+
+    .. math:: \cos(q, c) = \frac{q \cdot c}{\max(\|q\|, ε)\,\max(\|c\|, ε)}, \qquad ε = 10^{-8}
+
+    Parameters
+    ----------
+    queries : array of shape (B, d), or (d,) for one query, float32 or float64
+    candidates : array of shape (N, d)
+    k : int
+        1 ≤ k ≤ N.
+
+    Returns
+    -------
+    scores : array of shape (B, k), or (k,)
+        Cosines, largest first.
+    indices : int64 array of shape (B, k), or (k,)
+        Ties go to the lower index.
+
+    Raises
+    ------
+    TypeError
+        If an array is not float32 or float64, or k no integer.
+    ValueError
+        If shapes do not fit, something is empty or not finite, or k is out of range.
+
+    References
+    ----------
+    Johnson, Douze & Jégou (2021), Billion-scale similarity search with GPUs, arXiv:1702.08734, for the task.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rvtrain as rt
+    >>> scores, indices = rt.top_k(np.array([1.0, 0.0]), np.array([[0.0, 1.0], [3.0, 4.0], [2.0, 0.0]]), k=2)
+    >>> indices
+    array([2, 1])
+    >>> scores
+    array([1. , 0.6])
+    """
+    q = check.float_array("queries", queries, (1, 2))
+    c = check.float_array("candidates", candidates, 2)
+    if q.shape[-1] != c.shape[1]:
+        raise ValueError(f"candidates must have {q.shape[-1]} columns like queries, got shape {c.shape}")
+    k = check.integer("k", k, low=1, high=len(c))
+    single = q.ndim == 1
+    q, c = check.promoted(np.atleast_2d(q), c)
+    search = Search("queries", q, c)
+    scores, indices = np.empty((len(q), k), q.dtype), np.empty((len(q), k), np.int64)
+    for part, slab in search.slabs():
+        indices[part] = largest(slab, part.start, k, (BY_SCORE, 1.0, 0.0, 0, 0), anything(len(q), len(c)))
+        scores[part] = at(slab, indices[part])
+    return (scores[0], indices[0]) if single else (scores, indices)
+
+
+def weighted_sample(weights: Any, k: int, seed: int) -> np.ndarray:
+    r"""Draw k indices without replacement, each time with probability proportional to the weights left.
+
+    One pass: the k largest of :math:`\log w_i - \log(-\log u_i)`, the Gumbel top-k trick, with noise from a
+    counter-based generator: a draw depends on the seed, the row and the index alone.
+
+    Parameters
+    ----------
+    weights : array of shape (N,), or (B, N) for a draw in each row, float32 or float64
+        Finite, not negative; zeros are never drawn.
+    k : int
+        At least 1, at most the number of positive weights in any row.
+    seed : int
+        In [0, 2⁶³).
+
+    Returns
+    -------
+    int64 array of shape (k,) or (B, k)
+        In the order drawn.
+
+    Raises
+    ------
+    TypeError
+        If weights are not float32 or float64, or k or seed no integers.
+    ValueError
+        If weights are negative, not finite, or fewer than k of a row are positive.
+
+    References
+    ----------
+    Efraimidis & Spirakis (2006), Weighted random sampling with a reservoir.
+    Kool, van Hoof & Welling (2019), Stochastic Beams and Where to Find Them, arXiv:1903.06059.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rvtrain as rt
+    >>> rt.weighted_sample(np.array([0.0, 5.0, 0.0, 1.0]), k=2, seed=0)
+    array([3, 1])
+    """
+    w = check.float_array("weights", weights, (1, 2))
+    k = check.integer("k", k, low=1)
+    seed = check.integer("seed", seed, low=0, high=2**63 - 1)
+    check.finite("weights", w)
+    if (w < 0).any():
+        raise ValueError(f"weights must not be negative, got {w.min()}")
+    rows = np.atleast_2d(np.ascontiguousarray(w))
+    fewest = int(np.count_nonzero(rows, axis=1).min())
+    if fewest < k:
+        raise ValueError(f"weights must have at least k = {k} positive entries in each row, got {fewest}")
+    logs = np.full(rows.shape, -np.inf)
+    np.log(rows, out=logs, where=rows > 0, dtype=np.float64)
+    drawn = largest(logs, 0, k, (EXPONENTIAL, 1.0, 0.0, seed, 0), anything(*rows.shape))
+    return drawn if w.ndim == 2 else drawn[0]
