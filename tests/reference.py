@@ -108,3 +108,63 @@ def semi_hard(scores, k, margin, positive, fill):
     window = [j for j in order if scores[j] > top - margin]
     chosen = (order if fill else window)[:k]
     return chosen + [-1] * (k - len(chosen))
+
+
+# --- Local contrastive ---------------------------------------------------------------------------------
+
+
+def local_contrastive(anchors, positives, negatives=None, margin=1.0, form="pairwise", masked=None):
+    """Per-anchor losses. negatives (N, d) or (B, N, d), None for in-batch; masked[i, j]: j is none for i."""
+    a, p = np.asarray(anchors, dtype=np.float64), np.asarray(positives, dtype=np.float64)
+    losses = []
+    for i in range(len(a)):
+        pool = p if negatives is None else negatives if negatives.ndim == 2 else negatives[i]
+        keep = np.arange(len(pool)) != i if negatives is None else np.ones(len(pool), dtype=bool)
+        if masked is not None:
+            keep &= ~masked[i]
+        near = np.linalg.norm(a[i] - p[i])
+        far = np.linalg.norm(a[i] - np.asarray(pool, dtype=np.float64)[keep], axis=1)
+        if form == "pairwise":
+            hinges = np.maximum(0, margin - far) ** 2
+            losses.append(near**2 + (hinges.mean() if len(far) else 0.0))
+        else:
+            losses.append(np.maximum(0, near - far + margin).mean() if len(far) else 0.0)
+    return np.array(losses)
+
+
+def local_contrastive_edges(embeddings, edges, negative_edges, margin=1.0, form="pairwise"):
+    """Per-edge losses of the edges, and of the negative edges (which have none of their own as triplets)."""
+    z = np.asarray(embeddings, dtype=np.float64)
+    near = [np.linalg.norm(z[i] - z[j]) for i, j in edges]
+    far = [np.linalg.norm(z[i] - z[n]) for i, n in negative_edges]
+    if form == "pairwise":
+        return np.square(near), np.array([max(0.0, margin - d) ** 2 for d in far])
+    losses = []
+    for (i, _), d in zip(edges, near, strict=True):
+        own = [other for (source, _), other in zip(negative_edges, far, strict=True) if source == i]
+        losses.append(np.mean([max(0.0, d - other + margin) for other in own]) if own else 0.0)
+    return np.array(losses), np.empty(0)
+
+
+# --- Optimizers ----------------------------------------------------------------------------------------
+
+
+def adam_step(p, g, state, lr, betas, eps, l2, decoupled, amsgrad, maximize):
+    """One step of Adam or AdamW on a float64 array; `state` (a dict, at first empty) is changed."""
+    t = state["t"] = state.get("t", 0) + 1
+    b1, b2 = betas
+    p = p * (1 - lr * decoupled)
+    g = (-g if maximize else g) + l2 * p
+    m = state["m"] = b1 * state.get("m", 0.0) + (1 - b1) * g
+    v = state["v"] = b2 * state.get("v", 0.0) + (1 - b2) * g * g
+    top = state["top"] = np.maximum(state.get("top", 0.0), v) if amsgrad else v
+    return p - lr * (m / (1 - b1**t)) / (np.sqrt(top / (1 - b2**t)) + eps)
+
+
+def sgd_step(p, g, state, lr, momentum, dampening, weight_decay, nesterov, maximize):
+    """One step of SGD on a float64 array; `state` (a dict, at first empty) is changed."""
+    g = (-g if maximize else g) + weight_decay * p
+    if momentum:
+        state["b"] = momentum * state["b"] + (1 - dampening) * g if "b" in state else g
+        g = g + momentum * state["b"] if nesterov else state["b"]
+    return p - lr * g

@@ -1,0 +1,1 @@
+"""The demo: from a sentence about the Python standard library to the name it describes."""

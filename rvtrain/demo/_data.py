@@ -1,0 +1,27 @@
+"""The shipped pairs, and their split."""
+
+import gzip
+from importlib.resources import files
+from typing import NamedTuple
+
+import numpy as np
+
+HELD_BACK = 600
+"""Pairs that training never sees; about one in eight."""
+
+
+class Pairs(NamedTuple):
+    """Sentences and the names they describe, row by row, and which rows are for training."""
+
+    sentences: list[str]
+    names: list[str]
+    train: np.ndarray
+    held_back: np.ndarray
+
+
+def load(seed: int) -> Pairs:
+    """The shipped data set, split at random."""
+    text = gzip.decompress(files("rvtrain.demo").joinpath("data/docstrings.tsv.gz").read_bytes()).decode()
+    names, sentences = zip(*(line.split("\t") for line in text.splitlines()), strict=True)
+    order = np.random.default_rng(seed).permutation(len(names))
+    return Pairs(list(sentences), list(names), np.sort(order[HELD_BACK:]), np.sort(order[:HELD_BACK]))

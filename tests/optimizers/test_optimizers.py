@@ -1,0 +1,322 @@
+"""All optimizers through one table: against their oracle, torch, threads, strides, dicts, rows, and saving."""
+
+import numba
+import numpy as np
+import pytest
+import reference
+from conftest import TOLERANCE, relative_error
+
+import rvtrain as rt
+
+# (class, options): every option of every optimizer at least once.
+CASES = {
+    "sgd": ("SGD", {}),
+    "sgd decay": ("SGD", {"weight_decay": 0.1, "maximize": True}),
+    "sgd momentum": ("SGD", {"momentum": 0.9}),
+    "sgd dampening": ("SGD", {"momentum": 0.9, "dampening": 0.3, "weight_decay": 0.1}),
+    "sgd nesterov": ("SGD", {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1, "maximize": True}),
+    "adam": ("Adam", {}),
+    "adam decay": ("Adam", {"weight_decay": 0.1, "betas": (0.8, 0.95), "eps": 1e-4}),
+    "adam amsgrad": ("Adam", {"amsgrad": True, "maximize": True}),
+    "adamw": ("AdamW", {}),
+    "adamw all": ("AdamW", {"weight_decay": 0.3, "amsgrad": True, "maximize": True, "betas": (0.8, 0.95)}),
+}
+LR = 0.02
+
+
+def rate(step):
+    """A learning rate that changes."""
+    return LR * (1.5 + np.sin(step / 7))
+
+
+def make(case, params, **more):
+    kind, options = CASES[case]
+    return getattr(rt, kind)(params, lr=LR, **options, **more)
+
+
+def oracle_step(case, p, g, state, lr):
+    kind, options = CASES[case]
+    if kind == "SGD":
+        names = ("momentum", "dampening", "weight_decay")
+        numbers = {name: options.get(name, 0.0) for name in names}
+        flags = {name: options.get(name, False) for name in ("nesterov", "maximize")}
+        return reference.sgd_step(p, g, state, lr, **numbers, **flags)
+    decay = options.get("weight_decay", 1e-2 if kind == "AdamW" else 0.0)
+    l2, decoupled = (0.0, decay) if kind == "AdamW" else (decay, 0.0)
+    betas, eps = options.get("betas", (0.9, 0.999)), options.get("eps", 1e-8)
+    return reference.adam_step(
+        p, g, state, lr, betas, eps, l2, decoupled, options.get("amsgrad", False), options.get("maximize", False)
+    )
+
+
+@pytest.fixture(params=CASES)
+def case(request):
+    return request.param
+
+
+@pytest.mark.parametrize("shape", [(1,), (7, 13), (3, 5, 2)], ids=str)
+def test_step__matches_the_oracle(case, shape, dtype, rng):
+    p = rng.normal(size=shape).astype(dtype)
+    expected, state, optimizer = p.astype(np.float64), {}, make(case, p)
+    for step in range(50):
+        g = rng.normal(size=shape).astype(dtype)
+        optimizer.learning_rate = rate(step)
+        optimizer.step(p, g)
+        expected = oracle_step(case, expected, g.astype(np.float64), state, rate(step))
+    assert relative_error(p, expected) < TOLERANCE[dtype]
+
+
+def test_step__matches_torch_for_200_steps(case, dtype, rng):
+    torch = pytest.importorskip("torch")
+    kind, options = CASES[case]
+    p = rng.normal(size=(37, 11)).astype(dtype)
+    tensor = torch.nn.Parameter(torch.tensor(p))
+    peer = getattr(torch.optim, kind)([tensor], lr=LR, **options)
+    optimizer = make(case, p)
+    for step in range(200):
+        g = rng.normal(size=p.shape).astype(dtype)
+        tensor.grad = torch.tensor(g)
+        optimizer.learning_rate = peer.param_groups[0]["lr"] = rate(step)
+        peer.step()
+        optimizer.step(p, g)
+    assert relative_error(p, tensor.detach().numpy()) < TOLERANCE[dtype]
+
+
+def test_step__same_bits_for_any_number_of_threads(case, dtype, rng):
+    start, g = (rng.normal(size=100_001).astype(dtype) for _ in range(2))
+    before, results = numba.get_num_threads(), []
+    try:
+        for threads in (1, min(2, numba.config.NUMBA_NUM_THREADS)):
+            numba.set_num_threads(threads)
+            p = start.copy()
+            optimizer = make(case, p)
+            for _ in range(3):
+                optimizer.step(p, g)
+            results.append(p.tobytes())
+    finally:
+        numba.set_num_threads(before)
+    assert results[0] == results[1]
+
+
+def test_step__updates_strided_arrays_in_place(case, dtype, rng):
+    whole = rng.normal(size=(8, 9)).astype(dtype)
+    copy, view = whole[::2, 1::3].copy(), whole[::2, 1::3]
+    g = rng.normal(size=(9, 8)).astype(dtype).T[::2, 1::3]
+    one, other = make(case, copy), make(case, copy)
+    for _ in range(3):
+        one.step(copy, g)
+        other.step(view, g)
+    np.testing.assert_array_equal(view, copy)
+
+
+def test_step__takes_dicts(case, rng):
+    params = {"w": rng.normal(size=(4, 3)), "b": rng.normal(size=3).astype(np.float32)}
+    alone = {name: p.copy() for name, p in params.items()}
+    together, singles = make(case, {"w": (4, 3), "b": 3}), {name: make(case, p) for name, p in params.items()}
+    for _ in range(3):
+        grads = {name: rng.normal(size=p.shape).astype(p.dtype) for name, p in params.items()}
+        together.step(params, grads)
+        for name, single in singles.items():
+            single.step(alone[name], grads[name])
+    for name in params:
+        np.testing.assert_array_equal(params[name], alone[name])
+
+
+def test_step__updates_torch_tensors(rng):
+    torch = pytest.importorskip("torch")
+    tensor, copy = torch.ones(5), np.ones(5, np.float32)
+    rt.AdamW(5).step(tensor, torch.full((5,), 2.0))
+    rt.AdamW(5).step(copy, np.full(5, 2, np.float32))
+    np.testing.assert_array_equal(tensor.numpy(), copy)
+
+
+# --- Rows ----------------------------------------------------------------------------------------------
+
+
+def test_rows__match_torch_sparse_adam(dtype, rng):
+    torch = pytest.importorskip("torch")
+    table = rng.normal(size=(30, 6)).astype(dtype)
+    tensor = torch.nn.Parameter(torch.tensor(table))
+    # SparseAdam adds ε before the bias correction, against Adam's definition: next to none, then.
+    peer, optimizer = torch.optim.SparseAdam([tensor], lr=LR, eps=1e-20), rt.Adam(table, lr=LR, eps=1e-20)
+    for _ in range(40):
+        rows = rng.integers(0, 30, 12)
+        g = rng.normal(size=(12, 6)).astype(dtype)
+        tensor.grad = torch.sparse_coo_tensor(
+            torch.tensor(rows)[None], torch.tensor(g), (30, 6), check_invariants=True
+        )
+        peer.step()
+        optimizer.step(table, g, rows=rows)
+    assert relative_error(table, tensor.detach().numpy()) < TOLERANCE[dtype]
+
+
+def test_rows__idle_ones_are_left_alone(case, dtype, rng):
+    table = rng.normal(size=(9, 4)).astype(dtype)
+    before, optimizer = table.copy(), make(case, table)
+    for _ in range(3):
+        optimizer.step(table, rng.normal(size=(3, 4)).astype(dtype), rows=[1, 5, 1])
+    idle = [0, 2, 3, 4, 6, 7, 8]
+    np.testing.assert_array_equal(table[idle], before[idle])
+    assert (table[[1, 5]] != before[[1, 5]]).all()
+
+
+def test_rows__repeated_ones_are_summed_first(case, dtype, rng):
+    tables = [np.ones((5, 3), dtype) for _ in range(2)]
+    g = rng.normal(size=(3, 3)).astype(dtype)
+    optimizers = [make(case, t) for t in tables]
+    for _ in range(3):
+        optimizers[0].step(tables[0], g, rows=[4, 2, 4])
+        optimizers[1].step(tables[1], np.stack([g[0] + g[2], g[1]]), rows=[4, 2])
+    np.testing.assert_array_equal(*tables)
+
+
+def test_rows__exact_ends_where_dense_steps_do(case, dtype, rng):
+    table = rng.normal(size=(8, 5)).astype(dtype)
+    dense = table.copy()
+    lazy, full = make(case, table, lazy="exact"), make(case, dense)
+    for step in range(40):
+        lazy.learning_rate = full.learning_rate = rate(step)
+        if step in (0, 25):  # whole steps in between
+            g = rng.normal(size=(8, 5)).astype(dtype)
+            lazy.step(table, g)
+            full.step(dense, g)
+            assert relative_error(table, dense) < TOLERANCE[dtype]
+            continue
+        rows = rng.choice(7, size=2, replace=False)  # the last row is never named
+        g = np.zeros((8, 5), dtype)
+        g[rows] = rng.normal(size=(2, 5))
+        lazy.step(table, g[rows], rows=rows)
+        full.step(dense, g)
+        assert relative_error(table[rows], dense[rows]) < TOLERANCE[dtype]
+    lazy.catch_up(table)
+    assert relative_error(table, dense) < TOLERANCE[dtype]
+
+
+def test_rows__in_a_dict_go_beside_whole_steps(rng):
+    params = {"table": np.ones((6, 2)), "bias": np.ones(2)}
+    optimizer = rt.AdamW(params, LR)
+    optimizer.step(params, {"table": np.ones((1, 2)), "bias": np.ones(2)}, rows={"table": [3]})
+    assert (params["table"][[0, 1, 2, 4, 5]] == 1).all()
+    assert (params["table"][3] < 1).all() and (params["bias"] < 1).all()
+
+
+# --- State ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lazy", ["idle", "exact"])
+def test_state_dict__a_resumed_run_is_the_same_to_the_bit(case, lazy, dtype, rng, tmp_path):
+    gradients = rng.normal(size=(10, 4, 3)).astype(dtype)
+    straight = np.ones((9, 3), dtype)
+    broken = straight.copy()
+    one, two = make(case, straight, lazy=lazy), make(case, broken, lazy=lazy)
+    for step, g in enumerate(gradients):
+        rows = (np.arange(4) * 2 + step) % 9
+        one.step(straight, g, rows=rows)
+        if step == 5:
+            rt.save_checkpoint(tmp_path / "run.npz", optimizer=two)
+            two = make(case, broken, lazy=lazy)
+            two.learning_rate = 0.5
+            two.load_state_dict(rt.load_checkpoint(tmp_path / "run.npz")["optimizer"])
+        two.step(broken, g, rows=rows)
+    np.testing.assert_array_equal(broken, straight)
+
+
+def test_state_dict__is_a_copy(rng):
+    p = np.ones(3)
+    optimizer = rt.Adam(3)
+    optimizer.step(p, p * 2)
+    state = optimizer.state_dict()
+    optimizer.step(p, p.copy())
+    assert state["state"]["params"]["step"] == 1
+    assert not np.array_equal(state["state"]["params"]["exp_avg"], optimizer.state_dict()["state"]["params"]["exp_avg"])
+
+
+def test_load_state_dict__refuses_what_does_not_fit():
+    optimizer = rt.AdamW(4)
+    optimizer.step(np.ones(4), np.ones(4) * 2)
+    good = optimizer.state_dict()
+    for bad in (rt.Adam(4).state_dict(), rt.SGD(4, 0.1).state_dict(), {}, {**good, "options": {}}):
+        with pytest.raises(ValueError, match="state"):
+            optimizer.load_state_dict(bad)
+    with pytest.raises(ValueError, match="must have shape"):
+        rt.AdamW(5).load_state_dict(good)
+    assert optimizer.state_dict()["state"]["params"]["step"] == 1
+
+
+def test_reset__starts_over(case, rng):
+    g = rng.normal(size=6)
+    first, again = np.ones(6), np.ones(6)
+    optimizer = make(case, 6)
+    for _ in range(2):
+        optimizer.step(first, g)
+    optimizer.reset()
+    for _ in range(2):
+        optimizer.step(again, g)
+    np.testing.assert_array_equal(first, again)
+
+
+# --- Errors --------------------------------------------------------------------------------------------
+
+
+def frozen():
+    array = np.ones((3, 2))
+    array.flags.writeable = False
+    return array
+
+
+P = np.ones((3, 2))
+
+
+@pytest.mark.parametrize(
+    ("params", "grads", "rows", "error", "message"),
+    [
+        (P, np.ones((2, 2)), None, ValueError, r"grads must have shape \(3, 2\), got \(2, 2\)"),
+        (np.ones(3), P, None, ValueError, r"params must have shape \(3, 2\), got \(3,\)"),
+        (P.tolist(), P, None, TypeError, "params must be an array"),
+        (frozen(), P * 2, None, ValueError, "params must be writeable"),
+        (P.astype(int), P, None, TypeError, "params must be float32 or float64"),
+        (P, P.astype(np.float16), None, TypeError, "grads must be float32 or float64"),
+        (P, P * np.nan, None, ValueError, r"grads must be finite, got nan at \[0, 0\]"),
+        (P, P * np.inf, None, ValueError, "grads must be finite"),
+        (P, P[::-1], None, ValueError, "grads must not share memory with params"),
+        (P, np.ones((1, 2)), [3], ValueError, r"rows must lie in \[0, 2\], got 3"),
+        (P, np.ones((1, 2)), [0.5], TypeError, "rows must be integers"),
+        (P, np.ones((1, 2)), [0, 1], ValueError, r"grads must have shape \(2, 2\)"),
+    ],
+)
+def test_step__refuses_bad_arguments_and_changes_nothing(params, grads, rows, error, message):
+    optimizer = rt.AdamW((3, 2))
+    before = np.array(params)
+    with pytest.raises(error, match=message):
+        optimizer.step(params, grads, rows=rows)
+    np.testing.assert_array_equal(params, before)
+    assert optimizer.state_dict()["state"] == {}
+
+
+def test_step__checks_all_of_a_dict_before_any_is_changed():
+    params = {"a": np.ones(2), "b": np.ones(3)}
+    optimizer = rt.SGD(params, 0.1)
+    with pytest.raises(ValueError, match=r"grads\['b'\] must be finite"):
+        optimizer.step(params, {"a": np.ones(2), "b": np.array([1, np.nan, 1])})
+    with pytest.raises(ValueError, match=r"grads must be a dict with the keys \['a', 'b'\], got \['a'\]"):
+        optimizer.step(params, {"a": np.ones(2)})
+    assert (params["a"] == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("make_one", "error", "message"),
+    [
+        (lambda: rt.SGD(3, -0.1), ValueError, "lr must be"),
+        (lambda: rt.SGD(3, "fast"), TypeError, "lr must be a number"),
+        (lambda: rt.SGD(3, 0.1, nesterov=True), ValueError, "nesterov needs momentum"),
+        (lambda: rt.Adam(3, betas=(0.9, 1.0)), ValueError, r"betas\[1\]"),
+        (lambda: rt.Adam(3, betas=0.9), TypeError, "betas must be a tuple"),
+        (lambda: rt.Adam(0), ValueError, "params must be at least 1"),
+        (lambda: rt.Adam({}), ValueError, "params must not be an empty dict"),
+        (lambda: rt.AdamW("all"), TypeError, "params must be a length"),
+        (lambda: rt.AdamW(3, lazy="eager"), ValueError, "lazy must be 'idle' or 'exact'"),
+    ],
+)
+def test_constructor__refuses_bad_options_by_name(make_one, error, message):
+    with pytest.raises(error, match=message):
+        make_one()
