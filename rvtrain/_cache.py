@@ -39,9 +39,7 @@ def folder() -> Path | None:
         info = path.stat()
     except OSError:
         return None
-    if hasattr(os, "getuid") and (
-        info.st_uid != os.getuid() or info.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-    ):
+    if hasattr(os, "getuid") and (info.st_uid != os.getuid() or info.st_mode & (stat.S_IWGRP | stat.S_IWOTH)):
         return None
     return path if os.access(path, os.W_OK | os.X_OK) else None
 
@@ -100,7 +98,10 @@ class _DiskCache(_Cache):
         where = folder()
         if where is None:
             return None
-        return where / f"{self._name.rsplit('.', 1)[-1].split(':')[0]}-{hashlib.sha256(key.encode()).hexdigest()[:32]}.nbc"
+        return (
+            where
+            / f"{self._name.rsplit('.', 1)[-1].split(':')[0]}-{hashlib.sha256(key.encode()).hexdigest()[:32]}.nbc"
+        )
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         key = self._key(sig)

@@ -1,5 +1,6 @@
 """The one place where functions become compiled kernels: flags, parallelism and the cache on disk."""
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,17 @@ from numba.extending import intrinsic, overload, register_jitable
 from rvtrain import _cache, _threads
 
 # What lets reductions vectorise, and nothing that lets the compiler assume a NaN away.
-__all__ = ["FASTMATH", "Kernel", "cpu_features", "intrinsic", "kernel", "njit", "overload", "prange", "register_jitable"]
+__all__ = [
+    "FASTMATH",
+    "Kernel",
+    "cpu_features",
+    "intrinsic",
+    "kernel",
+    "njit",
+    "overload",
+    "prange",
+    "register_jitable",
+]
 
 FASTMATH = {"reassoc", "contract", "arcp", "nsz", "afn"}
 
@@ -50,7 +61,7 @@ def kernel(func: Callable) -> Kernel:
 
 def cpu_features() -> frozenset[str]:
     """What the processor that numba compiles for can do: its own settings, else this machine."""
-    chosen = numba.config.CPU_FEATURES or binding.get_host_cpu_features().flatten()
+    chosen = os.environ.get("NUMBA_CPU_FEATURES") or binding.get_host_cpu_features().flatten()
     return frozenset(feature[1:] for feature in chosen.split(",") if feature.startswith("+"))
 
 

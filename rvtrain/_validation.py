@@ -102,7 +102,10 @@ def number(
     below = result <= low if open_low else result < low
     above = result >= high if open_high else result > high
     if not math.isfinite(result) or below or above:
-        left, right = "(" if open_low or low == -math.inf else "[", ")" if open_high or high == math.inf else "]"
+        left, right = (
+            "(" if open_low or low == -math.inf else "[",
+            ")" if open_high or high == math.inf else "]",
+        )
         raise ValueError(f"{name} must be a finite number in {left}{low:g}, {high:g}{right}, got {value!r}")
     return result
 

@@ -4,6 +4,7 @@ import json
 import os
 import uuid
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ def save_checkpoint(path: str | os.PathLike, **objects: Any) -> None:
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
         with open(temporary, "xb") as file:
-            np.savez(file, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+            np.savez(file, allow_pickle=False, **arrays)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
@@ -113,7 +114,7 @@ def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
             structure = json.loads(arrays[_STRUCTURE].tobytes().decode())
             return {name: _decode(value, arrays) for name, value in structure.items()}
         except (ValueError, KeyError, EOFError, NotImplementedError, AttributeError, TypeError, IndexError,
-                zipfile.BadZipFile, zipfile.zlib.error, MemoryError, OSError) as error:  # fmt: skip
+                zipfile.BadZipFile, zlib.error, MemoryError, OSError) as error:  # fmt: skip
             raise ValueError(f"{os.fspath(path)!r} is damaged or no rvtrain checkpoint: {error}") from None
 
 

@@ -17,7 +17,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="rvtrain", description="Train embeddings on CPUs with NumPy and Numba.")
     parser.add_argument("--version", action="version", version=f"rvtrain {rvtrain.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    demo = commands.add_parser("demo", help="train a retriever on real text and show what it learnt", description=_DEMO)
+    demo = commands.add_parser(
+        "demo", help="train a retriever on real text and show what it learnt", description=_DEMO
+    )
     demo.add_argument("--plot", metavar="FILE", help="draw learning curves and recall before and after")
     demo.add_argument("--seed", type=int, default=0, help="of the split and the training (default: 0)")
     options = parser.parse_args(arguments)

@@ -80,6 +80,8 @@ class CurriculumScheduler:
     """
 
     def __init__(self, stages: Iterable[CurriculumStage]) -> None:
+        if not isinstance(stages, Iterable):
+            raise TypeError(f"stages must be an iterable of CurriculumStage, got {stages!r}")
         self.stages = tuple(stages)
         if not self.stages:
             raise ValueError("stages must not be empty")
@@ -98,7 +100,7 @@ class CurriculumScheduler:
         temperature_start: float,
         temperature_end: float,
     ) -> "CurriculumScheduler":
-        """Stages of equal length; k (rounded), temperature and difficulty go from start to end in equal steps.
+        """Stages of equal length; k (rounded), temperature and difficulty go to their end in equal steps.
 
         Parameters
         ----------
@@ -192,7 +194,7 @@ class TemperatureAnnealing:
     step_size : int, optional
         s of the step schedule; by default a tenth of the steps.
     gamma : float
-        γ of the step schedule, in (0, 1).
+        γ of the step schedule, in (0, 1].
 
     References
     ----------
@@ -223,14 +225,16 @@ class TemperatureAnnealing:
         self.end = check.number("end", end, low=0.0, open_low=True)
         self.steps = check.integer("steps", steps, low=1)
         self.schedule = check.choice("schedule", schedule, SCHEDULES)
-        self.step_size = check.integer("step_size", max(steps // 10, 1) if step_size is None else step_size, low=1)
-        self.gamma = check.number("gamma", gamma, low=0.0, high=1.0, open_low=True, open_high=True)
+        default = max(self.steps // 10, 1)
+        self.step_size = check.integer("step_size", default if step_size is None else step_size, low=1)
+        self.gamma = check.number("gamma", gamma, low=0.0, high=1.0, open_low=True)
         if schedule == "step" and self.end > self.start:
             raise ValueError(f"end must be at most start, {start}, for the step schedule, got {end}")
         self._step = 0
 
     def __repr__(self) -> str:
-        return f"TemperatureAnnealing({self.start:g} → {self.end:g}, {self.schedule}, {self._step} of {self.steps})"
+        step = f"{self._step} of {self.steps}"
+        return f"TemperatureAnnealing({self.start:g} → {self.end:g}, {self.schedule}, {step})"
 
     @property
     def temperature(self) -> float:
@@ -238,13 +242,13 @@ class TemperatureAnnealing:
         if self.schedule == "step":
             return max(self.start * self.gamma ** (self._step // self.step_size), self.end)
         p = min(self._step / self.steps, 1.0)
-        if p == 1.0:
-            return self.end
-        if self.schedule == "linear":
-            return self.start + (self.end - self.start) * p
         if self.schedule == "exponential":
-            return self.start * (self.end / self.start) ** p
-        return self.end + (self.start - self.end) * (1.0 + math.cos(math.pi * p)) / 2.0
+            value = self.start ** (1.0 - p) * self.end**p
+        else:
+            done = p if self.schedule == "linear" else (1.0 - math.cos(math.pi * p)) / 2.0
+            value = self.start * (1.0 - done) + self.end * done  # in this form exact at both ends
+        low, high = sorted((self.start, self.end))
+        return min(max(value, low), high)  # rounding must not lead outside
 
     def step(self, n: int = 1) -> float:
         """Go on by n steps; returns the temperature there."""

@@ -17,7 +17,12 @@ def test_round_trip__of_everything_that_can_be_saved(tmp_path):
     optimizer, miner = rt.AdamW({"w": (2, 3)}), rt.HardNegativeMiner.random(seed=3)
     params = {"w": np.ones((2, 3))}
     optimizer.step(params, {"w": np.full((2, 3), 2.0)})
-    other = {"none": None, "pair": (1, 2.5), "list": ["a", True, np.float32(0.1)], "nested": {"x": np.arange(3)}}
+    other = {
+        "none": None,
+        "pair": (1, 2.5),
+        "list": ["a", True, np.float32(0.1)],
+        "nested": {"x": np.arange(3)},
+    }
     rt.save_checkpoint(path, optimizer=optimizer, miner=miner, weights=params["w"], other=other)
     loaded = rt.load_checkpoint(path)
     assert loaded["miner"] == {"draws": 0}

@@ -21,9 +21,9 @@ from rvtrain._primitives._workspace import workspace
 
 def packed_columns(columns: Rows) -> np.ndarray:
     """The columns of a product in the engine's order, in this thread's workspace."""
-    dtype = columns.x.dtype
-    panels = workspace("panels", panels_shape(*columns.x.shape, dtype), dtype)
-    none = np.empty((0, *strips_shape(*columns.x.shape, dtype)[1:]), dtype)
+    (count, dim), dtype = columns.x.shape, columns.x.dtype
+    panels = workspace("panels", panels_shape(count, dim, dtype), dtype)
+    none = np.empty((0, *strips_shape(count, dim, dtype)[1:]), dtype)
     pack_columns.sized(4 * columns.x.size)(columns, panels, none)
     return panels
 

@@ -21,7 +21,7 @@ class TfIdf:
 
     def fit(self, texts: list[str]) -> "TfIdf":
         """Learn the inverse document frequencies, log((1 + n) / (1 + df)) + 1."""
-        present = sum((np.bincount(np.unique(self._buckets(text)), minlength=self.dim) for text in texts))
+        present = sum(np.bincount(np.unique(self._buckets(text)), minlength=self.dim) for text in texts)
         self.idf = np.log((1 + len(texts)) / (1 + present)) + 1
         return self
 

@@ -49,13 +49,17 @@ def _of_file(path: Path, root: Path) -> Iterator[tuple[str, str]]:
     yield from _of_node(tree, ".".join(part for part in parts if part != "__init__"))
 
 
-def _of_node(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef, name: str) -> Iterator[tuple[str, str]]:
+def _of_node(
+    node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef, name: str
+) -> Iterator[tuple[str, str]]:
     sentence = first_sentence(ast.get_docstring(node) or "")
     if len(sentence.split()) >= 3 and len(sentence) <= 300 and name:
         yield name, sentence
     if isinstance(node, (ast.Module, ast.ClassDef)):
         for child in node.body:
-            if isinstance(child, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and not child.name.startswith("_"):
+            if isinstance(child, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and not child.name.startswith(
+                "_"
+            ):
                 yield from _of_node(child, f"{name}.{child.name}")
 
 

@@ -97,7 +97,11 @@ def _negatives(
 
 
 def _column_ids(
-    negative_ids: Any, negatives: np.ndarray | None, indices: np.ndarray | None, row_ids: np.ndarray, single: bool
+    negative_ids: Any,
+    negatives: np.ndarray | None,
+    indices: np.ndarray | None,
+    row_ids: np.ndarray,
+    single: bool,
 ) -> np.ndarray:
     if negatives is None:
         if negative_ids is not None:
@@ -140,3 +144,14 @@ def reduced(losses: np.ndarray, reduction: str, pairs: Pairs) -> Any:
         return values[0] if pairs.single else values
     total = float(losses.sum())
     return total / len(losses) if reduction == "mean" else total
+
+
+def inverse_index(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(order, bounds, named): row named[r] of a pool stands at the flat positions order[bounds[r]: bounds[r + 1]].
+
+    Positions of one row ascend, so that a sum over them has one order; −1 is left out.
+    """
+    flat = indices.ravel()
+    order = np.argsort(flat, kind="stable")[np.count_nonzero(flat < 0) :]
+    named, first = np.unique(flat[order], return_index=True)
+    return order, np.append(first, len(order)), named

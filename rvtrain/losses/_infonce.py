@@ -47,8 +47,8 @@ class InfoNCELoss:
     0.313262
     >>> value, gradient = loss.compute_with_gradients(anchors, anchors, wrt="positives")
     >>> gradient.round(4)
-    array([[ 0.    , -0.1345],
-           [-0.1345,  0.    ]])
+    array([[0.    , 0.1345],
+           [0.1345, 0.    ]])
     """
 
     def __init__(self, temperature: float = 0.07, reduction: str = "mean", symmetric: bool = False) -> None:
@@ -67,8 +67,7 @@ class InfoNCELoss:
 
     def __repr__(self) -> str:
         return (
-            f"InfoNCELoss(temperature={self.temperature:g}, reduction={self.reduction!r}, "
-            f"symmetric={self.symmetric})"
+            f"InfoNCELoss(temperature={self.temperature:g}, reduction={self.reduction!r}, symmetric={self.symmetric})"
         )
 
     def compute(

@@ -11,7 +11,7 @@ from rvtrain._primitives._workspace import workspace
 from rvtrain._threads import thread_count
 from rvtrain.losses import _infonce_kernels as kernels
 from rvtrain.losses import _infonce_tiles as tiles
-from rvtrain.losses._arguments import Pairs
+from rvtrain.losses._arguments import Pairs, inverse_index
 
 # exp((cos − 1) / τ) stays above e⁻⁶⁰, far from the subnormals, as long as 2 / τ does not exceed this.
 _BOUNDED = 60.0
@@ -40,9 +40,7 @@ class Call:
         to_anchors, to_positives = _needs(names, "positives")
         if symmetric and 2.0 / self.temperature <= _BOUNDED:
             return self._symmetric(names, to_anchors, to_positives)
-        losses, slopes, shares, ga, gp = self._one_sided(
-            self.anchors, self.positives, True, to_anchors, to_positives
-        )
+        losses, slopes, shares, ga, gp = self._one_sided(self.anchors, self.positives, True, to_anchors, to_positives)
         if symmetric:  # rows and columns need exponentials of their own: two one-sided losses
             ga = ga[: len(losses)] * shares[:, np.newaxis] if ga is not None else None
             gp = gp.copy() if gp is not None else None
@@ -61,11 +59,9 @@ class Call:
         assert self.pairs.negatives is not None
         negatives = _rows("negatives", self.pairs.negatives)
         to_anchors, to_negatives = _needs(names, "negatives")
-        losses, slopes, shares, ga, gn = self._one_sided(
-            self.anchors, negatives, False, to_anchors, to_negatives
-        )
+        losses, slopes, shares, ga, gn = self._one_sided(self.anchors, negatives, False, to_anchors, to_negatives)
         gradients = self._finish(names, slopes, ga, shares, None)
-        if to_negatives:
+        if gn is not None:
             ones, zeros = np.ones(len(negatives.x)), np.zeros(len(negatives.x))
             gradients["negatives"], _ = _finished(gn, ones, zeros, negatives, negatives)
         return losses, gradients
@@ -91,22 +87,15 @@ class Call:
             same = pairs.row_ids[:, np.newaxis, :, np.newaxis] == ids[indices][:, :, np.newaxis, :]
             scores[same.any(axis=(2, 3))] = -np.inf
         losses, slopes = np.empty(len(scores)), np.empty(len(scores))
-        kernels.contrast.sized(20 * scores.size)(
-            scores, self.cosines, self.temperature, self.weight, losses, slopes
-        )
+        kernels.contrast.sized(20 * scores.size)(scores, self.cosines, self.temperature, self.weight, losses, slopes)
         ga = None
         if _needs(names, "")[0]:
             ga = np.empty_like(pairs.anchors)
             kernels.gathered_anchor_gradient.sized(work)(scores, pool, indices, norms, ga)
         gradients = self._finish(names, slopes, ga, np.ones(len(losses)), None)
         if "negatives" in names:
-            flat = indices.ravel()
-            order = np.argsort(flat, kind="stable")[np.count_nonzero(flat < 0) :]
-            named, first = np.unique(flat[order], return_index=True)
             gn = np.zeros_like(pool)
-            kernels.gathered_negative_gradient.sized(work)(
-                scores, self.anchors, pool, order, np.append(first, len(order)), named, gn
-            )
+            kernels.gathered_negative_gradient.sized(work)(scores, self.anchors, pool, *inverse_index(indices), gn)
             gradients["negatives"] = gn.reshape(pairs.negatives.shape)
         return losses, gradients
 
@@ -162,9 +151,7 @@ class Call:
             part = slice(first, min(first + height, count))
             effort = (part.stop - first) * count * dim
             work = self._work(first, height, dim, None, across)
-            tiles.symmetric_sums.sized(effort)(
-                self.anchors, first, columns, scale, block, slab, work, column_sums
-            )
+            tiles.symmetric_sums.sized(effort)(self.anchors, first, columns, scale, block, slab, work, column_sums)
             closed = losses[0, part], slopes[0, part], shares[0, part]
             self._close(work.sums, work.tops, self.cosines[part], self.weight / 2, closed)
         closed = losses[1], slopes[1], shares[1, :count]
@@ -173,9 +160,7 @@ class Call:
             part = slice(first, min(first + height, count))
             effort = (part.stop - first) * count * dim
             work = self._work(first, height, dim, ga, across)
-            tiles.symmetric_weights.sized(effort)(
-                self.anchors, first, columns, scale, shares, block, slab, work
-            )
+            tiles.symmetric_weights.sized(effort)(self.anchors, first, columns, scale, shares, block, slab, work)
             if gp is not None:
                 self._add_rows(self.anchors, first, slab, gp)
         return losses.mean(axis=0), self._finish(names, slopes.sum(axis=0), ga, np.ones(count), gp)
@@ -189,7 +174,7 @@ class Call:
         engine.pack_columns.sized(4 * others.x.size)(others, panels, packed)
         row_ids, ids = self.pairs.row_ids, self.pairs.column_ids
         codes = np.full((ids.shape[1], shape[1]), -1, np.int32)
-        row_codes = np.empty((len(row_ids), 0), np.int32)
+        row_codes: np.ndarray = np.empty((len(row_ids), 0), np.int32)
         if row_ids.size and ids.size:
             _, code = np.unique(np.concatenate([row_ids.ravel(), ids.ravel()]), return_inverse=True)
             row_codes = code[: row_ids.size].reshape(row_ids.shape).astype(np.int32)

@@ -40,7 +40,7 @@ class Columns(NamedTuple):
     """(c, m padded) int32, codes to be compared with the rows'"""
     row_ids: np.ndarray
     """(B, r) int32; r = 0 where there are no ids"""
-    count: int
+    width: int
     in_batch: bool
     """Whether column i is row i's positive."""
 
@@ -65,15 +65,15 @@ def hide(slab, top, panels, start, stop, origin, first, columns):
     """−inf where row or column is padding, the column the row's own positive, or both share an id."""
     height, width = mr(slab), nr(slab)
     lowest = slab.dtype.type(-np.inf)
-    if stop * width > columns.count:
+    if stop * width > columns.width:
         for p in range(top, top + panels):
             for r in range(height):
-                for q in range(max(columns.count - (stop - 1) * width, 0), width):
+                for q in range(max(columns.width - (stop - 1) * width, 0), width):
                     slab[p, stop - 1 - origin, r, q] = lowest
     for p in range(panels):
         for r in range(height):
             i = first + p * height + r
-            if columns.in_batch and i >= columns.count:  # padding of the rows, which are columns too
+            if columns.in_batch and i >= columns.width:  # padding of the rows, which are columns too
                 slab[top + p, start - origin : stop - origin, r] = lowest
             elif columns.in_batch and start * width <= i < stop * width:
                 slab[top + p, i // width - origin, r, i % width] = lowest
@@ -208,7 +208,7 @@ def symmetric_weights(rows, first, columns, scale, shares, block, slab, work):
 def _symmetric_weights_group(g, rows, first, columns, scale, shares, block, slab, work):
     panels = GROUP // mr(slab)
     top, across = g * panels, len(columns.panels)
-    kept = len(slab) * mr(slab) >= columns.count
+    kept = len(slab) * mr(slab) >= columns.width
     if not kept:
         pack_left(rows, first, work.left[g])
     for start in range(0, across, block):

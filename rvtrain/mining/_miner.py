@@ -179,7 +179,13 @@ class HardNegativeMiner:
         return kind.get(self.strategy, BY_SCORE), self.temperature, float(dim), self.seed, self._draws
 
     def _choose(
-        self, scores: np.ndarray, first: int, k: int, rule: Rule, allowed: Allowed, ceilings: np.ndarray | None
+        self,
+        scores: np.ndarray,
+        first: int,
+        k: int,
+        rule: Rule,
+        allowed: Allowed,
+        ceilings: np.ndarray | None,
     ) -> np.ndarray:
         if self.strategy is not MiningStrategy.SEMI_HARD:
             return largest(scores, first, k, rule, allowed)
@@ -212,9 +218,7 @@ def _rows(name: str, x: np.ndarray) -> Rows:
     return Rows(x, checked_inverse_norms(name, x))
 
 
-def _allowed(
-    exclude: Any, anchor_ids: Any, candidate_ids: Any, rows: int, columns: int, single: bool
-) -> Allowed:
+def _allowed(exclude: Any, anchor_ids: Any, candidate_ids: Any, rows: int, columns: int, single: bool) -> Allowed:
     excluded = np.empty((rows, 0), np.int64)
     if exclude is not None:
         shape = (None,) if single and np.ndim(exclude) == 1 else (rows, None)

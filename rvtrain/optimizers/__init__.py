@@ -2,7 +2,13 @@
 
 from rvtrain.optimizers._adam import Adam, AdamW
 from rvtrain.optimizers._clip import clip_grad_norm
-from rvtrain.optimizers._schedules import constant, exponential_decay, step_decay, warmup_cosine, warmup_linear
+from rvtrain.optimizers._schedules import (
+    constant,
+    exponential_decay,
+    step_decay,
+    warmup_cosine,
+    warmup_linear,
+)
 from rvtrain.optimizers._sgd import SGD
 
 __all__ = [

@@ -71,7 +71,9 @@ class Adam(Optimizer):
         super().__init__(params, lr, maximize, lazy)
         if not isinstance(betas, tuple) or len(betas) != 2:
             raise TypeError(f"betas must be a tuple of two numbers, got {betas!r}")
-        first, second = (check.number(f"betas[{i}]", b, low=0.0, high=1.0, open_high=True) for i, b in enumerate(betas))
+        first, second = (
+            check.number(f"betas[{i}]", b, low=0.0, high=1.0, open_high=True) for i, b in enumerate(betas)
+        )
         self.betas = (first, second)
         self.eps = check.number("eps", eps, low=0.0)
         self.weight_decay = check.number("weight_decay", weight_decay, low=0.0)

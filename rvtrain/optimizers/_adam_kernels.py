@@ -75,4 +75,4 @@ def _row(p, g, m, v, top, row, c):
         if top.size > 0:
             largest = v[k] if v[k] > top[row, k] else top[row, k]
             top[row, k] = largest
-        p[k] = shrink * p[k] - rate * m[k] / (largest ** 0.5 * root + eps)
+        p[k] = shrink * p[k] - rate * m[k] / (largest**0.5 * root + eps)

@@ -143,7 +143,12 @@ class Optimizer:
         state["history_start"] = state["step"]  # nobody owes the steps before any more
 
     def _idle(
-        self, table: np.ndarray, rows: np.ndarray, buffers: list[np.ndarray], state: dict[str, Any], until: int
+        self,
+        table: np.ndarray,
+        rows: np.ndarray,
+        buffers: list[np.ndarray],
+        state: dict[str, Any],
+        until: int,
     ) -> None:
         """Give the rows the steps with zero gradient that they missed up to step `until`."""
         first = state["touched"][rows] - state["history_start"]
@@ -209,9 +214,11 @@ class Optimizer:
             if set(options) != set(self._options) or not set(arrays) <= set(self._shapes):
                 raise ValueError("state must have this optimizer's options and arrays")
             loaded = {name: self._checked_state(name, arrays[name]) for name in arrays}
-            # The constructor checks what the options may be.
             shapes: Any = next(iter(self._shapes.values())) if self._single else self._shapes
-            twin = type(self)(shapes, rate, **{k: tuple(v) if k == "betas" else v for k, v in options.items()})
+            if "betas" in options:
+                options["betas"] = tuple(options["betas"])
+            make: Any = type(self)  # its constructor checks what the options may be
+            twin = make(shapes, rate, **options)
         except (KeyError, TypeError) as error:
             raise ValueError(f"state must be a state_dict of {type(self).__name__}: {error!r}") from None
         for name in self._options:

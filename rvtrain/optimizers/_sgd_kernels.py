@@ -1,6 +1,6 @@
 """SGD, element by element: one pass over memory a step.
 
-constants c (float64): 0 lr, 1 momentum μ, 2 1 − dampening, 3 weight decay, 4 ±1, 5 Nesterov, 6 whether it is the first step.
+constants c (float64): 0 lr, 1 momentum μ, 2 1 − dampening, 3 weight decay, 4 ±1, 5 Nesterov, 6 first step.
 
     g ← ±g + c₃ p        b ← g at the first step, else μ b + c₂ g        p ← p − lr · (g + μ b if Nesterov, else b)
 

@@ -185,7 +185,13 @@ def test_in_batch__is_the_miner_on_the_batch(strategy, dtype, rng):
     ids = rng.integers(0, 6, 21)
     found = rt.InBatchMiner(strategy, seed=9).mine(anchors, 3, positives=positives, ids=ids)
     expected = rt.HardNegativeMiner(strategy, seed=9).mine(
-        anchors, positives, 3, positives=positives, exclude=np.arange(21)[:, None], anchor_ids=ids, candidate_ids=ids
+        anchors,
+        positives,
+        3,
+        positives=positives,
+        exclude=np.arange(21)[:, None],
+        anchor_ids=ids,
+        candidate_ids=ids,
     )
     np.testing.assert_array_equal(found, expected)
     alone = rt.InBatchMiner(strategy, seed=9).mine(anchors, 20)
@@ -208,7 +214,9 @@ def test_top_k__matches_brute_force(shape, dtype, rng):
 
 def test_top_k__matches_faiss(rng):
     faiss = pytest.importorskip("faiss")
-    queries, candidates = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in make_case((50, 3000, 64), np.float32, rng))
+    queries, candidates = (
+        x / np.linalg.norm(x, axis=1, keepdims=True) for x in make_case((50, 3000, 64), np.float32, rng)
+    )
     index = faiss.IndexFlatIP(64)
     index.add(candidates)
     _, expected = index.search(queries, 10)
@@ -221,7 +229,9 @@ def test_weighted_sample__follows_its_weights():
     found = rt.weighted_sample(np.tile(weights, (20_000, 1)), 2, seed=8)
     assert_frequencies(np.bincount(found[:, 0], minlength=5)[1:], weights[1:] / 10)
     assert (found > 0).all() and (found[:, 0] != found[:, 1]).all()
-    np.testing.assert_array_equal(rt.weighted_sample(weights.astype(np.float32), 4, 8), rt.weighted_sample(weights, 4, 8))
+    np.testing.assert_array_equal(
+        rt.weighted_sample(weights.astype(np.float32), 4, 8), rt.weighted_sample(weights, 4, 8)
+    )
 
 
 # --- Errors --------------------------------------------------------------------------------------------

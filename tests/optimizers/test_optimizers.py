@@ -45,7 +45,16 @@ def oracle_step(case, p, g, state, lr):
     l2, decoupled = (0.0, decay) if kind == "AdamW" else (decay, 0.0)
     betas, eps = options.get("betas", (0.9, 0.999)), options.get("eps", 1e-8)
     return reference.adam_step(
-        p, g, state, lr, betas, eps, l2, decoupled, options.get("amsgrad", False), options.get("maximize", False)
+        p,
+        g,
+        state,
+        lr,
+        betas,
+        eps,
+        l2,
+        decoupled,
+        options.get("amsgrad", False),
+        options.get("maximize", False),
     )
 
 
@@ -228,7 +237,9 @@ def test_state_dict__is_a_copy(rng):
     state = optimizer.state_dict()
     optimizer.step(p, p.copy())
     assert state["state"]["params"]["step"] == 1
-    assert not np.array_equal(state["state"]["params"]["exp_avg"], optimizer.state_dict()["state"]["params"]["exp_avg"])
+    assert not np.array_equal(
+        state["state"]["params"]["exp_avg"], optimizer.state_dict()["state"]["params"]["exp_avg"]
+    )
 
 
 def test_load_state_dict__refuses_what_does_not_fit():

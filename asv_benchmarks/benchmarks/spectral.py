@@ -1,0 +1,70 @@
+"""Spectral regularization beside SciPy's Laplacian, and the local contrastive loss over the same edges."""
+
+import numpy as np
+
+import rvtrain as rt
+
+from .common import Benchmark, speedup
+
+
+class Graph(Benchmark):
+    """A random graph of about ten edges a node."""
+
+    params = ([10_000], [64, 256])
+    param_names = ("nodes", "dim")
+
+    def setup(self, nodes, dim):
+        rng = self.rng()
+        edges = rng.integers(0, nodes, size=(10 * nodes, 2))
+        self.edges = np.unique(np.sort(edges[edges[:, 0] != edges[:, 1]], axis=1), axis=0)
+        self.negatives = rng.integers(0, nodes, size=(5 * nodes, 2))
+        self.weights = rng.random(len(self.edges), dtype=np.float32)
+        self.z = rng.normal(size=(nodes, dim)).astype(np.float32) / np.float32(np.sqrt(dim))
+
+
+class Spectral(Graph):
+    """The normalised form, from the edge list to the gradients."""
+
+    def setup(self, nodes, dim):
+        super().setup(nodes, dim)
+        self.loss = rt.SpectralRegularization(0.01)
+        self.time_compute(nodes, dim)
+        self.time_both_gradients(nodes, dim)
+
+    def time_compute(self, nodes, dim):
+        self.loss.compute(self.z, self.edges, self.weights)
+
+    def time_gradient(self, nodes, dim):
+        self.loss.compute_with_gradients(self.z, self.edges, self.weights)
+
+    def time_both_gradients(self, nodes, dim):
+        self.loss.compute_with_gradients(self.z, self.edges, self.weights, wrt=("embeddings", "edge_weights"))
+
+    def track_speedup_over_scipy(self, nodes, dim):
+        """Value and gradient, against csgraph.laplacian and a sparse product."""
+        from scipy import sparse
+
+        def peer():
+            upper = sparse.coo_array((self.weights, self.edges.T), shape=(nodes, nodes))
+            laplacian = sparse.csgraph.laplacian((upper + upper.T).tocsr(), normed=True)
+            product = laplacian @ self.z
+            return 0.01 * float((self.z * product).sum()), 0.02 * product
+
+        return speedup(lambda: self.time_gradient(nodes, dim), peer)
+
+    track_speedup_over_scipy.unit = "x"
+
+
+class LocalContrastiveEdges(Graph):
+    """Both forms of the local contrastive loss over edge lists."""
+
+    params = (*Graph.params, ["pairwise", "triplet"])
+    param_names = (*Graph.param_names, "form")
+
+    def setup(self, nodes, dim, form):
+        super().setup(nodes, dim)
+        self.loss = rt.LocalContrastiveLoss(1.0, form=form)
+        self.time_gradient(nodes, dim, form)
+
+    def time_gradient(self, nodes, dim, form):
+        self.loss.compute_graph_with_gradients(self.z, self.edges, self.negatives)

@@ -1,0 +1,59 @@
+"""Edge lists as the losses need them: differences along the edges, and their sums at each node."""
+
+from typing import Any
+
+import numpy as np
+
+from rvtrain import _validation as check
+from rvtrain.losses import _graph_kernels as kernels
+
+# More than most machines' threads, so that all are busy; few enough for the scratch rows to stay in cache.
+_LANES = 64
+
+
+def parse_embeddings(embeddings: Any) -> np.ndarray:
+    """The rows of a graph's nodes (n, d), finite."""
+    z = check.float_array("embeddings", embeddings, 2)
+    check.finite("embeddings", z)
+    return z
+
+
+def scratch_rows(rows: int, dim: int) -> np.ndarray:
+    """What a kernel needs to sum `rows` rows in float64, one row for each lane (lanes, d)."""
+    return np.empty((min(rows, _LANES), dim))
+
+
+def row_starts(nodes: np.ndarray, count: int) -> np.ndarray:
+    """Where the items of each of `count` nodes start, (count + 1,), in a list sorted by node."""
+    starts = np.zeros(count + 1, np.int64)
+    np.cumsum(np.bincount(nodes, minlength=count), out=starts[1:])
+    return starts
+
+
+def squared_lengths(z: np.ndarray, scale: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """‖s_i z_i − s_j z_j‖² of each edge (i, j), float64 (E,)."""
+    out = np.empty(len(first))
+    kernels.squared_lengths.sized(4 * out.size * z.shape[1])(z, scale, first, second, out)
+    return out
+
+
+def sum_differences(
+    z: np.ndarray, scale: np.ndarray, first: np.ndarray, second: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
+    """s_i Σ weights[e] (s_i z_i − s_j z_j) over the edges e that join i and j, of z's shape and dtype.
+
+    That is half the gradient of Σ weights[e] ‖s_i z_i − s_j z_j‖². weights (E,) float64.
+    """
+    at, others = np.concatenate([first, second]), np.concatenate([second, first])
+    order = np.argsort(at, kind="stable")
+    out = np.empty_like(z)
+    kernels.sum_differences.sized(4 * len(at) * z.shape[1] + out.size)(
+        z,
+        scale,
+        row_starts(at, len(z)),
+        others[order],
+        np.tile(weights, 2)[order],
+        scratch_rows(*z.shape),
+        out,
+    )
+    return out

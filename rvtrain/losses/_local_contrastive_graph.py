@@ -1,0 +1,69 @@
+"""The local contrastive loss over edge lists."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rvtrain import _validation as check
+from rvtrain.losses import _local_contrastive_kernels as kernels
+from rvtrain.losses._graph import parse_embeddings, row_starts, squared_lengths, sum_differences
+
+
+class Lengths(NamedTuple):
+    """Checked edges (E + F,), the negative ones last, and their lengths."""
+
+    z: np.ndarray
+    first: np.ndarray
+    second: np.ndarray
+    length: np.ndarray
+    positive: int
+    """E"""
+
+
+def measure(embeddings: Any, edges: Any, negative_edges: Any) -> Lengths:
+    """Check the arguments, and measure every edge."""
+    z = np.ascontiguousarray(parse_embeddings(embeddings))
+    near = check.indices("edges", edges, (None, 2), len(z))
+    if len(near) == 0:
+        raise ValueError(f"edges must not be empty, got shape {near.shape}")
+    far = np.empty((0, 2), np.int64)
+    if negative_edges is not None:
+        far = check.indices("negative_edges", negative_edges, (None, 2), len(z))
+    first, second = np.ascontiguousarray(np.concatenate([near, far]).T)
+    length = np.sqrt(squared_lengths(z, np.ones(len(z)), first, second))
+    return Lengths(z, first, second, length, len(near))
+
+
+def pairwise(lengths: Lengths, margin: float) -> tuple[np.ndarray, np.ndarray]:
+    """Per edge d² and per negative edge max(0, m − d)², and the derivatives by d."""
+    near, far = lengths.length[: lengths.positive], lengths.length[lengths.positive :]
+    gaps = np.maximum(margin - far, 0.0)
+    return np.concatenate([near**2, gaps**2]), np.concatenate([2.0 * near, -2.0 * gaps])
+
+
+def triplet(lengths: Lengths, margin: float) -> tuple[np.ndarray, np.ndarray]:
+    """Per edge (i, j) the mean of max(0, d(i, j) − d(i, n) + m) over i's negative edges; derivatives by d."""
+    nodes, count = len(lengths.z), lengths.positive
+    source = lengths.first
+    near = np.argsort(source[:count], kind="stable")
+    far = count + np.argsort(source[count:], kind="stable")
+    values, pulls, pushes = np.empty(count), np.empty(count), np.empty(len(far))
+    kernels.triplet_edges.sized(4 * count * max(1, len(far) // nodes))(
+        lengths.length[near],
+        lengths.length[far],
+        row_starts(source[:count], nodes),
+        row_starts(source[count:], nodes),
+        margin,
+        values,
+        pulls,
+        pushes,
+    )
+    ordered, slopes = np.empty(count), np.empty(len(source))
+    ordered[near], slopes[near], slopes[far] = values, pulls, pushes
+    return ordered, slopes
+
+
+def gradient(lengths: Lengths, slopes: np.ndarray) -> np.ndarray:
+    """To the embeddings (n, d), from the derivatives by the lengths; an edge of length 0 gives nothing."""
+    weights = np.divide(slopes, lengths.length, out=np.zeros(len(slopes)), where=lengths.length > 0)
+    return sum_differences(lengths.z, np.ones(len(lengths.z)), lengths.first, lengths.second, weights)

@@ -1,0 +1,124 @@
+"""The demo: its data, features and metrics, and that it learns; the command line around it."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from rvtrain import cli
+from rvtrain.demo import _data, _metrics, _plot, _train, build_data
+from rvtrain.demo._features import TfIdf
+
+
+def test_build_data__reads_docstrings_without_importing(tmp_path):
+    (tmp_path / "package").mkdir()
+    (tmp_path / "test").mkdir()
+    (tmp_path / "package" / "__init__.py").write_text('"""A package of things. More."""\nraise SystemExit\n')
+    (tmp_path / "package" / "tools.py").write_text(
+        "class Saw:\n"
+        '    """Cuts wood\n    into halves.\n\n    Details."""\n'
+        "    def cut(self):\n"
+        '        """Cut one piece of wood! Carefully."""\n'
+        "    def _hidden(self):\n"
+        '        """Never seen by anybody."""\n'
+        "def short():\n"
+        '    """Too short."""\n'
+        "def twin():\n"
+        '    """Shared by two functions."""\n'
+        "def other():\n"
+        '    """Shared by two functions."""\n'
+    )
+    (tmp_path / "package" / "_private.py").write_text('"""A private module of things."""\n')
+    (tmp_path / "test" / "test_x.py").write_text('"""Tests of all the things."""\n')
+    (tmp_path / "broken.py").write_text("def (:\n")
+    assert build_data.pairs(tmp_path) == [
+        ("package", "A package of things."),
+        ("package.tools.Saw", "Cuts wood into halves."),
+        ("package.tools.Saw.cut", "Cut one piece of wood!"),
+    ]
+
+
+def test_build_data__writes_the_same_bytes_each_time(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(build_data, "pairs", lambda root: [("a.b", "Does this and that.")])
+    for name in ("one", "two"):
+        build_data.main(tmp_path / name)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+    assert "1 pairs" in capsys.readouterr().out
+
+
+def test_shipped_data__are_whole_and_split_without_overlap():
+    pairs = _data.load(0)
+    assert 4000 < len(pairs.names) == len(pairs.sentences) < 6000
+    assert len(set(pairs.names)) == len(set(pairs.sentences)) == len(pairs.names)
+    assert len(pairs.held_back) == _data.HELD_BACK
+    assert sorted([*pairs.train, *pairs.held_back]) == list(range(len(pairs.names)))
+    assert (_data.load(0).train == pairs.train).all() and (_data.load(1).train != pairs.train).any()
+
+
+def test_features__are_fitted_on_what_they_are_given_alone():
+    texts = ["join two paths", "open a file", "os.path.join", "openFile"]
+    tfidf = TfIdf(512).fit(texts[:2])
+    vectors = tfidf.transform(texts)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-6)
+    np.testing.assert_array_equal(vectors, TfIdf(512).fit(texts[:2]).transform(texts))
+    assert vectors[0] @ vectors[2] > vectors[0] @ vectors[3]
+    assert vectors[1] @ vectors[3] > vectors[1] @ vectors[2]  # camel case is split
+    assert not TfIdf(512).fit(texts[:2]).transform([""]).any()
+
+
+def test_quality__matches_a_naive_ranking(rng):
+    queries, documents = rng.normal(size=(40, 6)), rng.normal(size=(90, 6))
+    right = rng.integers(0, 90, 40)
+    cosines = (queries / np.linalg.norm(queries, axis=1, keepdims=True)) @ (
+        documents / np.linalg.norm(documents, axis=1, keepdims=True)
+    ).T
+    ranks = np.array([1 + (row > row[i]).sum() for row, i in zip(cosines, right, strict=True)])
+    found = _metrics.quality(queries, documents, right)
+    gain = np.where(ranks <= 10, 1 / np.log2(1 + ranks), 0).mean()
+    assert found == pytest.approx(((ranks == 1).mean(), (ranks <= 10).mean(), gain))
+
+
+@pytest.fixture(scope="module")
+def result():
+    return _train.run(0, lambda n: None, lambda text: None)
+
+
+def test_training__beats_the_strongest_untrained_features(result):
+    untrained, strongest, in_batch, hard = (row.quality for row in result.rows)
+    assert strongest.recall_10 > untrained.recall_10 > 0.4
+    assert in_batch.recall_10 > strongest.recall_10 + 0.1
+    assert hard.recall_1 > strongest.recall_1 + 0.05
+    assert hard.ndcg_10 > in_batch.ndcg_10 - 0.01
+    assert [len(curve) for curve in result.curves.values()] == [_train.WARM_EPOCHS + _train.LATE_EPOCHS] * 2
+
+
+def test_plot__draws_a_picture(result, tmp_path):
+    pytest.importorskip("matplotlib")
+    _plot.draw(result, str(tmp_path / "demo.png"))
+    assert (tmp_path / "demo.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_command__prints_the_table(result, monkeypatch, capsys):
+    monkeypatch.setattr(_train, "run", lambda *arguments: result)
+    assert cli.main(["demo"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert sum("trained" in line for line in lines) == 4 and "Recall@10" in "".join(lines)
+
+
+def test_command__tells_errors_in_one_line(capsys, monkeypatch):
+    assert cli.main(["demo", "--seed", "-1"]) == 1
+    assert capsys.readouterr().err == "rvtrain: --seed must not be negative, got -1\n"
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert cli.main(["demo", "--plot", "x.png"]) == 1
+    assert "--plot needs matplotlib" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as wrong:
+        cli.main(["dance"])
+    assert wrong.value.code == 2
+
+
+def test_command__runs_as_a_module():
+    result = subprocess.run(
+        [sys.executable, "-m", "rvtrain", "--version"], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.startswith("rvtrain 0.")

@@ -1,0 +1,473 @@
+"""LocalContrastiveLoss against a naive oracle, central differences and torch autograd."""
+
+import numpy as np
+import pytest
+import reference
+from conftest import TOLERANCE, relative_error
+
+from rvtrain.losses import _local_contrastive_kernels as kernels
+from rvtrain.losses._local_contrastive import WRT, LocalContrastiveLoss
+
+SHAPES = [(1, 1), (2, 3), (7, 5), (17, 100), (101, 31), (13, 768)]
+KINDS = ["in_batch", "pool", "own", "gathered"]
+
+
+@pytest.fixture(params=["pairwise", "triplet"])
+def form(request):
+    return request.param
+
+
+def make_case(kind, batch, dim, dtype, rng):
+    """Arguments of a call, keyword arguments, and the negatives as the oracle takes them.
+
+    Scaled so that distances are near 1, on both sides of a margin of 1.
+    """
+    scale = 1 / np.sqrt(2 * dim)
+    anchors = (scale * rng.normal(size=(batch, dim))).astype(dtype)
+    positives = (scale * rng.normal(size=(batch, dim))).astype(dtype)
+    args, extra, expanded = (anchors, positives), {}, None
+    if kind == "pool":
+        expanded = (scale * rng.normal(size=(2 * batch + 1, dim))).astype(dtype)
+        args = (*args, expanded)
+    elif kind == "own":
+        expanded = (scale * rng.normal(size=(batch, 3, dim))).astype(dtype)
+        args = (*args, expanded)
+    elif kind == "gathered":
+        pool = (scale * rng.normal(size=(batch + 2, dim))).astype(dtype)
+        indices = rng.integers(0, len(pool), size=(batch, 4))
+        args, extra, expanded = (*args, pool), {"negative_indices": indices}, pool[indices]
+    return args, extra, expanded
+
+
+def make_edges(nodes, dim, edges, negatives, dtype, rng):
+    z = (rng.normal(size=(nodes, dim)) / np.sqrt(2 * dim)).astype(dtype)
+    return z, rng.integers(0, nodes, size=(edges, 2)), rng.integers(0, nodes, size=(negatives, 2))
+
+
+def names_of(kind):
+    return WRT[:2] if kind == "in_batch" else WRT
+
+
+# --- Values and gradients ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_compute__matches_the_oracle(kind, shape, form, dtype, rng):
+    args, extra, expanded = make_case(kind, *shape, dtype, rng)
+    loss = LocalContrastiveLoss(1.0, "none", form)
+    values = loss.compute(*args, **extra)
+    expected = reference.local_contrastive(*args[:2], expanded, 1.0, form)
+    assert values.dtype == dtype
+    assert relative_error(values, expected) < TOLERANCE[dtype]
+    for reduction, total in (("mean", expected.mean()), ("sum", expected.sum())):
+        value = LocalContrastiveLoss(1.0, reduction, form).compute(*args, **extra)
+        assert isinstance(value, float)
+        assert relative_error(value, total) < TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", [(2, 3), (7, 5), (101, 31), (13, 768)], ids=str)
+def test_gradients__match_torch_autograd(kind, shape, form, dtype, rng):
+    torch = pytest.importorskip("torch")
+    args, extra, _ = make_case(kind, *shape, dtype, rng)
+    names = names_of(kind)
+    value, gradients = LocalContrastiveLoss(1.0, "mean", form).compute_with_gradients(*args, wrt=names, **extra)
+
+    tensors = [torch.tensor(x.astype(np.float64), requires_grad=True) for x in args]
+    a, p, *n = tensors
+    near = (a - p).norm(dim=1)
+    if kind in ("in_batch", "pool"):
+        far = (a[:, None] - (p if kind == "in_batch" else n[0])[None]).norm(dim=2)
+        if kind == "in_batch":
+            far = far[~torch.eye(len(a), dtype=torch.bool)].reshape(len(a), -1)
+    else:
+        own = n[0][torch.tensor(extra["negative_indices"])] if kind == "gathered" else n[0]
+        far = (a[:, None] - own).norm(dim=2)
+    if form == "pairwise":
+        expected = (near**2 + (1 - far).clamp(min=0).pow(2).mean(1)).mean()
+    else:
+        expected = (near[:, None] - far + 1).clamp(min=0).mean()
+    expected.backward()
+    assert relative_error(value, expected.item()) < TOLERANCE[dtype]
+    for name, gradient, tensor in zip(names, gradients, tensors, strict=True):
+        assert gradient.dtype == dtype
+        assert relative_error(gradient, tensor.grad.numpy()) < TOLERANCE[dtype], name
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients__match_central_differences(kind, form, rng):
+    args, extra, _ = make_case(kind, 5, 4, np.float64, rng)
+    loss = LocalContrastiveLoss(1.2, "sum", form)
+    _, gradients = loss.compute_with_gradients(*args, wrt=names_of(kind), **extra)
+    for place, gradient in enumerate(gradients):
+
+        def of_input(x, place=place):
+            return loss.compute(*args[:place], x, *args[place + 1 :], **extra)
+
+        assert relative_error(gradient, reference.central_differences(of_input, args[place])) < 1e-7
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients__each_alone_equals_all_together(kind, form, dtype, rng):
+    args, extra, _ = make_case(kind, 9, 6, dtype, rng)
+    loss = LocalContrastiveLoss(1.0, "mean", form)
+    names = names_of(kind)[::-1]
+    value, together = loss.compute_with_gradients(*args, wrt=names, **extra)
+    assert value == loss.compute(*args, **extra)
+    for name, gradient in zip(names, together, strict=True):
+        alone_value, alone = loss.compute_with_gradients(*args, wrt=name, **extra)
+        assert alone_value == value
+        np.testing.assert_array_equal(alone, gradient)
+
+
+def test_gradients__of_mean_and_none(form, rng):
+    (a, p), _, _ = make_case("in_batch", 6, 5, np.float64, rng)
+    _, total = LocalContrastiveLoss(1.0, "sum", form).compute_with_gradients(a, p)
+    _, mean = LocalContrastiveLoss(1.0, "mean", form).compute_with_gradients(a, p)
+    values, each = LocalContrastiveLoss(1.0, "none", form).compute_with_gradients(a, p)
+    assert values.shape == (6,)
+    np.testing.assert_allclose(mean * 6, total, rtol=1e-12)
+    np.testing.assert_array_equal(each, total)
+
+
+# --- Ids and missing negatives -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("given", ["anchor", "positive", "both"])
+def test_ids__in_batch_pairs_that_share_one_are_not_negatives(given, form, dtype, rng):
+    (a, p), _, _ = make_case("in_batch", 19, 7, dtype, rng)
+    ids = {
+        "anchor_ids": rng.integers(0, 9, 19),
+        "positive_ids": rng.integers(0, 9, 19) + (given == "both") * 4,
+    }
+    if given != "both":
+        ids = {f"{given}_ids": ids[f"{given}_ids"]}
+    known = np.stack(list(ids.values()), axis=1)
+    masked = (known[:, None, :, None] == known[None, :, None, :]).any((2, 3))
+    values = LocalContrastiveLoss(1.0, "none", form).compute(a, p, **ids)
+    expected = reference.local_contrastive(a, p, None, 1.0, form, masked)
+    assert relative_error(values, expected) < TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("kind", ["pool", "own", "gathered"])
+def test_ids__negatives_that_share_one_are_not_counted(kind, form, dtype, rng):
+    args, extra, expanded = make_case(kind, 11, 6, dtype, rng)
+    ids = rng.integers(0, 5, args[2].shape[:-1])
+    anchor_ids, positive_ids = rng.integers(0, 5, 11), rng.integers(0, 5, 11)
+    column = ids[extra["negative_indices"]] if kind == "gathered" else ids
+    masked = (anchor_ids[:, None] == column) | (positive_ids[:, None] == column)
+    loss = LocalContrastiveLoss(5.0, "none", form)
+    call = dict(anchor_ids=anchor_ids, positive_ids=positive_ids, negative_ids=ids, **extra)
+    values, gradient = loss.compute_with_gradients(*args, wrt="negatives", **call)
+    expected = reference.local_contrastive(*args[:2], expanded, 5.0, form, masked)
+    assert relative_error(values, expected) < TOLERANCE[dtype]
+    if kind == "own":
+        assert not gradient[masked].any()
+        assert (np.abs(gradient[~masked]).max(axis=-1) > 0).all()
+
+
+def test_ids__all_equal_leaves_the_positives_alone(form, dtype, rng):
+    (a, p), _, _ = make_case("in_batch", 8, 5, dtype, rng)
+    value, gradient = LocalContrastiveLoss(1.0, "sum", form).compute_with_gradients(a, p, anchor_ids=np.zeros(8, int))
+    if form == "pairwise":
+        assert relative_error(value, ((a - p).astype(np.float64) ** 2).sum()) < TOLERANCE[dtype]
+        assert relative_error(gradient, 2 * (a.astype(np.float64) - p)) < TOLERANCE[dtype]
+    else:
+        assert value == 0.0
+        assert not gradient.any()
+
+
+def test_negative_indices__minus_one_is_no_negative(form, dtype, rng):
+    (a, p, pool), extra, _ = make_case("gathered", 5, 6, dtype, rng)
+    indices = extra["negative_indices"]
+    indices[1, 2:] = -1
+    indices[3] = -1
+    loss = LocalContrastiveLoss(1.0, "none", form)
+    values, (to_anchors, to_pool) = loss.compute_with_gradients(
+        a, p, pool, wrt=("anchors", "negatives"), negative_indices=indices
+    )
+    expected = reference.local_contrastive(a, p, pool[indices], 1.0, form, indices < 0)
+    assert relative_error(values, expected) < TOLERANCE[dtype]
+    assert not to_pool[np.setdiff1d(np.arange(len(pool)), indices)].any()
+    if form == "triplet":
+        assert values[3] == 0.0
+        assert not to_anchors[3].any()
+
+
+def test_negative_indices__none_at_all(form, rng):
+    (a, p, pool), _, _ = make_case("gathered", 5, 6, np.float64, rng)
+    loss = LocalContrastiveLoss(1.0, "none", form)
+    for indices in (np.full((5, 2), -1), np.empty((5, 0), int)):
+        values, gradient = loss.compute_with_gradients(a, p, pool, wrt="negatives", negative_indices=indices)
+        np.testing.assert_allclose(values, ((a - p) ** 2).sum(1) if form == "pairwise" else np.zeros(5))
+        assert not gradient.any()
+
+
+def test_negative_indices__equal_own_negatives(form, dtype, rng):
+    (a, p, pool), extra, expanded = make_case("gathered", 9, 6, dtype, rng)
+    extra["negative_indices"][2] = 4  # the same row of the pool several times
+    expanded = pool[extra["negative_indices"]]
+    loss = LocalContrastiveLoss(1.0, "mean", form)
+    by_index, gathered = loss.compute_with_gradients(a, p, pool, wrt="negatives", **extra)
+    given, own = loss.compute_with_gradients(a, p, expanded, wrt="negatives")
+    assert by_index == given
+    scattered = np.zeros(pool.shape)
+    np.add.at(scattered, extra["negative_indices"], own.astype(np.float64))
+    assert relative_error(gathered, scattered) < TOLERANCE[dtype]
+
+
+# --- Edge values ---------------------------------------------------------------------------------------
+
+
+def test_gradients__are_zero_at_distance_zero(form, dtype):
+    same = np.ones((3, 4), dtype)
+    value, gradients = LocalContrastiveLoss(1.5, "mean", form).compute_with_gradients(
+        same, same, same, wrt=("anchors", "positives", "negatives")
+    )
+    assert value == (2.25 if form == "pairwise" else 1.5)
+    assert not any(g.any() for g in gradients)
+
+
+def test_gradients__are_zero_at_the_kink(form, dtype):
+    anchor, positive = np.zeros(2, dtype), np.array([3, 4], dtype)
+    at_kink = np.array([[0, 7 if form == "triplet" else 2]], dtype)  # margin 2, d(a, p) = 5
+    value, gradients = LocalContrastiveLoss(2.0, form=form).compute_with_gradients(
+        anchor, positive, at_kink, wrt=("anchors", "negatives")
+    )
+    assert value == (0.0 if form == "triplet" else 25.0)
+    np.testing.assert_array_equal(gradients[0], [0, 0] if form == "triplet" else [-6, -8])
+    assert not gradients[1].any()
+
+
+def test_compute__tells_near_rows_far_from_the_origin_apart(dtype):
+    anchor = np.full((1, 3), 1000, dtype)
+    positive, negative = anchor.copy(), anchor.copy()
+    positive[0, 0] += dtype(0.25)
+    negative[0, 1] += dtype(0.5)
+    assert LocalContrastiveLoss(1.0).compute(anchor, positive, negative) == 0.25**2 + 0.5**2
+
+
+@pytest.mark.parametrize("size", [1e-20, 1e18])
+def test_gradients__finite_and_right_at_extreme_norms(size, form, dtype, rng):
+    args, _, _ = make_case("pool", 5, 6, np.float64, rng)
+    args = [(x * size).astype(dtype) for x in args]
+    value, (to_anchors, to_pool) = LocalContrastiveLoss(size, "sum", form).compute_with_gradients(
+        *args, wrt=("anchors", "negatives")
+    )
+    expected = reference.local_contrastive(*args, size, form).sum()
+    assert relative_error(value, expected) < TOLERANCE[dtype]
+    order = size if form == "pairwise" else 1.0
+    for gradient in (to_anchors, to_pool):
+        assert 0.01 * order < np.abs(gradient).max() < 100 * order
+
+
+def test_compute__of_one_anchor(form, dtype, rng):
+    (a, p, n), _, _ = make_case("pool", 1, 6, dtype, rng)
+    loss = LocalContrastiveLoss(1.0, "mean", form)
+    value, (ga, gn) = loss.compute_with_gradients(a[0], p[0], n, wrt=("anchors", "negatives"))
+    expected, (ga2, gn2) = loss.compute_with_gradients(a, p, n, wrt=("anchors", "negatives"))
+    assert value == expected
+    np.testing.assert_array_equal(ga, ga2[0])
+    np.testing.assert_array_equal(gn, gn2)
+    assert LocalContrastiveLoss(1.0, "none", form).compute(a[0], p[0], n, negative_indices=[0, 2, -1]).shape == ()
+
+
+def test_compute__takes_strided_mixed_and_foreign_arrays(form, rng):
+    torch = pytest.importorskip("torch")
+    (a, p), _, _ = make_case("in_batch", 12, 10, np.float64, rng)
+    loss = LocalContrastiveLoss(1.0, "mean", form)
+    expected = loss.compute(a[::2, ::3].copy(), p[::2, ::3].copy())
+    assert loss.compute(a[::2, ::3], np.asfortranarray(p[::2, ::3])) == expected
+    assert loss.compute(torch.tensor(a)[::2, ::3], torch.tensor(p)[::2, ::3]) == expected
+    _, gradient = loss.compute_with_gradients(a.astype(np.float32), p)
+    assert gradient.dtype == np.float64
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_result__same_bits_for_any_number_of_threads_and_from_the_serial_twins(kind, dtype, rng, monkeypatch):
+    numba = pytest.importorskip("numba")
+    args, extra, _ = make_case(kind, 101, 33, dtype, rng)
+    loss = LocalContrastiveLoss(1.0)
+
+    def bits():
+        value, gradients = loss.compute_with_gradients(*args, wrt=names_of(kind), **extra)
+        return b"".join(np.asarray(x).tobytes() for x in (value, *gradients))
+
+    before, results = numba.get_num_threads(), set()
+    try:
+        for kernel in (kernels.row_terms, kernels.column_terms):
+            monkeypatch.setattr(kernel, "sized", lambda work, kernel=kernel: kernel.parallel)
+        for threads in (1, min(2, numba.config.NUMBA_NUM_THREADS)):
+            numba.set_num_threads(threads)
+            results.add(bits())
+    finally:
+        numba.set_num_threads(before)
+    for kernel in (kernels.row_terms, kernels.column_terms):
+        monkeypatch.setattr(kernel, "sized", lambda work, kernel=kernel: kernel.serial)
+    results.add(bits())
+    assert len(results) == 1
+
+
+def test_compute__leaves_its_inputs_alone(rng):
+    args, extra, _ = make_case("gathered", 5, 6, np.float64, rng)
+    for x in (*args, *extra.values()):
+        x.flags.writeable = False
+    LocalContrastiveLoss().compute_with_gradients(*args, wrt=WRT, **extra)
+
+
+# --- Edge lists ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (7, 5, 9, 4), (101, 31, 300, 407), (17, 768, 40, 90)], ids=str)
+def test_compute_graph__matches_the_oracle(shape, form, dtype, threads, rng):
+    z, edges, negatives = make_edges(*shape, dtype, rng)
+    near, far = reference.local_contrastive_edges(z, edges, negatives, 1.0, form)
+    values = LocalContrastiveLoss(1.0, "none", form).compute_graph(z, edges, negatives)
+    assert values.dtype == dtype
+    assert relative_error(values, np.concatenate([near, far])) < TOLERANCE[dtype]
+    total = LocalContrastiveLoss(1.0, "sum", form).compute_graph(z, edges, negatives)
+    assert relative_error(total, near.sum() + far.sum()) < TOLERANCE[dtype]
+    mean = LocalContrastiveLoss(1.0, "mean", form).compute_graph(z, edges, negatives)
+    assert relative_error(mean, near.mean() + (far.mean() if len(far) else 0.0)) < TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_compute_graph__gradient_matches_torch_autograd(reduction, form, dtype, threads, rng):
+    torch = pytest.importorskip("torch")
+    z, edges, negatives = make_edges(101, 31, 300, 407, dtype, rng)
+    edges, negatives = (e[e[:, 0] != e[:, 1]] for e in (edges, negatives))  # torch has NaN at distance 0
+    loss = LocalContrastiveLoss(1.0, reduction, form)
+    value, gradient = loss.compute_graph_with_gradients(z, edges, negatives)
+    t = torch.tensor(z.astype(np.float64), requires_grad=True)
+    near = (t[edges[:, 0]] - t[edges[:, 1]]).norm(dim=1)
+    far = (t[negatives[:, 0]] - t[negatives[:, 1]]).norm(dim=1)
+    if form == "pairwise":
+        parts = [near**2, (1 - far).clamp(min=0) ** 2]
+    else:
+        same = torch.tensor(edges[:, :1] == negatives[:, 0]).double()
+        hinges = (near[:, None] - far[None] + 1).clamp(min=0) * same
+        parts = [hinges.sum(1) / same.sum(1).clamp(min=1)]
+    expected = sum(part.mean() if reduction == "mean" else part.sum() for part in parts)
+    expected.backward()
+    np.testing.assert_array_equal(value, loss.compute_graph(z, edges, negatives))
+    assert gradient.dtype == dtype
+    assert relative_error(gradient, t.grad.numpy()) < TOLERANCE[dtype]
+
+
+def test_compute_graph__gradient_matches_central_differences(form, rng):
+    z, edges, negatives = make_edges(7, 3, 12, 14, np.float64, rng)
+    loss = LocalContrastiveLoss(1.2, form=form)
+    _, gradient = loss.compute_graph_with_gradients(z, edges, negatives)
+    expected = reference.central_differences(lambda x: loss.compute_graph(x, edges, negatives), z)
+    assert relative_error(gradient, expected) < 1e-7
+
+
+def test_compute_graph__agrees_with_the_batch_form(form, rng):
+    a, p, n = (rng.normal(size=(6, 4)) / 3 for _ in range(3))
+    edges = np.stack([np.arange(6), np.arange(6, 12)], axis=1)
+    loss = LocalContrastiveLoss(1.0, form=form)
+    value, gradients = loss.compute_with_gradients(a, p, n[:, None], wrt=WRT)
+    by_edges, gradient = loss.compute_graph_with_gradients(np.concatenate([a, p, n]), edges, edges + np.array([0, 6]))
+    assert by_edges == pytest.approx(value, rel=1e-14)
+    assert relative_error(gradient, np.concatenate([gradients[0], gradients[1], gradients[2][:, 0]])) < 1e-13
+
+
+def test_compute_graph__accepts_no_negative_edges(form, dtype, rng):
+    z, edges, _ = make_edges(9, 4, 12, 0, dtype, rng)
+    value, gradient = LocalContrastiveLoss(1.0, form=form).compute_graph_with_gradients(
+        z, edges, np.empty((0, 2), int)
+    )
+    if form == "triplet":
+        assert value == 0.0
+        assert not gradient.any()
+    else:
+        assert value == LocalContrastiveLoss(1.0).compute_graph(z, edges) > 0
+
+
+def test_compute_graph__equal_rows_have_no_gradient(form, dtype):
+    value, gradient = LocalContrastiveLoss(1.5, form=form).compute_graph_with_gradients(
+        np.ones((4, 3), dtype), [[0, 1], [2, 2]], [[0, 2], [2, 3]]
+    )
+    assert value == (2.25 if form == "pairwise" else 1.5)
+    assert not gradient.any()
+
+
+# --- Errors --------------------------------------------------------------------------------------------
+
+A = np.ones((3, 4))
+NAN = np.full((3, 4), np.nan)
+E = np.array([[0, 1], [1, 2]])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "keywords", "error", "message"),
+    [
+        ((A.astype(np.float16), A), {}, TypeError, "anchors must be float32 or float64"),
+        ((A, A[:2]), {}, ValueError, "positives must have the shape of anchors"),
+        ((A, A, A[:, :3]), {}, ValueError, "negatives must have 4 columns"),
+        ((A, A, A), {"negative_indices": [[3]] * 3}, ValueError, r"negative_indices must lie in \[-1, 2\]"),
+        ((A, A), {"negative_ids": [1, 2, 3]}, ValueError, "negative_ids needs negatives"),
+        ((A, A, A), {"negative_ids": [1, 2, 3]}, ValueError, "negative_ids needs anchor_ids or positive_ids"),
+        ((NAN, A), {}, ValueError, "anchors must be finite"),
+        ((A, A * np.inf), {}, ValueError, "positives must be finite"),
+        ((A, A, NAN), {}, ValueError, "negatives must be finite.*row 0"),
+        ((A, A, NAN), {"negative_indices": [[-1], [2], [1]]}, ValueError, "negatives must be finite.*row 2"),
+        ((A, A, np.stack([A, A, NAN])), {}, ValueError, "negatives must be finite.*row 6"),
+        ((A, A * 1e200), {}, ValueError, "anchors must be within 1e150"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of NumPy, where kernels are not compiled
+def test_compute__refuses_bad_arguments_by_name(arguments, keywords, error, message, form):
+    with pytest.raises(error, match=message):
+        LocalContrastiveLoss(1.0, form=form).compute(*arguments, **keywords)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ((A.astype(int), E), TypeError, "embeddings must be float32 or float64"),
+        ((A[0], E), ValueError, "embeddings must have 2 dimension"),
+        ((NAN, E), ValueError, "embeddings must be finite"),
+        ((A, E[:0]), ValueError, r"edges must not be empty, got shape \(0, 2\)"),
+        ((A, E.astype(float)), TypeError, "edges must be integers"),
+        ((A, E[0]), ValueError, r"edges must have shape \(any, 2\)"),
+        ((A, E + 1), ValueError, r"edges must lie in \[0, 2\], got 3"),
+        ((A, E, E - 1), ValueError, r"negative_edges must lie in \[0, 2\], got -1"),
+    ],
+)
+def test_compute_graph__refuses_bad_arguments_by_name(arguments, error, message):
+    with pytest.raises(error, match=message):
+        LocalContrastiveLoss().compute_graph(*arguments)
+
+
+def test_compute_graph__of_triplets_needs_negative_edges():
+    with pytest.raises(ValueError, match="negative_edges must be given"):
+        LocalContrastiveLoss(form="triplet").compute_graph_with_gradients(A, E)
+
+
+@pytest.mark.parametrize("wrt", ["anchor", "temperature", (), ("anchors", "anchors"), None])
+def test_compute_with_gradients__refuses_an_unknown_wrt(wrt):
+    with pytest.raises(ValueError, match="wrt"):
+        LocalContrastiveLoss().compute_with_gradients(A, A, wrt=wrt)
+
+
+def test_compute_with_gradients__refuses_negatives_in_batch():
+    with pytest.raises(ValueError, match="wrt names negatives"):
+        LocalContrastiveLoss().compute_with_gradients(A, A, wrt="negatives")
+
+
+def test_constructor__refuses_what_it_does_not_know():
+    for margin in (0.0, -1.0, np.nan, np.inf):
+        with pytest.raises(ValueError, match="margin"):
+            LocalContrastiveLoss(margin)
+    with pytest.raises(TypeError, match="margin"):
+        LocalContrastiveLoss("1")
+    with pytest.raises(ValueError, match="reduction must be 'mean', 'sum' or 'none'"):
+        LocalContrastiveLoss(reduction="average")
+    with pytest.raises(ValueError, match="form must be 'pairwise' or 'triplet'"):
+        LocalContrastiveLoss(form="quadruplet")
+    loss = LocalContrastiveLoss(1.0)
+    with pytest.raises(ValueError, match="margin"):
+        loss.margin = 0.0
+    assert loss.margin == 1.0

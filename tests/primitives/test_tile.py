@@ -1,0 +1,118 @@
+"""The microkernel alone, for every vector width, and the engine's edges."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import TOLERANCE, relative_error
+
+import rvtrain as rt
+from rvtrain._jit import njit
+from rvtrain._primitives import _engine as engine
+from rvtrain._primitives import _products as products
+from rvtrain._primitives import _tile as tile
+
+
+@njit
+def panels_of(left, right, out, add):
+    tile.tile_panels(left, 0, left.shape[1], right, 0, len(left), out, 0, out.shape[1], add)
+
+
+@njit
+def rows_of(blocks, right, out, add):
+    size = blocks.shape[1] * blocks.shape[2]
+    tile.tile_rows(blocks, 0, size, right, 0, len(blocks), out, 0, out.shape[1], add)
+
+
+@njit
+def columns_of(blocks, start, right, out, add):
+    size = blocks.shape[1] * blocks.shape[2]
+    tile.tile_columns(blocks, start, size, right, 0, len(blocks), out, 0, out.shape[1], add)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7])
+@pytest.mark.parametrize("add", [False, True])
+def test_tile__multiplies_each_layout_of_the_left_operand(steps, add, dtype, rng):
+    rows, columns, _ = tile.tile_shape(dtype)
+    before = rng.normal(size=(rows, columns)).astype(dtype)
+    start = before.astype(np.float64) * add
+
+    left, right = (rng.normal(size=(steps, n)).astype(dtype) for n in (rows, columns))
+    out = before.copy()
+    panels_of(left, right, out, add)
+    assert relative_error(out, start + left.T.astype(float) @ right) < TOLERANCE[dtype]
+
+    blocks = rng.normal(size=(steps, rows, columns)).astype(dtype)  # side by side: k runs along the rows
+    right = rng.normal(size=(steps * columns, columns)).astype(dtype)
+    out = before.copy()
+    rows_of(blocks, right, out, add)
+    wide = blocks.transpose(1, 0, 2).reshape(rows, -1).astype(float)
+    assert relative_error(out, start + wide @ right) < TOLERANCE[dtype]
+
+    right = rng.normal(size=(steps * rows, columns)).astype(dtype)  # one above the other: k runs down a column
+    for first in range(0, columns, rows):
+        out = before.copy()
+        columns_of(blocks, first, right, out, add)
+        tall = blocks.reshape(-1, columns)[:, first : first + rows].astype(float)
+        assert relative_error(out, start + tall.T @ right) < TOLERANCE[dtype]
+
+
+def test_tile_shape__has_blocks_that_can_be_read_both_ways(monkeypatch):
+    for features in ({"avx512f", "avx2"}, {"avx2"}, {"sse2"}, {"neon"}):
+        monkeypatch.setattr(tile, "cpu_features", lambda features=features: frozenset(features))
+        for dtype in (np.float32, np.float64):
+            rows, columns, lanes = tile.tile_shape(dtype)
+            assert columns % rows == 0 and columns % lanes == 0 and engine.GROUP % rows == 0
+            registers = 32 if {"avx512f", "neon"} & features else 16
+            assert rows * columns // lanes + columns // lanes + 1 <= registers
+
+
+@pytest.mark.parametrize("features", ["+sse2,+sse4.2", "+avx,+avx2,+fma", ""])
+def test_every_vector_width__gives_right_results(features, tmp_path):
+    """The engine compiled for narrower machines than this one, in a process of its own."""
+    code = """
+import numpy as np, rvtrain as rt
+from rvtrain._primitives._tile import tile_shape
+rng = np.random.default_rng(0)
+a, p = rng.normal(size=(2, 70, 37))
+for dtype in (np.float32, np.float64):
+    x, y = a.astype(dtype), p.astype(dtype)
+    value, gradients = rt.InfoNCELoss(0.1).compute_with_gradients(x, y, wrt=("anchors", "positives"))
+    print(tile_shape(dtype), value, *(np.abs(g).sum() for g in gradients), rt.cosine_similarity(x, y).sum(), sep=";")
+"""
+    env = {**os.environ, "RVTRAIN_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(Path(rt.__file__).parents[1])}
+    if features:
+        env |= {"NUMBA_CPU_NAME": "x86-64", "NUMBA_CPU_FEATURES": features}
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=False)
+    assert result.returncode == 0, result.stderr
+    rng = np.random.default_rng(0)
+    a, p = rng.normal(size=(2, 70, 37))
+    value, gradients = rt.InfoNCELoss(0.1).compute_with_gradients(a, p, wrt=("anchors", "positives"))
+    expected = [value, *(np.abs(g).sum() for g in gradients), rt.cosine_similarity(a, p).sum()]
+    shapes = []
+    for line, dtype in zip(result.stdout.splitlines(), (np.float32, np.float64), strict=True):
+        shape, *numbers = line.split(";")
+        shapes.append(shape)
+        assert relative_error([float(n) for n in numbers], expected) < TOLERANCE[dtype]
+    if features == "+avx,+avx2,+fma":
+        assert shapes == ["(4, 24, 8)", "(4, 12, 4)"]
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (63, 65, 100), (130, 257, 129)], ids=str)
+def test_row_products__are_right_at_every_edge(shape, dtype, rng):
+    rows, columns, dim = shape
+    a, b = rng.normal(size=(rows, dim)).astype(dtype), rng.normal(size=(columns, dim)).astype(dtype)
+    ones = np.ones(rows), np.ones(columns)
+    out = np.full((rows, columns), np.nan, dtype)
+    panels = products.packed_columns(engine.Rows(b, ones[1]))
+    products.row_products(engine.Rows(a, ones[0]), 0, panels, out)
+    assert relative_error(out, a.astype(float) @ b.T) < TOLERANCE[dtype]
+
+
+def test_row_products__equal_rows_give_equal_bits(dtype, rng):
+    a = np.repeat(rng.normal(size=(1, 77)), 70, axis=0).astype(dtype)
+    out = rt.cosine_similarity(a, a)
+    assert len(np.unique(out)) == 1

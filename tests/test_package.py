@@ -1,0 +1,82 @@
+"""The house rules that a machine can check: a lazy import, layers, file sizes, documented names."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import rvtrain
+
+ROOT = Path(rvtrain.__file__).parent
+SOURCES = sorted(ROOT.rglob("*.py"))
+NAMES = [name for name in rvtrain.__all__ if not name.startswith("__")]
+# From the ground up: a module may import from its own layer and those before it.
+LAYERS = [
+    {"_validation", "_threads", "_cache"},
+    {"_jit"},
+    {"_primitives"},
+    {"losses", "optimizers", "mining", "curriculum", "functional", "checkpoint"},
+    {"demo"},
+    {"cli"},
+    {"__main__"},
+]
+
+
+def run(code):
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip()
+
+
+def test_import__is_lazy():
+    heavy = "{'numba', 'numpy', 'scipy', 'torch', 'tqdm', 'llvmlite'}"
+    assert run(f"import sys, rvtrain; print(sorted({heavy} & set(sys.modules)))") == "[]"
+
+
+def test_import__of_everything_needs_only_numpy_and_numba():
+    blocked = "for name in ('tqdm', 'scipy', 'torch', 'sklearn', 'matplotlib'): sys.modules[name] = None"
+    assert (
+        run(f"import sys\n{blocked}\nimport rvtrain\nfor n in rvtrain.__all__: getattr(rvtrain, n)\nprint(1)") == "1"
+    )
+
+
+def test_getattr__knows_its_names_and_no_others():
+    for name in rvtrain.__all__:
+        assert getattr(rvtrain, name) is not None
+        assert name in dir(rvtrain)
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        rvtrain.nonsense  # noqa: B018
+
+
+def imports(path):
+    """Absolute names of the modules of this package that a file imports, wherever in the file."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("rvtrain"):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.startswith("rvtrain."))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_source__keeps_to_its_layer_and_size(path):
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 500
+    place = path.relative_to(ROOT).with_suffix("").parts[0]
+    if place != "__init__":
+        level = next(i for i, layer in enumerate(LAYERS) if place in layer)
+        allowed = set().union(*LAYERS[: level + 1])
+        for name in imports(path):
+            assert name.split(".")[1] in allowed, f"{path.name} imports {name}"
+    if path.name not in ("_jit.py", "_cache.py"):
+        assert "numba.njit" not in text and "numba.extending" not in text and "from numba import" not in text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_public_name__is_documented(name):
+    text = getattr(rvtrain, name).__doc__
+    assert "Examples\n" in text and ">>> " in text
+    if name != "release_workspaces":
+        assert "References\n" in text
+    assert f":: {name}\n" in (ROOT.parent / "docs" / "api.md").read_text(encoding="utf-8")

@@ -1,0 +1,51 @@
+"""Each check accepts what it should and names what it refuses."""
+
+import numpy as np
+import pytest
+
+from rvtrain import _validation as check
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: check.float_array("x", np.ones(3, int), 1), TypeError, "x must be float32 or float64, got dtype int64"),
+        (lambda: check.float_array("x", np.ones(3), (2, 3)), ValueError, r"x must have 2 or 3 dimension\(s\)"),
+        (lambda: check.float_array("x", np.ones((0, 3)), 2), ValueError, r"x must not be empty, got shape \(0, 3\)"),
+        (lambda: check.float_array("x", np.ones(3, ">f8"), 1), TypeError, "x must be float32 or float64"),
+        (lambda: check.finite("x", np.array([[1, np.nan]])), ValueError, r"x must be finite, got nan at \[0, 1\]"),
+        (lambda: check.integer_array("i", [1.0], (None,)), TypeError, "i must be integers, got dtype float64"),
+        (lambda: check.integer_array("i", [[1]], (None,)), ValueError, r"i must have shape \(any\), got \(1, 1\)"),
+        (lambda: check.integer_array("i", [True], (1,)), TypeError, "i must be integers, got dtype bool"),
+        (lambda: check.indices("i", [3], (1,), 3), ValueError, r"i must lie in \[0, 2\], got 3"),
+        (lambda: check.indices("i", [-2], (1,), 3, missing=True), ValueError, r"i must lie in \[-1, 2\], got -2"),
+        (lambda: check.number("a", True), TypeError, "a must be a number, got True"),
+        (lambda: check.number("a", "1"), TypeError, "a must be a number, got '1'"),
+        (lambda: check.number("a", np.inf), ValueError, "a must be a finite number"),
+        (lambda: check.number("a", 0, low=0, open_low=True), ValueError, r"in \(0, inf\), got 0"),
+        (lambda: check.number("a", 1, low=0, high=1, open_high=True), ValueError, r"in \[0, 1\), got 1"),
+        (lambda: check.integer("n", 1.5), TypeError, "n must be an integer, got 1.5"),
+        (lambda: check.integer("n", 0, low=1), ValueError, "n must be at least 1, got 0"),
+        (lambda: check.integer("n", 9, low=1, high=5), ValueError, r"n must be in \[1, 5\], got 9"),
+        (lambda: check.choice("c", "z", ("a", "b")), ValueError, "c must be 'a' or 'b', got 'z'"),
+        (lambda: check.flag("f", 1), TypeError, "f must be True or False, got 1"),
+        (lambda: check.writeable_array("w", [1.0]), TypeError, "w must be an array that can be updated in place"),
+        (lambda: check.same_shape("p", np.ones(2), "q", (3,)), ValueError, r"p must have the shape of q, \(3,\)"),
+    ],
+)  # fmt: skip
+def test_check__refuses_by_name(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_promoted__copies_only_what_it_must():
+    x = np.ones((3, 4), np.float32)
+    same, wide, packed = check.promoted(x, x, x[:, ::2])
+    assert same is x and wide is x and packed.flags.c_contiguous
+    assert all(a.dtype == np.float64 for a in check.promoted(x, x.astype(np.float64)))
+
+
+def test_numbers__of_numpy_are_numbers():
+    assert check.number("a", np.float32(0.5), low=0) == 0.5
+    assert check.integer("n", np.int32(3), low=1) == 3
+    assert check.flag("f", np.bool_(True)) is True
