@@ -1,5 +1,6 @@
 """The one place where functions become compiled kernels: flags, parallelism and the cache on disk."""
 
+import functools
 import os
 from collections.abc import Callable
 from typing import Any
@@ -59,6 +60,7 @@ def kernel(func: Callable) -> Kernel:
     return Kernel(func)
 
 
+@functools.cache
 def cpu_features() -> frozenset[str]:
     """What the processor that numba compiles for can do: its own settings, else this machine."""
     chosen = os.environ.get("NUMBA_CPU_FEATURES") or binding.get_host_cpu_features().flatten()

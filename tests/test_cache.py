@@ -11,75 +11,111 @@ import pytest
 
 import rvtrain
 
-CODE = """
-import numpy as np
-from rvtrain._primitives._norms import inverse_norms
-out = np.empty(2)
-inverse_norms.serial(np.array([[3.0, 4.0], [0.0, 2.0]]), 1e-8, out)
-print(out.tolist(), sum(inverse_norms.serial.stats.cache_hits.values()))
+HELPER = """
+from rvtrain._jit import njit
+
+@njit
+def twice(x):
+    return 2 * x
 """
-MISS, HIT = "[0.2, 0.5] 0", "[0.2, 0.5] 1"
+KERNEL = """
+from rvtrain._jit import kernel, prange
+from rvtrain._small_helper import twice
+
+@kernel
+def doubled(x, out):
+    for i in prange(len(x)):
+        out[i] = twice(x[i])
+"""
+# Prints the numbers, and whether the code that made them came from the disk.
+CALL = """
+import sys
+import numpy as np
+from rvtrain._small import doubled
+x = np.array([1.5, 4.0], sys.argv[1])
+out = np.empty_like(x)
+doubled.serial(x, out)
+print(out.tolist(), "read" if sum(doubled.serial.stats.cache_hits.values()) else "compiled")
+"""
+COMPILED, READ = "[3.0, 8.0] compiled", "[3.0, 8.0] read"
+POSIX = pytest.mark.skipif(sys.platform == "win32", reason="POSIX permissions and paths")
 
 
-def run(cache, package=None, **environment):
+@pytest.fixture
+def package(tmp_path):
+    """A copy of the package that may be edited, with one small kernel more and its helper in another file."""
+    root = tmp_path / "package"
+    source = Path(rvtrain.__file__).parent
+    shutil.copytree(source, root / "rvtrain", ignore=shutil.ignore_patterns("__pycache__", "data"))
+    (root / "rvtrain" / "_small_helper.py").write_text(HELPER)
+    (root / "rvtrain" / "_small.py").write_text(KERNEL)
+    return root
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return tmp_path / "cache"
+
+
+def start(package, cache, dtype="float64", **environment):
+    """A process of its own that runs the kernel in the copied package."""
     env = {**os.environ, "RVTRAIN_CACHE_DIR": str(cache), **environment}
-    env["PYTHONPATH"] = str(package or Path(rvtrain.__file__).parents[1])
-    result = subprocess.run(
-        [sys.executable, "-c", CODE], capture_output=True, text=True, env=env, check=False, cwd=sys.prefix
-    )
-    assert result.returncode == 0, result.stderr
-    return result.stdout.strip()
+    call = [sys.executable, "-c", CALL, dtype]
+    return subprocess.Popen(call, cwd=package, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def entries(cache):
-    return sorted(cache.glob("*.nbc"))
+def finish(process):
+    output, errors = process.communicate()
+    assert process.returncode == 0, errors
+    return output.strip()
 
 
-def test_second_process__reads_what_the_first_compiled(tmp_path):
-    assert run(tmp_path) == MISS
-    assert len(entries(tmp_path)) == 1
-    assert run(tmp_path) == HIT
+def run(*args, **options):
+    return finish(start(*args, **options))
 
 
-def test_damaged_entries__are_compiled_anew(tmp_path):
-    assert run(tmp_path) == MISS
-    (entry,) = entries(tmp_path)
+def test_second_process__reads_what_the_first_compiled(package, cache):
+    assert run(package, cache) == COMPILED
+    assert run(package, cache) == READ
+    assert run(package, cache, NUMBA_OPT="1") == COMPILED
+    assert run(package, cache) == READ
+
+
+def test_damaged_entries__are_compiled_anew(package, cache):
+    assert run(package, cache) == COMPILED
+    (entry,) = cache.iterdir()
     whole = entry.read_bytes()
     for damage in (whole[: len(whole) // 2], b"garbage", whole[:-100] + bytes(100)):
         entry.write_bytes(damage)
-        assert run(tmp_path) == MISS
-        assert run(tmp_path) == HIT
+        assert run(package, cache) == COMPILED
+    assert run(package, cache) == READ
 
 
-def test_changed_helper__gives_new_code(tmp_path):
-    package = tmp_path / "source"
-    shutil.copytree(Path(rvtrain.__file__).parent, package / "rvtrain", ignore=shutil.ignore_patterns("__pycache__"))
-    cache = tmp_path / "cache"
-    assert run(cache, package) == MISS
-    assert run(cache, package) == HIT
-    other = package / "rvtrain" / "_primitives" / "_random.py"
-    other.write_text(other.read_text(encoding="utf-8") + "\n# changed\n", encoding="utf-8")
-    assert run(cache, package) == MISS
+def test_changed_helper_in_another_file__gives_new_code(package, cache):
+    assert run(package, cache) == COMPILED
+    (package / "rvtrain" / "_small_helper.py").write_text(HELPER.replace("2 * x", "3 * x"))
+    assert run(package, cache) == "[4.5, 12.0] compiled"
 
 
-def test_compiler_settings__have_entries_of_their_own(tmp_path):
-    assert run(tmp_path) == MISS
-    assert run(tmp_path, NUMBA_OPT="1") == MISS
-    assert run(tmp_path, NUMBA_OPT="1") == HIT
-    assert run(tmp_path) == HIT
+def test_processes_racing_on_an_empty_folder__all_get_their_own_code(package, cache):
+    dtypes = ["float32", "float64"] * 2
+    for process in [start(package, cache, dtype) for dtype in dtypes]:
+        assert finish(process).startswith("[3.0, 8.0]")
+    assert [run(package, cache, dtype) for dtype in dtypes[:2]] == [READ, READ]
+    assert not list(cache.glob("*.tmp"))
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="POSIX permissions")
-def test_folder__others_may_write_to_is_not_used(tmp_path):
-    cache = tmp_path / "cache"
+@POSIX
+def test_folder_that_others_may_write_to__is_not_used(package, cache):
     cache.mkdir()
     cache.chmod(stat.S_IRWXU | stat.S_IWOTH | stat.S_IXOTH)
-    assert run(cache) == MISS
-    assert entries(cache) == []
+    assert run(package, cache) == COMPILED
+    assert not list(cache.iterdir())
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="POSIX paths")
-def test_no_folder__is_no_obstacle(tmp_path):
+@POSIX
+def test_no_folder_to_write_to__is_no_obstacle(package, tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
-    assert run(blocked / "cache") == MISS
+    assert run(package, blocked / "cache") == COMPILED
+    assert run(package, "", HOME=str(blocked), XDG_CACHE_HOME="") == COMPILED

@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 from llvmlite import ir
-from numba.core import types
+from numba.core import cgutils, types
 
 from rvtrain._jit import intrinsic, overload, register_jitable
 
@@ -29,6 +29,20 @@ def _float_of_bits(typingctx, bits):
     return result(bits), lambda context, builder, signature, args: builder.bitcast(args[0], kind)
 
 
+@intrinsic
+def _fused(typingctx, a, b, c):
+    """a b + c as it stands: the fastmath flags would let the compiler add the two parts of ln 2 first."""
+
+    def generate(context, builder, signature, args):
+        kind = args[0].type
+        name = f"llvm.fmuladd.f{a.bitwidth}"
+        return builder.call(
+            cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind] * 3), name), args
+        )
+
+    return a(a, b, c), generate
+
+
 @overload(exp)
 def _exp(x):
     single = x == types.float32
@@ -36,8 +50,9 @@ def _exp(x):
     lowest = real(-87.0 if single else -708.0)  # the smallest whole exponent whose power is normal
     zero, per_octave = real(0.0), real(1.0 / math.log(2.0))
     # ln 2 in two parts: a multiple of the first by a small integer is exact.
-    octave = real(0.693359375 if single else 0.693147180369123816490)
-    rest = real(math.log(2.0) - 0.693359375 if single else 1.90821492927058770002e-10)
+    octave = 0.693359375 if single else 0.693147180369123816490
+    minus_octave = real(-octave)
+    minus_rest = real(octave - math.log(2.0) if single else -1.90821492927058770002e-10)
     bias, mantissa = integer(127 if single else 1023), integer(23 if single else 52)
     c0, c1, c2, c3, c4, c5, c6, c7 = (real(1.0 / math.factorial(k)) for k in range(8))
     c8, c9, c10, c11, c12, c13 = (real(1.0 / math.factorial(k)) for k in range(8, 14))
@@ -56,7 +71,7 @@ def _exp(x):
     def implementation(x):
         clamped = lowest if x < lowest else x
         n = np.rint(clamped * per_octave)
-        r = (clamped - n * octave) - n * rest
+        r = _fused(n, minus_rest, _fused(n, minus_octave, clamped))
         e_r = c0 + r * (c1 + r * (c2 + r * (c3 + r * (c4 + r * (c5 + r * (c6 + r * tail(r)))))))
         power = _float_of_bits(integer((integer(n) + bias) << mantissa))
         return zero if x < lowest else e_r * power

@@ -46,7 +46,7 @@ def row_products(rows: Rows, first: int, panels: np.ndarray, out: np.ndarray) ->
 def _row_products(rows, first, panels, left, scratch, out):
     """As `row_products`; left and scratch hold a group's packed rows and its block of scores."""
     for g in prange(len(left)):
-        _group(g, rows, first, panels, left[g], scratch[g], out)
+        _group(np.int64(g), rows, first, panels, left[g], scratch[g], out)
 
 
 @njit

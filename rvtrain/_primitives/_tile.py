@@ -97,7 +97,7 @@ def _microkernel(name, strides):
             i64, i32 = ir.IntType(64), ir.IntType(32)
             undefined = ir.Constant(vector, ir.Undefined)
             fma = cgutils.get_or_insert_function(
-                builder.module, ir.FunctionType(vector, [vector] * 3), f"llvm.fma.v{lanes}f{8 * size}"
+                builder.module, ir.FunctionType(vector, [vector] * 3), f"llvm.fmuladd.v{lanes}f{8 * size}"
             )
 
             def pointer(which, offset):

@@ -128,7 +128,7 @@ def one_sided(rows, first, columns, scale, bounded, block, slab, work):
     slab (rows / MR, m / NR, MR, NR) receives the exponentials; narrower (`block` panels) if nobody reads them.
     """
     for g in prange(len(slab) * mr(slab) // GROUP):
-        _one_sided_group(g, rows, first + g * GROUP, columns, scale, bounded, block, slab, work)
+        _one_sided_group(np.int64(g), rows, first + g * GROUP, columns, scale, bounded, block, slab, work)
 
 
 @njit
@@ -164,7 +164,7 @@ def symmetric_sums(rows, first, columns, scale, block, slab, work, column_sums):
     """First sweep, one slab: the rows' sums in work.sums; column_sums (m padded,) float64 grows by the slab's."""
     groups, width = len(slab) * mr(slab) // GROUP, nr(slab)
     for g in prange(groups):
-        _symmetric_sums_group(g, rows, first + g * GROUP, columns, scale, block, slab, work)
+        _symmetric_sums_group(np.int64(g), rows, first + g * GROUP, columns, scale, block, slab, work)
     for j in prange(len(columns.panels)):
         for g in range(groups):
             for q in range(width):
@@ -201,7 +201,7 @@ def symmetric_weights(rows, first, columns, scale, shares, block, slab, work):
     shares (2, m padded) float64; where one slab holds all scores, it still has the exponentials.
     """
     for g in prange(len(slab) * mr(slab) // GROUP):
-        _symmetric_weights_group(g, rows, first + g * GROUP, columns, scale, shares, block, slab, work)
+        _symmetric_weights_group(np.int64(g), rows, first + g * GROUP, columns, scale, shares, block, slab, work)
 
 
 @njit

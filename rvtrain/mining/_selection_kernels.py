@@ -23,7 +23,7 @@ def select(scores, first, floors, ceilings, allowed, rule, keys, out):
     temperature, dim, seed, draw); out (n, k).
     """
     for i in prange(len(scores)):
-        _select_row(scores[i], first + i, floors[i], ceilings[i], allowed, rule, keys[i], out[i])
+        _select_row(scores[i], first + np.int64(i), floors[i], ceilings[i], allowed, rule, keys[i], out[i])
 
 
 @njit
