@@ -1,4 +1,4 @@
-"""The contrastive losses beside torch eager, from the same arrays to the same gradients."""
+"""InfoNCE and the local contrastive loss, beside torch and the matrix products they contain."""
 
 import tracemalloc
 
@@ -8,130 +8,134 @@ import rvtrain as rt
 
 from .common import Benchmark, median_seconds, speedup
 
+TAU = 0.07
+BOTH = ("anchors", "positives")
 
-class Losses(Benchmark):
-    """A loss of ours and one of torch's on the same data; subclasses say which, in `setup`."""
 
-    wrt: tuple[str, ...] = ("anchors", "positives")
+def torch_infonce(anchors, positives):
+    """Normalise, multiply, cross-entropy, backward, as one writes it in torch; two threads."""
+    import torch
 
-    def vectors(self, *shape):
-        return self.rng().normal(size=shape).astype(np.float32)
+    torch.set_num_threads(2)
+    leaves = [torch.tensor(x, requires_grad=True) for x in (anchors, positives)]
+    labels = torch.arange(len(anchors))
+
+    def call():
+        for leaf in leaves:
+            leaf.grad = None
+        a, p = (torch.nn.functional.normalize(leaf, dim=1) for leaf in leaves)
+        torch.nn.functional.cross_entropy(a @ p.T / TAU, labels).backward()
+
+    return call
+
+
+class InBatch(Benchmark):
+    """Loss and both gradients of a batch against itself."""
+
+    params = ([(256, 128), (1024, 128), (4096, 128), (8192, 128), (4096, 384)],)
+    param_names = ("shape",)
+
+    def setup(self, shape):
+        self.anchors, self.positives = self.rng().normal(size=(2, *shape)).astype(np.float32)
+        self.loss, self.symmetric = rt.InfoNCELoss(TAU), rt.InfoNCELoss(TAU, symmetric=True)
+        self.scores = np.empty((shape[0], shape[0]), np.float32)
+        self.gradients()
 
     def gradients(self):
-        return self.loss.compute_with_gradients(*self.arrays, wrt=self.wrt, **self.options)
+        self.loss.compute_with_gradients(self.anchors, self.positives, wrt=BOTH)
 
-    def speedup_over_torch(self, formula):
-        """`formula` gives torch's loss from tensors of the arrays; its gradients are the ones we compute."""
-        import torch
+    def product(self):
+        np.matmul(self.anchors, self.positives.T, out=self.scores)
 
-        tensors = dict(zip(("anchors", "positives", "negatives"), map(torch.from_numpy, self.arrays), strict=False))
-        wanted = [tensors[name].requires_grad_() for name in self.wrt]
-        return speedup(self.gradients, lambda: torch.autograd.grad(formula(*tensors.values()), wanted))
+    def products(self):
+        self.product()
+        self.scores @ self.positives
+        self.scores.T @ self.anchors
 
-
-class InBatch(Losses):
-    """InfoNCE over the other rows' positives, one-sided and symmetric."""
-
-    params = (["1024x128", "4096x128", "1024x768"], [False, True])
-    param_names = ("shape", "symmetric")
-
-    def setup(self, shape, symmetric):
-        self.arrays = self.vectors(2, *map(int, shape.split("x")))
-        self.loss, self.options = rt.InfoNCELoss(0.07, symmetric=symmetric), {}
-        self.time_compute()
-        self.time_gradients()
-
-    def time_compute(self, *_):
-        self.loss.compute(*self.arrays)
-
-    def time_gradients(self, *_):
+    def time_gradients(self, shape):
         self.gradients()
 
-    def track_speedup_over_torch(self, shape, symmetric):
-        import torch
-        from torch.nn import functional
+    def track_gflops(self, shape):
+        count, dim = shape
+        return 6e-9 * count * count * dim / median_seconds(self.gradients)[0]
 
-        labels = torch.arange(self.arrays.shape[1])
+    track_gflops.unit = "GFLOP/s"
 
-        def formula(anchors, positives):
-            logits = functional.normalize(anchors) @ functional.normalize(positives).T / 0.07
-            loss = functional.cross_entropy(logits, labels)
-            return (loss + functional.cross_entropy(logits.T, labels)) / 2 if symmetric else loss
+    def track_time_over_three_sgemms(self, shape):
+        ours, theirs = median_seconds(self.gradients, self.products)
+        return ours / theirs
 
-        return self.speedup_over_torch(formula)
+    track_time_over_three_sgemms.unit = "ratio"
 
-    def track_time_of_three_products(self, *_):
-        """Our time over that of the three BLAS products that the loss contains; below 1, it is free beside them."""
-        a, p = self.arrays
-        scores = a @ p.T
+    def track_speedup_over_torch(self, shape):
+        return speedup(self.gradients, torch_infonce(self.anchors, self.positives))
 
-        def products():
-            np.matmul(a, p.T, out=scores)
-            return scores @ p, scores.T @ a
+    track_speedup_over_torch.unit = "x"
 
-        ours, bare = median_seconds(self.gradients, products)
-        return ours / bare
+    def track_value_over_one_sgemm(self, shape):
+        ours, theirs = median_seconds(lambda: self.loss.compute(self.anchors, self.positives), self.product)
+        return ours / theirs
 
-    def track_memory_of_score_matrices(self, *_):
-        """Peak of what a call allocates, in units of the (n, n) matrix that it never makes."""
+    track_value_over_one_sgemm.unit = "ratio"
+
+    def track_symmetric_over_one_sided(self, shape):
+        both, one = median_seconds(
+            lambda: self.symmetric.compute_with_gradients(self.anchors, self.positives, wrt=BOTH), self.gradients
+        )
+        return both / one
+
+    track_symmetric_over_one_sided.unit = "ratio"
+
+
+class Pools(Benchmark):
+    """Negatives from elsewhere than the batch."""
+
+    params = (["pool", "gathered"],)
+    param_names = ("negatives",)
+
+    def setup(self, kind):
+        rng = self.rng()
+        self.anchors, self.positives = rng.normal(size=(2, 512, 128)).astype(np.float32)
+        self.pool = rng.normal(size=(20_000, 128)).astype(np.float32)
+        self.extra = {"negative_indices": rng.integers(0, 20_000, (512, 16))} if kind == "gathered" else {}
+        self.loss = rt.InfoNCELoss(TAU)
+        self.time_gradients(kind)
+
+    def time_gradients(self, kind):
+        wrt = (*BOTH, "negatives")
+        self.loss.compute_with_gradients(self.anchors, self.positives, self.pool, wrt=wrt, **self.extra)
+
+
+class Memory(Benchmark):
+    """What a call needs above its inputs, its outputs included; the square of the scores would be 1 GiB."""
+
+    params = ([16_384],)
+    param_names = ("batch",)
+
+    def setup(self, batch):
+        self.anchors, self.positives = self.rng().normal(size=(2, batch, 128)).astype(np.float32)
+
+    def track_extra_mib(self, batch):
         rt.release_workspaces()
         tracemalloc.start()
-        self.gradients()
-        _, peak = tracemalloc.get_traced_memory()
+        rt.InfoNCELoss(TAU).compute_with_gradients(self.anchors, self.positives, wrt=BOTH)
+        peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        return peak / (4 * self.arrays.shape[1] ** 2)
+        return peak / 2**20
 
-    track_speedup_over_torch.unit = "x"
-    track_time_of_three_products.unit = "x"
-    track_memory_of_score_matrices.unit = "matrices"
+    track_extra_mib.unit = "MiB"
 
 
-class Negatives(Losses):
-    """Negatives of a shared pool, of each row's own, and of rows of a pool by index, in either loss."""
+class Local(Benchmark):
+    """The local contrastive loss of a batch against itself."""
 
-    params = (["InfoNCE", "pairwise", "triplet"], ["pool", "own", "gathered"])
-    param_names = ("loss", "negatives")
-    wrt = ("anchors", "positives", "negatives")
+    params = (["pairwise", "triplet"],)
+    param_names = ("form",)
 
-    def setup(self, loss, negatives):
-        batch, dim = 512, 128
-        shape = {"pool": (2048, dim), "own": (batch, 32, dim), "gathered": (20_000, dim)}[negatives]
-        self.arrays = *self.vectors(2, batch, dim), self.vectors(*shape)
-        if loss == "InfoNCE":
-            self.loss = rt.InfoNCELoss(0.07)
-        else:  # distances of these vectors lie about 16: a margin that is at work
-            self.loss = rt.LocalContrastiveLoss(16.0, form=loss)
-        self.options = {}
-        if negatives == "gathered":
-            self.options["negative_indices"] = self.rng().integers(0, len(self.arrays[2]), size=(batch, 32))
-        self.time_gradients()
+    def setup(self, form):
+        self.anchors, self.positives = self.rng().normal(size=(2, 512, 128)).astype(np.float32)
+        self.loss = rt.LocalContrastiveLoss(10.0, form=form)
+        self.time_gradients(form)
 
-    def time_gradients(self, *_):
-        self.gradients()
-
-    def track_speedup_over_torch(self, loss, negatives):
-        import torch
-        from torch.nn import functional
-
-        labels = torch.zeros(len(self.arrays[0]), dtype=torch.long)
-
-        def infonce(a, p, n):
-            a, p, n = (functional.normalize(x, dim=-1) for x in (a, p, n))
-            scores = a @ n.T if n.ndim == 2 else torch.einsum("bd,bnd->bn", a, n)
-            own = (a * p).sum(dim=1, keepdim=True)
-            return functional.cross_entropy(torch.cat([own, scores], dim=1) / 0.07, labels)
-
-        def local(a, p, n):
-            near = torch.linalg.vector_norm(a - p, dim=1)
-            far = torch.cdist(a, n) if n.ndim == 2 else torch.linalg.vector_norm(a[:, None] - n, dim=2)
-            if loss == "triplet":
-                return functional.relu(near[:, None] - far + 16.0).mean()
-            return (near**2 + (functional.relu(16.0 - far) ** 2).mean(dim=1)).mean()
-
-        formula = infonce if loss == "InfoNCE" else local
-        if negatives != "gathered":
-            return self.speedup_over_torch(formula)
-        indices = torch.from_numpy(self.options["negative_indices"])
-        return self.speedup_over_torch(lambda a, p, n: formula(a, p, n[indices]))
-
-    track_speedup_over_torch.unit = "x"
+    def time_gradients(self, form):
+        self.loss.compute_with_gradients(self.anchors, self.positives, wrt=BOTH)

@@ -1,0 +1,54 @@
+"""The named kernels, beside scipy, torch and BLAS; and the microkernel beside the machine."""
+
+import numpy as np
+
+import rvtrain as rt
+
+from .common import Benchmark, median_seconds, speedup
+
+
+class LogSumExp(Benchmark):
+    """Rows of 8,192."""
+
+    def setup(self):
+        self.x = (self.rng().normal(size=(4096, 8192)) * 5).astype(np.float32)
+        rt.logsumexp(self.x)
+
+    def time_logsumexp(self):
+        rt.logsumexp(self.x)
+
+    def track_speedup_over_torch(self):
+        import torch
+
+        torch.set_num_threads(2)
+        tensor = torch.tensor(self.x)
+        return speedup(lambda: rt.logsumexp(self.x), lambda: torch.logsumexp(tensor, 1))
+
+    track_speedup_over_torch.unit = "x"
+
+    def track_speedup_over_scipy(self):
+        from scipy.special import logsumexp
+
+        return speedup(lambda: rt.logsumexp(self.x), lambda: logsumexp(self.x, axis=1))
+
+    track_speedup_over_scipy.unit = "x"
+
+
+class Cosine(Benchmark):
+    """All cosines of 4,096 rows with 4,096 others."""
+
+    def setup(self):
+        self.a, self.b = self.rng().normal(size=(2, 4096, 128)).astype(np.float32)
+        self.out = np.empty((4096, 4096), np.float32)
+        rt.cosine_similarity(self.a, self.b)
+
+    def time_cosine_similarity(self):
+        rt.cosine_similarity(self.a, self.b)
+
+    def track_time_over_one_sgemm(self):
+        ours, theirs = median_seconds(
+            lambda: rt.cosine_similarity(self.a, self.b), lambda: np.matmul(self.a, self.b.T, out=self.out)
+        )
+        return ours / theirs
+
+    track_time_over_one_sgemm.unit = "ratio"
