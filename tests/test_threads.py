@@ -1,8 +1,10 @@
 """The threading layer, and what a call must leave as it found it."""
 
-import importlib.util
+import importlib.metadata
+import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numba
 import numpy as np
@@ -11,16 +13,44 @@ import pytest
 import rvtrain as rt
 
 
+def has_tbb():
+    try:
+        return bool(importlib.metadata.version("tbb"))
+    except importlib.metadata.PackageNotFoundError:
+        return False
+
+
+needs_tbb = pytest.mark.skipif(not has_tbb(), reason="TBB has no wheels for this platform")
+
+
+# A call that is large enough to wake the threads.
+STEP = """
+import os, numba, numpy as np, rvtrain as rt
+def step():
+    params = np.zeros(1_000_000)
+    rt.SGD(1_000_000, 0.5).step(params, np.ones(1_000_000))
+    return set(params.tolist())
+"""
+
+
+def run(code):
+    """What a process of its own prints after `code`, run where a forked child is a matter of course."""
+    call = [sys.executable, "-W", "ignore", "-c", STEP + code]
+    result = subprocess.run(call, capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip()
+
+
+@needs_tbb
 def test_layer__is_tbb_where_it_is_installed():
-    if importlib.util.find_spec("tbb") is None and sys.platform != "linux":
-        pytest.skip("no TBB for this platform")
-    code = (
-        "import numpy as np, rvtrain as rt, numba\n"
-        "rt.SGD(1_000_000, 0.1).step(np.zeros(1_000_000), np.ones(1_000_000))\n"
-        "print(numba.threading_layer())"
-    )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == "tbb"
+    assert run("step(); print(numba.threading_layer())") == "tbb"
+
+
+@needs_tbb
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
+def test_forked_child__computes_after_its_parent_has():
+    fork = "step()\nif os.fork():\n    print(os.wait()[1])\nelse:\n    os._exit(step() != {-0.5})"
+    assert run(fork) == "0"
 
 
 def test_calls__leave_the_users_thread_count(rng):
@@ -34,8 +64,6 @@ def test_calls__leave_the_users_thread_count(rng):
 
 
 def test_calls__from_several_threads_at_once_are_right(rng):
-    from concurrent.futures import ThreadPoolExecutor
-
     batches = [rng.normal(size=(2, n, 32)).astype(np.float32) for n in (70, 90, 200, 300)] * 5
     loss, names = rt.InfoNCELoss(), ("anchors", "positives")
 
