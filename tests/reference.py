@@ -167,3 +167,20 @@ def sgd_step(p, g, state, lr, momentum, dampening, weight_decay, nesterov, maxim
         state["b"] = momentum * state["b"] + (1 - dampening) * g if "b" in state else g
         g = g + momentum * state["b"] if nesterov else state["b"]
     return p - lr * g
+
+
+def infonce_in_batch_gradients(anchors, positives, temperature):
+    """Mean in-batch loss and its gradients to both sides, through the whole matrix of probabilities."""
+    a, p = np.asarray(anchors, np.float64), np.asarray(positives, np.float64)
+    norm_a, norm_p = (np.linalg.norm(x, axis=1, keepdims=True) for x in (a, p))
+    a, p = a / norm_a, p / norm_p
+    scores = a @ p.T / temperature
+    top = scores.max(axis=1, keepdims=True)
+    exponentials = np.exp(scores - top)
+    total = exponentials.sum(axis=1, keepdims=True)
+    value = (top + np.log(total))[:, 0].mean() - scores.diagonal().mean()
+    slopes = (exponentials / total - np.eye(len(a))) / (temperature * len(a))
+    to_a, to_p = slopes @ p, slopes.T @ a
+    to_a = (to_a - a * (a * to_a).sum(axis=1, keepdims=True)) / norm_a
+    to_p = (to_p - p * (p * to_p).sum(axis=1, keepdims=True)) / norm_p
+    return value, to_a, to_p

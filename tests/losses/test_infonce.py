@@ -137,6 +137,24 @@ def test_gradients__each_alone_equals_all_together(kind, dtype, rng):
         np.testing.assert_array_equal(alone, gradient)
 
 
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("temperature", [0.07, 0.005])
+def test_gradients__of_a_large_batch_that_fills_no_tile(temperature, symmetric, dtype, rng):
+    anchors = rng.normal(size=(4099, 100)).astype(dtype)
+    # Positives about as near as the nearest of so many negatives: at any τ there is something to learn.
+    positives = (0.35 * anchors + rng.normal(size=anchors.shape)).astype(dtype)
+    loss = rt.InfoNCELoss(temperature, symmetric=symmetric)
+    value, gradients = loss.compute_with_gradients(anchors, positives, wrt=("anchors", "positives"))
+    right, *expected = reference.infonce_in_batch_gradients(anchors, positives, temperature)
+    if symmetric:
+        back, *crossed = reference.infonce_in_batch_gradients(positives, anchors, temperature)
+        right = (right + back) / 2
+        expected = [(one + other) / 2 for one, other in zip(expected, crossed[::-1], strict=True)]
+    assert relative_error(value, right) < TOLERANCE[dtype]
+    for gradient, wanted in zip(gradients, expected, strict=True):
+        assert relative_error(gradient, wanted) < TOLERANCE[dtype]
+
+
 # --- Ids and missing negatives -------------------------------------------------------------------------
 
 
@@ -278,7 +296,7 @@ def test_compute__strided_and_mixed_inputs_are_taken(rng):
 @pytest.mark.parametrize("kind", KINDS)
 def test_result__same_bits_for_any_number_of_threads(kind, dtype, rng):
     numba = pytest.importorskip("numba")
-    args, extra, _ = make_case(kind, 257, 33, dtype, rng)
+    args, extra, _ = make_case(kind, 1031, 33, dtype, rng)
     loss = rt.InfoNCELoss(TAU, symmetric=kind == "symmetric")
     before = numba.get_num_threads()
     results = []
