@@ -5,6 +5,7 @@ import numpy as np
 import rvtrain as rt
 
 from .common import Benchmark, median_seconds, speedup
+from .peak import flops_of_a_round, repeat_fmas, repeat_tiles
 
 
 class LogSumExp(Benchmark):
@@ -52,3 +53,28 @@ class Cosine(Benchmark):
         return ours / theirs
 
     track_time_over_one_sgemm.unit = "ratio"
+
+
+class Microkernel(Benchmark):
+    """The register tile on packed panels, beside independent FMAs, which are all that the machine can do."""
+
+    def setup(self):
+        from rvtrain._primitives._tile import tile_shape
+
+        rows, columns, _ = tile_shape(np.float32)
+        rng, self.steps = self.rng(), 256
+        self.left = rng.normal(size=(2, self.steps, rows)).astype(np.float32)
+        self.right = rng.normal(size=(2, self.steps, columns)).astype(np.float32)
+        self.out = np.empty((2, rows, columns), np.float32)
+        self.flops = 2 * 2 * self.left[0].size * columns
+        repeat_tiles(self.left, self.right, self.out, 1)
+        repeat_fmas(np.empty(2, np.float32), 1)
+
+    def track_share_of_peak(self):
+        tiles, fmas, done = 20_000, 4_000_000, np.empty(2, np.float32)
+        ours, peak = median_seconds(
+            lambda: repeat_tiles(self.left, self.right, self.out, tiles), lambda: repeat_fmas(done, fmas)
+        )
+        return (tiles * self.flops / ours) / (fmas * flops_of_a_round() * 2 / peak)
+
+    track_share_of_peak.unit = "ratio"

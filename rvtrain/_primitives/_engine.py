@@ -86,20 +86,26 @@ def pack_columns(rows, panels, strips):
             else:
                 for k in range(rows.x.shape[1]):
                     panels[j, k, q] = 0
-        pack_strips(rows, 0, j * width, (j + 1) * width, strips)
+        pack_strips(rows, rows.inverse[:0], 0, j * width, (j + 1) * width, strips)
 
 
 @njit
-def pack_strips(rows, first, start, stop, strips):
-    """strips[p, j, q] = element p · NR + q of row first + j, for j in [start, stop); 0 beyond the edges."""
+def pack_strips(rows, shares, first, start, stop, strips):
+    """strips[p, j, q] = element p · NR + q of row i = first + j, for j in [start, stop); 0 beyond the edges.
+
+    Times shares[i], unless there are none.
+    """
     width = nr(strips)
     count, dim = rows.x.shape
-    for p in range(len(strips)):
-        for j in range(start, stop):
-            i = first + j
+    for j in range(start, stop):
+        i = first + j
+        scale = 0.0
+        if i < count:
+            scale = rows.inverse[i] * shares[i] if len(shares) > 0 else rows.inverse[i]
+        for p in range(len(strips)):
             for q in range(width):
                 k = p * width + q
-                strips[p, j, q] = rows.x[i, k] * rows.inverse[i] if i < count and k < dim else 0
+                strips[p, j, q] = rows.x[i, k] * scale if i < count and k < dim else 0
 
 
 @njit

@@ -47,7 +47,7 @@ class Call:
             back, back_slopes, back_shares, gp_back, ga_back = self._one_sided(
                 self.positives, self.anchors, True, to_positives, to_anchors
             )
-            losses, slopes, shares = (losses + back) / 2, (slopes + back_slopes) / 2, np.ones(len(losses))
+            losses, slopes, shares = (losses + back) / 2, (slopes + back_slopes) / 2, tiles.NO_SHARES
             if ga is not None and ga_back is not None:
                 ga = (ga + ga_back[: len(losses)]) / 2
             if gp is not None and gp_back is not None:
@@ -62,8 +62,8 @@ class Call:
         losses, slopes, shares, ga, gn = self._one_sided(self.anchors, negatives, False, to_anchors, to_negatives)
         gradients = self._finish(names, slopes, ga, shares, None)
         if gn is not None:
-            ones, zeros = np.ones(len(negatives.x)), np.zeros(len(negatives.x))
-            gradients["negatives"], _ = _finished(gn, ones, zeros, negatives, negatives)
+            zeros = np.zeros(len(negatives.x))
+            gradients["negatives"], _ = _finished(gn, tiles.NO_SHARES, zeros, negatives, negatives)
         return losses, gradients
 
     def gathered(self, names: tuple[str, ...]) -> tuple[np.ndarray, dict[str, Any]]:
@@ -92,7 +92,7 @@ class Call:
         if _needs(names, "")[0]:
             ga = np.empty_like(pairs.anchors)
             kernels.gathered_anchor_gradient.sized(work)(scores, pool, indices, norms, ga)
-        gradients = self._finish(names, slopes, ga, np.ones(len(losses)), None)
+        gradients = self._finish(names, slopes, ga, tiles.NO_SHARES, None)
         if "negatives" in names:
             gn = np.zeros_like(pool)
             kernels.gathered_negative_gradient.sized(work)(scores, self.anchors, pool, *inverse_index(indices), gn)
@@ -109,25 +109,15 @@ class Call:
         count, dim = rows.x.shape
         bounded = 2.0 / self.temperature <= _BOUNDED
         columns = self._columns(others, in_batch, to_rows)
-        height = min(_slab_rows(), engine.tiles(count, engine.GROUP) * engine.GROUP)
-        block = engine.block_panels(dim, self.dtype)
-        across = len(columns.panels)
-        slab = self._slab(height, across if to_others or not bounded else min(block, across))
-        row_sums = self._sums("row sums", engine.tiles(count, height) * height, dim) if to_rows else None
-        other_sums = self._sums("other sums", columns.ids.shape[1], dim) if to_others else None
-        losses, slopes, shares, weights = np.empty((4, count))
+        block, across = engine.block_panels(dim, self.dtype), len(columns.panels)
+        kept = to_others or not bounded
+        work = self._work(min(_slab_rows(), _padded(count)), across if kept else min(block, across), columns, rows)
+        work = self._with_sums(work, columns, rows, to_rows, to_others)
+        losses, slopes, shares = np.empty((3, count))
+        to = tiles.Closing(self.cosines, self.temperature, self.weight, losses, slopes, shares)
         scale = self.dtype.type(1.0 / self.temperature)
-        for first in range(0, count, height):
-            part = slice(first, min(first + height, count))
-            effort = (part.stop - first) * len(others.x) * dim
-            work = self._work(first, height, dim, row_sums, 0)
-            tiles.one_sided.sized(effort)(rows, first, columns, scale, bounded, block, slab, work)
-            closed = losses[part], slopes[part], shares[part]
-            self._close(work.sums, work.tops, self.cosines[part], self.weight, closed)
-            if other_sums is not None:
-                np.multiply(rows.inverse[part], shares[part], out=weights[part])
-                self._add_rows(engine.Rows(rows.x, weights), first, slab, other_sums)
-        return losses, slopes, shares, row_sums, other_sums
+        tiles.one_sided.sized(count * len(others.x) * dim)(rows, columns, to, work, scale, bounded, block)
+        return losses, slopes, shares, _rows_of(work.to_rows), work.to_columns if to_others else None
 
     def _symmetric(
         self, names: tuple[str, ...], to_anchors: bool, to_positives: bool
@@ -135,35 +125,33 @@ class Call:
         """Both directions from the same exponentials: a sweep for the sums, a sweep for the gradients."""
         count, dim = self.anchors.x.shape
         columns = self._columns(self.positives, True, to_anchors)
-        padded = engine.tiles(count, engine.GROUP) * engine.GROUP
-        across = len(columns.panels)
-        block = engine.block_panels(dim, self.dtype)
-        fits = padded * across * columns.panels.shape[2] * self.dtype.itemsize <= _KEPT_BYTES
-        height = padded if fits and names else min(_slab_rows(), padded)
-        slab = self._slab(height, across if names else min(block, across))
-        ga = self._sums("row sums", engine.tiles(count, height) * height, dim) if to_anchors else None
-        gp = self._sums("other sums", columns.ids.shape[1], dim) if to_positives else None
+        block, across = engine.block_panels(dim, self.dtype), len(columns.panels)
+        padded = columns.ids.shape[1]
+        fits = _padded(count) * padded * self.dtype.itemsize <= _KEPT_BYTES
+        height = _padded(count) if fits and names else min(_slab_rows(), _padded(count))
+        work = self._work(height, across if names else min(block, across), columns, self.anchors)
+        losses, slopes, shares = np.empty((2, count)), np.empty((2, count)), np.zeros((2, padded))
+        column_sums = np.zeros(padded)
         scale = self.dtype.type(1.0 / self.temperature)
-        losses, slopes = np.empty((2, count)), np.empty((2, count))
-        shares = np.zeros((2, across * columns.panels.shape[2]))
-        column_sums = np.zeros(shares.shape[1])
-        for first in range(0, count, height):
-            part = slice(first, min(first + height, count))
-            effort = (part.stop - first) * count * dim
-            work = self._work(first, height, dim, None, across)
-            tiles.symmetric_sums.sized(effort)(self.anchors, first, columns, scale, block, slab, work, column_sums)
-            closed = losses[0, part], slopes[0, part], shares[0, part]
-            self._close(work.sums, work.tops, self.cosines[part], self.weight / 2, closed)
-        closed = losses[1], slopes[1], shares[1, :count]
-        self._close(column_sums, np.ones(len(column_sums)), self.cosines, self.weight / 2, closed)
-        for first in range(0, count if names else 0, height):
-            part = slice(first, min(first + height, count))
-            effort = (part.stop - first) * count * dim
-            work = self._work(first, height, dim, ga, across)
-            tiles.symmetric_weights.sized(effort)(self.anchors, first, columns, scale, shares, block, slab, work)
-            if gp is not None:
-                self._add_rows(self.anchors, first, slab, gp)
-        return losses.mean(axis=0), self._finish(names, slopes.sum(axis=0), ga, np.ones(count), gp)
+        there, back = (
+            tiles.Closing(
+                self.cosines, self.temperature, self.weight / 2, losses[way], slopes[way], shares[way, :count]
+            )
+            for way in (0, 1)
+        )
+        effort = count * count * dim
+        tiles.symmetric_sums.sized(effort)(self.anchors, columns, there, work, column_sums, scale, block)
+        tiles.close_columns.sized(50 * count)(column_sums, back)
+        if names:
+            work = self._with_sums(work, columns, self.anchors, to_anchors, to_positives)
+            tiles.symmetric_weights.sized(effort)(self.anchors, columns, shares, work, scale, block)
+        return losses.sum(axis=0) / 2, self._finish(
+            names,
+            slopes.sum(axis=0),
+            _rows_of(work.to_rows),
+            tiles.NO_SHARES,
+            work.to_columns if to_positives else None,
+        )
 
     def _columns(self, others: engine.Rows, in_batch: bool, strips: bool) -> tiles.Columns:
         """Pack the columns, and code the ids as small integers."""
@@ -181,50 +169,38 @@ class Call:
             codes[:, :count] = code[row_ids.size :].reshape(ids.shape).T
         return tiles.Columns(panels, packed, codes, row_codes, count, in_batch)
 
-    def _slab(self, height: int, across: int) -> np.ndarray:
-        rows, columns, _ = tile_shape(self.dtype)
-        return workspace("slab", (height // rows, across, rows, columns), self.dtype)
-
-    def _sums(self, name: str, count: int, dim: int) -> np.ndarray:
-        """Zeros for the sums of `count` rows, whole tiles wide."""
-        width = tile_shape(self.dtype)[1]
-        sums = workspace(name, (count, engine.tiles(dim, width) * width), self.dtype)
-        sums.fill(0)
-        return sums
-
-    def _work(self, first: int, height: int, dim: int, sums: np.ndarray | None, across: int) -> tiles.Work:
-        rows, columns, _ = tile_shape(self.dtype)
-        groups, panels = height // engine.GROUP, engine.GROUP // rows
-        if sums is None:
-            weighted = np.empty((0, panels, rows, 0), self.dtype)
-        else:
-            weighted = sums[first : first + height].reshape(groups, panels, rows, -1)
+    def _work(self, height: int, across: int, columns: tiles.Columns, rows: engine.Rows) -> tiles.Work:
+        """Scratch for slabs of so many rows and column panels, without room for sums."""
+        high, wide, _ = tile_shape(self.dtype)
+        groups, panels, dim = height // engine.GROUP, engine.GROUP // high, rows.x.shape[1]
+        none = np.empty((0, wide, 0), self.dtype)
         return tiles.Work(
-            workspace("left", (groups, panels, dim, rows), self.dtype),
-            workspace("tops", (groups, panels, rows), self.dtype),
-            workspace("sums", (groups, panels, rows, columns), self.dtype),
-            weighted,
-            workspace("columns", (groups, across, columns), self.dtype),
+            workspace("slab", (height // high, across, high, wide), self.dtype),
+            workspace("left", (groups, panels, dim, high), self.dtype),
+            workspace("tops", (groups, panels, high), self.dtype),
+            workspace("sums", (groups, panels, high, wide), self.dtype),
+            none,
+            none,
+            none.reshape(0, 0),
+            workspace("columns", (groups, len(columns.panels), wide), self.dtype),
         )
 
-    def _close(
-        self,
-        sums: np.ndarray,
-        tops: np.ndarray,
-        cosines: np.ndarray,
-        weight: float,
-        closed: tuple[np.ndarray, np.ndarray, np.ndarray],
-    ) -> None:
-        lanes = sums.reshape(tops.size, -1)[: len(cosines)]
-        tiles.close_rows.sized(50 * len(cosines))(
-            lanes, tops.ravel()[: len(cosines)], cosines, self.temperature, weight, *closed
-        )
-
-    def _add_rows(self, rows: engine.Rows, first: int, slab: np.ndarray, sums: np.ndarray) -> None:
-        height = slab.shape[0] * slab.shape[2]
-        width = slab.shape[3]
-        strips = workspace("row strips", (sums.shape[1] // width, height, width), self.dtype)
-        tiles.weighted_rows.sized(height * sums.size)(slab, rows, first, strips, sums)
+    def _with_sums(
+        self, work: tiles.Work, columns: tiles.Columns, rows: engine.Rows, to_rows: bool, to_columns: bool
+    ) -> tiles.Work:
+        """Room for the sums that are wanted, all zero."""
+        height, wide = work.slab.shape[0] * work.slab.shape[2], work.slab.shape[3]
+        strips = engine.tiles(rows.x.shape[1], wide)
+        if to_rows:
+            slabs, high = engine.tiles(len(rows.x), height), work.slab.shape[2]
+            shape = (slabs * height // high, high, strips * wide)
+            work = work._replace(to_rows=workspace("to rows", shape, self.dtype))
+            work.to_rows.fill(0)
+        if to_columns:
+            sums = workspace("to columns", (columns.ids.shape[1], strips * wide), self.dtype)
+            sums.fill(0)
+            work = work._replace(to_columns=sums, strips=workspace("row strips", (strips, height, wide), self.dtype))
+        return work
 
     def _finish(
         self,
@@ -243,10 +219,11 @@ class Call:
             if "temperature" in names:
                 gradients["temperature"] = -float(along.sum()) / self.temperature
         if "positives" in names:
-            ones = np.ones(len(slopes))
             if positive_sums is None:
                 positive_sums = np.zeros_like(self.positives.x)
-            gradients["positives"], _ = _finished(positive_sums, ones, slopes, self.anchors, self.positives)
+            gradients["positives"], _ = _finished(
+                positive_sums, tiles.NO_SHARES, slopes, self.anchors, self.positives
+            )
         return gradients
 
 
@@ -257,6 +234,15 @@ def _rows(name: str, x: np.ndarray) -> engine.Rows:
 def _needs(names: tuple[str, ...], other: str) -> tuple[bool, bool]:
     """Whether sums are needed towards the rows, and towards the other side, of that name."""
     return "anchors" in names or "temperature" in names, other in names
+
+
+def _rows_of(sums: np.ndarray) -> np.ndarray | None:
+    """Sums by panel as sums by row, None where there are none."""
+    return sums.reshape(-1, sums.shape[2]) if len(sums) else None
+
+
+def _padded(count: int) -> int:
+    return engine.tiles(count, engine.GROUP) * engine.GROUP
 
 
 def _slab_rows() -> int:

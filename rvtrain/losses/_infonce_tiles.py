@@ -28,6 +28,9 @@ from rvtrain._primitives._exp import exp
 from rvtrain._primitives._norms import EPS
 from rvtrain._primitives._tile import mr, nr
 
+NO_SHARES = np.empty(0)
+"""For rows that are packed as they are."""
+
 
 class Columns(NamedTuple):
     """The columns of the scores, packed, and which of them are no negatives of which row."""
@@ -46,18 +49,35 @@ class Columns(NamedTuple):
 
 
 class Work(NamedTuple):
-    """Scratch of a slab, by group of rows."""
+    """Scratch of a slab of rows, by group, and the sums that grow from slab to slab; empty where not wanted."""
 
+    slab: np.ndarray
+    """(rows / MR, m / NR, MR, NR) the exponentials; narrower where nobody reads them later"""
     left: np.ndarray
     """(groups, GROUP / MR, d, MR) packed rows"""
     tops: np.ndarray
     """(groups, GROUP / MR, MR) what the exponentials are relative to"""
     sums: np.ndarray
     """(groups, GROUP / MR, MR, NR) sums of exponentials, by lane"""
-    weighted: np.ndarray
-    """(groups, GROUP / MR, MR, d padded) Σ_j exp_ij ĉ_j, or empty"""
-    columns: np.ndarray
-    """(groups, m / NR, NR) sums over the rows of the group, for the symmetric loss"""
+    strips: np.ndarray
+    """(d / NR, rows, NR) the rows again, with their shares, for the sums towards the columns"""
+    to_rows: np.ndarray
+    """(B padded / MR, MR, d padded) sums of the columns for each row"""
+    to_columns: np.ndarray
+    """(m padded, d padded) sums of the rows for each column"""
+    by_group: np.ndarray
+    """(groups, m / NR, NR) sums of the columns' exponentials over a group, for the symmetric loss"""
+
+
+class Closing(NamedTuple):
+    """What makes a loss of a row's sum, and where it goes; all arrays (n,) float64."""
+
+    positives: np.ndarray
+    temperature: float
+    weight: float
+    losses: np.ndarray
+    slopes: np.ndarray
+    shares: np.ndarray
 
 
 @njit
@@ -121,29 +141,58 @@ def largest_lane(lanes, tops):
             tops[p, r] = value if value > -np.inf else 0
 
 
-@kernel
-def one_sided(rows, first, columns, scale, bounded, block, slab, work):
-    """Phase 1 for the rows of a slab, from row `first`: work.tops, work.sums and, if asked for, work.weighted.
+@njit
+def close(i, total, top, to):
+    """From the sum of a row's exponentials to its loss and slopes.
 
-    slab (rows / MR, m / NR, MR, NR) receives the exponentials; narrower (`block` panels) if nobody reads them.
+    t = (top − cos⁺) / τ + log Σ exp; losses = softplus(t); slopes = ∂/∂cos⁺ = −w σ(t) / τ; shares = what turns
+    an exponential into ∂/∂cos: −slope / Σ exp.
     """
-    for g in prange(len(slab) * mr(slab) // GROUP):
-        _one_sided_group(np.int64(g), rows, first + g * GROUP, columns, scale, bounded, block, slab, work)
+    t = (top - to.positives[i]) / to.temperature + np.log(total)
+    to.losses[i] = max(t, 0.0) + np.log1p(np.exp(-abs(t)))
+    to.slopes[i] = -to.weight / (to.temperature * (1.0 + np.exp(-t)))
+    to.shares[i] = -to.slopes[i] / total if total > 0.0 else 0.0
 
 
 @njit
-def _one_sided_group(g, rows, first, columns, scale, bounded, block, slab, work):
-    panels = GROUP // mr(slab)
-    top, across = g * panels, len(columns.panels)
+def close_group(first, tops, sums, to):
+    """`close` for the rows of a group that exist; tops (P, MR), sums (P, MR, NR)."""
+    height = tops.shape[1]
+    for i in range(first, min(first + GROUP, len(to.losses))):
+        p, r = (i - first) // height, (i - first) % height
+        total = 0.0
+        for q in range(sums.shape[2]):
+            total += sums[p, r, q]
+        close(i, total, tops[p, r], to)
+
+
+@kernel
+def one_sided(rows, columns, to, work, scale, bounded, block):
+    """Every row against every column: losses, slopes and shares, and the sums that work has room for.
+
+    To the unit rows: shares · to_rows; to the unit columns: to_columns, which holds the shares already.
+    """
+    height = len(work.slab) * mr(work.slab)
+    for first in range(0, len(rows.x), height):
+        for g in prange(height // GROUP):
+            _one_sided_group(np.int64(g), rows, first, columns, to, work, scale, bounded, block)
+        for j in prange(len(columns.panels) if len(work.to_columns) > 0 else 0):
+            add_weighted_rows(work.slab, np.int64(j), work.strips, work.to_columns)
+
+
+@njit
+def _one_sided_group(g, rows, start_row, columns, to, work, scale, bounded, block):
+    slab, left, tops, sums = work.slab, work.left[g], work.tops[g], work.sums[g]
+    panels = len(left)
+    top, first, across = g * panels, start_row + g * GROUP, len(columns.panels)
     keep = slab.shape[1] == across
-    sums, tops = work.sums[g], work.tops[g]
-    pack_left(rows, first, work.left[g])
+    pack_left(rows, first, left)
     tops[:] = 1
     if not bounded:
         sums[:] = -np.inf
         for start in range(0, across, block):
             stop = min(start + block, across)
-            score_block(work.left[g], columns.panels, start, stop, slab, top, 0, FINE_CHUNK)
+            score_block(left, columns.panels, start, stop, slab, top, 0, FINE_CHUNK)
             hide(slab, top, panels, start, stop, 0, first, columns)
             raise_tops(slab, top, panels, start, stop, sums)
         largest_lane(sums, tops)
@@ -152,74 +201,88 @@ def _one_sided_group(g, rows, first, columns, scale, bounded, block, slab, work)
         stop = min(start + block, across)
         origin = 0 if keep else start
         if bounded:
-            score_block(work.left[g], columns.panels, start, stop, slab, top, origin, CHUNK)
+            score_block(left, columns.panels, start, stop, slab, top, origin, CHUNK)
             hide(slab, top, panels, start, stop, origin, first, columns)
         exponentials(slab, top, panels, start, stop, origin, tops, scale, sums)
-        if work.weighted.size > 0:
-            add_weighted_columns(slab, top, start, stop, columns.strips, work.weighted[g])
+        if len(work.to_rows) > 0:
+            at = first // slab.shape[2]
+            add_weighted_columns(slab, top, start, stop, columns.strips, work.to_rows[at : at + panels])
+    close_group(first, tops, sums, to)
+    if len(work.to_columns) > 0:
+        pack_strips(rows, to.shares, start_row, g * GROUP, (g + 1) * GROUP, work.strips)
 
 
 @kernel
-def symmetric_sums(rows, first, columns, scale, block, slab, work, column_sums):
-    """First sweep, one slab: the rows' sums in work.sums; column_sums (m padded,) float64 grows by the slab's."""
-    groups, width = len(slab) * mr(slab) // GROUP, nr(slab)
-    for g in prange(groups):
-        _symmetric_sums_group(np.int64(g), rows, first + g * GROUP, columns, scale, block, slab, work)
-    for j in prange(len(columns.panels)):
-        for g in range(groups):
-            for q in range(width):
-                column_sums[j * width + q] += work.columns[g, j, q]
+def symmetric_sums(rows, columns, to, work, column_sums, scale, block):
+    """First sweep: losses and shares of the rows, and the sums of the columns' exponentials (m padded,)."""
+    height, width = len(work.slab) * mr(work.slab), nr(work.slab)
+    for first in range(0, len(rows.x), height):
+        for g in prange(height // GROUP):
+            _symmetric_sums_group(np.int64(g), rows, first, columns, to, work, scale, block)
+        for j in prange(len(columns.panels)):
+            for g in range(height // GROUP):
+                for q in range(width):
+                    column_sums[j * width + q] += work.by_group[g, j, q]
 
 
 @njit
-def _symmetric_sums_group(g, rows, first, columns, scale, block, slab, work):
-    panels, width = GROUP // mr(slab), nr(slab)
-    top, across = g * panels, len(columns.panels)
+def _symmetric_sums_group(g, rows, start_row, columns, to, work, scale, block):
+    slab, left, tops, sums = work.slab, work.left[g], work.tops[g], work.sums[g]
+    by_column, panels = work.by_group[g], len(left)
+    top, first, across = g * panels, start_row + g * GROUP, len(columns.panels)
     keep = slab.shape[1] == across
-    sums, tops, by_column = work.sums[g], work.tops[g], work.columns[g]
-    pack_left(rows, first, work.left[g])
+    pack_left(rows, first, left)
     tops[:] = 1
     sums[:] = 0
     by_column[:] = 0
     for start in range(0, across, block):
         stop = min(start + block, across)
         origin = 0 if keep else start
-        score_block(work.left[g], columns.panels, start, stop, slab, top, origin, CHUNK)
+        score_block(left, columns.panels, start, stop, slab, top, origin, CHUNK)
         hide(slab, top, panels, start, stop, origin, first, columns)
         exponentials(slab, top, panels, start, stop, origin, tops, scale, sums)
         for j in range(start, stop):
             for p in range(top, top + panels):
                 for r in range(mr(slab)):
-                    for q in range(width):
+                    for q in range(nr(slab)):
                         by_column[j, q] += slab[p, j - origin, r, q]
+    close_group(first, tops, sums, to)
 
 
 @kernel
-def symmetric_weights(rows, first, columns, scale, shares, block, slab, work):
-    """Second sweep, one slab: it receives exp_ij · (row share i + column share j), work.weighted their columns.
+def symmetric_weights(rows, columns, shares, work, scale, block):
+    """Second sweep: the sums towards rows and columns, weighted by exp_ij · (row share i + column share j).
 
     shares (2, m padded) float64; where one slab holds all scores, it still has the exponentials.
     """
-    for g in prange(len(slab) * mr(slab) // GROUP):
-        _symmetric_weights_group(np.int64(g), rows, first + g * GROUP, columns, scale, shares, block, slab, work)
+    height = len(work.slab) * mr(work.slab)
+    for first in range(0, len(rows.x), height):
+        for g in prange(height // GROUP):
+            _symmetric_weights_group(np.int64(g), rows, first, columns, shares, work, scale, block)
+        for j in prange(len(columns.panels) if len(work.to_columns) > 0 else 0):
+            add_weighted_rows(work.slab, np.int64(j), work.strips, work.to_columns)
 
 
 @njit
-def _symmetric_weights_group(g, rows, first, columns, scale, shares, block, slab, work):
-    panels = GROUP // mr(slab)
-    top, across = g * panels, len(columns.panels)
+def _symmetric_weights_group(g, rows, start_row, columns, shares, work, scale, block):
+    slab, left, tops, sums = work.slab, work.left[g], work.tops[g], work.sums[g]
+    panels = len(left)
+    top, first, across = g * panels, start_row + g * GROUP, len(columns.panels)
     kept = len(slab) * mr(slab) >= columns.width
     if not kept:
-        pack_left(rows, first, work.left[g])
+        pack_left(rows, first, left)
     for start in range(0, across, block):
         stop = min(start + block, across)
         if not kept:
-            score_block(work.left[g], columns.panels, start, stop, slab, top, 0, CHUNK)
+            score_block(left, columns.panels, start, stop, slab, top, 0, CHUNK)
             hide(slab, top, panels, start, stop, 0, first, columns)
-            exponentials(slab, top, panels, start, stop, 0, work.tops[g], scale, work.sums[g])
+            exponentials(slab, top, panels, start, stop, 0, tops, scale, sums)
         share_columns(slab, top, panels, start, stop, first, shares)
-        if work.weighted.size > 0:
-            add_weighted_columns(slab, top, start, stop, columns.strips, work.weighted[g])
+        if len(work.to_rows) > 0:
+            at = first // slab.shape[2]
+            add_weighted_columns(slab, top, start, stop, columns.strips, work.to_rows[at : at + panels])
+    if len(work.to_columns) > 0:
+        pack_strips(rows, NO_SHARES, start_row, g * GROUP, (g + 1) * GROUP, work.strips)
 
 
 @njit
@@ -236,44 +299,26 @@ def share_columns(slab, top, panels, start, stop, first, shares):
 
 
 @kernel
-def close_rows(sums, tops, positives, temperature, weight, losses, slopes, shares):
-    """From the sums of the exponentials to a row's loss and slopes.
-
-    t = (top − cos⁺) / τ + log Σ exp; losses = softplus(t); slopes = ∂/∂cos⁺ = −w σ(t) / τ; shares = what turns
-    an exponential into ∂/∂cos: −slope / Σ exp. sums (n, lanes), all others (n,), the last three float64.
-    """
-    for i in prange(len(losses)):
-        total = 0.0
-        for q in range(sums.shape[1]):
-            total += sums[i, q]
-        t = (tops[i] - positives[i]) / temperature + np.log(total)
-        losses[i] = max(t, 0.0) + np.log1p(np.exp(-abs(t)))
-        slopes[i] = -weight / (temperature * (1.0 + np.exp(-t)))
-        shares[i] = -slopes[i] / total if total > 0.0 else 0.0
-
-
-@kernel
-def weighted_rows(slab, rows, first, strips, sums):
-    """Phase 2: sums[c] += Σ_i slab[i, c] · row first + i; rows' inverse norms already hold their shares."""
-    height = mr(slab)
-    for p in prange(len(slab)):
-        pack_strips(rows, first, p * height, (p + 1) * height, strips)
-    for j in prange(slab.shape[1]):
-        add_weighted_rows(slab, j, strips, sums)
+def close_columns(sums, to):
+    """`close` for the columns of the symmetric loss, whose exponentials are relative to 1; sums (≥ n,)."""
+    for i in prange(len(to.losses)):
+        close(i, sums[i], 1.0, to)
 
 
 @kernel
 def finish(sums, shares, slopes, others, rows, along, out):
     """From sums over the other side to the gradient of the rows as given.
 
-    g = shares[i] · sums[i] + slopes[i] · ô_i is the gradient to the unit row â_i; along[i] = â_i · g; and out[i]
+    g = share · sums[i] + slopes[i] · ô_i is the gradient to the unit row â_i, share = shares[i], or 1 where there
+    are none; along[i] = â_i · g; and out[i]
     = (g − â_i along[i]) / ‖a_i‖, or g / ε where ‖a_i‖ ≤ ε. sums (≥ n, ≥ d), others and rows Rows of (n, d).
     """
     for i in prange(len(out)):
         inverse, other = rows.inverse[i], others.inverse[i] * slopes[i]
+        share = shares[i] if len(shares) > 0 else 1.0
         total = 0.0
         for k in range(out.shape[1]):
-            g = shares[i] * sums[i, k] + other * others.x[i, k]
+            g = share * sums[i, k] + other * others.x[i, k]
             out[i, k] = g
             total += g * (rows.x[i, k] * inverse)
         along[i] = total
