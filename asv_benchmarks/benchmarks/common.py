@@ -19,22 +19,33 @@ class Benchmark:
         return np.random.default_rng(20260101)
 
 
-def median_seconds(*calls: Callable[[], object], budget: float = 2.0, rounds: int = 21) -> list[float]:
+REST = 0.25
+"""Seconds before each burst of calls: the threads of OpenBLAS spin for 0.1 s after a product, and torch's for a
+while, and whoever runs next on a machine of few cores would pay for them."""
+
+
+def median_seconds(*calls: Callable[[], object], budget: float = 2.0, rounds: int = 11) -> list[float]:
     """Median seconds of each call, interleaved (a b c, a b c, …) so that drift and neighbours hit all alike.
 
-    Stops after `rounds` rounds, or after `budget` seconds and at least three rounds.
+    A round is a burst of each call, of 20 ms or one call. Stops after `rounds` rounds, or after `budget` seconds
+    spent in calls and at least three rounds.
     """
     for call in calls:
         call()
     times: list[list[float]] = [[] for _ in calls]
-    start = time.perf_counter()
     for done in range(rounds):
-        if done >= 3 and time.perf_counter() - start > budget:
+        if done >= 3 and sum(map(sum, times)) > budget:
             break
         for call, spent in zip(calls, times, strict=True):
-            begin = time.perf_counter()
-            call()
-            spent.append(time.perf_counter() - begin)
+            time.sleep(REST)
+            start = time.perf_counter()
+            while True:
+                begin = time.perf_counter()
+                call()
+                end = time.perf_counter()
+                spent.append(end - begin)
+                if end - start > 0.02:
+                    break
     return [statistics.median(spent) for spent in times]
 
 

@@ -1,5 +1,6 @@
 """InfoNCE and the local contrastive loss, beside torch and the matrix products they contain."""
 
+import shutil
 import tracemalloc
 
 import numpy as np
@@ -12,7 +13,7 @@ TAU = 0.07
 BOTH = ("anchors", "positives")
 
 
-def torch_infonce(anchors, positives):
+def torch_infonce(anchors, positives, compiled=False):
     """Normalise, multiply, cross-entropy, backward, as one writes it in torch; two threads."""
     import torch
 
@@ -20,11 +21,16 @@ def torch_infonce(anchors, positives):
     leaves = [torch.tensor(x, requires_grad=True) for x in (anchors, positives)]
     labels = torch.arange(len(anchors))
 
+    def loss(anchors, positives):
+        a, p = (torch.nn.functional.normalize(x, dim=1) for x in (anchors, positives))
+        return torch.nn.functional.cross_entropy(a @ p.T / TAU, labels)
+
+    loss = torch.compile(loss) if compiled else loss
+
     def call():
         for leaf in leaves:
             leaf.grad = None
-        a, p = (torch.nn.functional.normalize(leaf, dim=1) for leaf in leaves)
-        torch.nn.functional.cross_entropy(a @ p.T / TAU, labels).backward()
+        loss(*leaves).backward()
 
     return call
 
@@ -87,6 +93,24 @@ class InBatch(Benchmark):
     track_symmetric_over_one_sided.unit = "ratio"
 
 
+class BesideTorchCompile(Benchmark):
+    """The same beside torch.compile, which needs a C++ compiler: skipped where there is none."""
+
+    def setup(self):
+        if shutil.which("g++") is None:
+            raise NotImplementedError("torch.compile needs g++")
+        self.anchors, self.positives = self.rng().normal(size=(2, 4096, 128)).astype(np.float32)
+        self.loss = rt.InfoNCELoss(TAU)
+
+    def track_speedup(self):
+        return speedup(
+            lambda: self.loss.compute_with_gradients(self.anchors, self.positives, wrt=BOTH),
+            torch_infonce(self.anchors, self.positives, compiled=True),
+        )
+
+    track_speedup.unit = "x"
+
+
 class Pools(Benchmark):
     """Negatives from elsewhere than the batch."""
 
@@ -107,9 +131,9 @@ class Pools(Benchmark):
 
 
 class Memory(Benchmark):
-    """What a call needs above its inputs, its outputs included; the square of the scores would be 1 GiB."""
+    """What a call needs above its inputs, its outputs included; the square of the scores would be 1 and 16 GiB."""
 
-    params = ([16_384],)
+    params = ([16_384, 65_536],)
     param_names = ("batch",)
 
     def setup(self, batch):

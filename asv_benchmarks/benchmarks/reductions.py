@@ -40,16 +40,13 @@ class Cosine(Benchmark):
 
     def setup(self):
         self.a, self.b = self.rng().normal(size=(2, 4096, 128)).astype(np.float32)
-        self.out = np.empty((4096, 4096), np.float32)
         rt.cosine_similarity(self.a, self.b)
 
     def time_cosine_similarity(self):
         rt.cosine_similarity(self.a, self.b)
 
     def track_time_over_one_sgemm(self):
-        ours, theirs = median_seconds(
-            lambda: rt.cosine_similarity(self.a, self.b), lambda: np.matmul(self.a, self.b.T, out=self.out)
-        )
+        ours, theirs = median_seconds(lambda: rt.cosine_similarity(self.a, self.b), lambda: self.a @ self.b.T)
         return ours / theirs
 
     track_time_over_one_sgemm.unit = "ratio"

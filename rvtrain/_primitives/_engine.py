@@ -86,7 +86,8 @@ def pack_columns(rows, panels, strips):
             else:
                 for k in range(rows.x.shape[1]):
                     panels[j, k, q] = 0
-        pack_strips(rows, rows.inverse[:0], 0, j * width, (j + 1) * width, strips)
+        if len(strips) > 0:
+            pack_strips(rows, rows.inverse[:0], 0, j * width, (j + 1) * width, strips)
 
 
 @njit
@@ -99,13 +100,16 @@ def pack_strips(rows, shares, first, start, stop, strips):
     count, dim = rows.x.shape
     for j in range(start, stop):
         i = first + j
-        scale = 0.0
+        whole = dim // width if i < count else 0
+        strips[whole:, j] = 0
         if i < count:
             scale = rows.inverse[i] * shares[i] if len(shares) > 0 else rows.inverse[i]
-        for p in range(len(strips)):
-            for q in range(width):
-                k = p * width + q
-                strips[p, j, q] = rows.x[i, k] * scale if i < count and k < dim else 0
+            for p in range(whole):
+                part = rows.x[i, p * width : (p + 1) * width]
+                for q in range(width):
+                    strips[p, j, q] = part[q] * scale
+            for q in range(dim - whole * width):
+                strips[whole, j, q] = rows.x[i, whole * width + q] * scale
 
 
 @njit
@@ -139,7 +143,10 @@ def score_block(left, panels, start, stop, slab, top, origin, chunk):
 
 @njit
 def add_weighted_columns(slab, top, start, stop, strips, sums):
-    """sums[p] += slab[top + p, start:stop] · these columns, for all row panels p; sums (P, MR, d padded)."""
+    """sums[p] += slab[top + p, start:stop] · these columns, for all row panels p; sums (P, MR, d padded).
+
+    From column 0 on, sums are started instead of added to.
+    """
     height, width = mr(slab), nr(slab)
     size = height * width
     across, padded, long = slab.shape[1], sums.shape[2], strips.shape[1]
@@ -150,14 +157,15 @@ def add_weighted_columns(slab, top, start, stop, strips, sums):
             b = (s * long + j * width) * width
             for p in range(len(sums)):
                 a, out = ((top + p) * across + j) * size, p * height * padded + s * width
-                tile_rows(slab, a, size, strips, b, blocks, sums, out, padded, True)
+                tile_rows(slab, a, size, strips, b, blocks, sums, out, padded, j > 0)
 
 
 @njit
-def add_weighted_rows(slab, j, strips, sums):
+def add_weighted_rows(slab, j, strips, sums, first):
     """sums[c] += Σ_i slab's weight of row i for column c · row i, for the columns of panel j.
 
-    strips (d / NR, rows of the slab, NR) holds the rows; sums (m padded, d padded) all columns' sums.
+    strips (d / NR, rows of the slab, NR) holds the rows, of which `first` says how many came before, in other
+    slabs: from 0 on, sums (m padded, d padded) are started instead of added to.
     """
     height, width = mr(slab), nr(slab)
     size = height * width
@@ -169,4 +177,4 @@ def add_weighted_rows(slab, j, strips, sums):
             b = (s * long + i * height) * width
             for c in range(0, width, height):
                 a, out = (i * across + j) * size + c, (j * width + c) * padded + s * width
-                tile_columns(slab, a, across * size, strips, b, blocks, sums, out, padded, True)
+                tile_columns(slab, a, across * size, strips, b, blocks, sums, out, padded, first + i > 0)

@@ -1,5 +1,6 @@
 """Scratch memory that each thread keeps between calls, so that no call pays for fresh pages."""
 
+import math
 import threading
 
 import numpy as np
@@ -14,7 +15,7 @@ def workspace(name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     The memory behind a name only grows; `release_workspaces` gives all of it back.
     """
     buffers = _mine.__dict__
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    size = math.prod(shape) * dtype.itemsize
     buffer = buffers.get(name)
     if buffer is None or buffer.size < size:
         raw = np.empty(size + _ALIGNMENT, np.uint8)

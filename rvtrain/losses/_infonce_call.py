@@ -15,8 +15,8 @@ from rvtrain.losses._arguments import Pairs, inverse_index
 
 # exp((cos − 1) / τ) stays above e⁻⁶⁰, far from the subnormals, as long as 2 / τ does not exceed this.
 _BOUNDED = 60.0
-# Scores of a symmetric loss that are kept between its two sweeps: as many as the third-level cache holds.
-_KEPT_BYTES = 1 << 24
+# Of a slab: half a third-level cache. Each slab reads all columns again, so that few high ones beat many small ones.
+_SLAB_BYTES = 1 << 24
 
 
 class Call:
@@ -111,7 +111,8 @@ class Call:
         columns = self._columns(others, in_batch, to_rows)
         block, across = engine.block_panels(dim, self.dtype), len(columns.panels)
         kept = to_others or not bounded
-        work = self._work(min(_slab_rows(), _padded(count)), across if kept else min(block, across), columns, rows)
+        height = min(self._slab_rows(across), _padded(count))
+        work = self._work(height, across if kept else min(block, across), columns, rows)
         work = self._with_sums(work, columns, rows, to_rows, to_others)
         losses, slopes, shares = np.empty((3, count))
         to = tiles.Closing(self.cosines, self.temperature, self.weight, losses, slopes, shares)
@@ -127,8 +128,7 @@ class Call:
         columns = self._columns(self.positives, True, to_anchors)
         block, across = engine.block_panels(dim, self.dtype), len(columns.panels)
         padded = columns.ids.shape[1]
-        fits = _padded(count) * padded * self.dtype.itemsize <= _KEPT_BYTES
-        height = _padded(count) if fits and names else min(_slab_rows(), _padded(count))
+        height = min(self._slab_rows(across), _padded(count))
         work = self._work(height, across if names else min(block, across), columns, self.anchors)
         losses, slopes, shares = np.empty((2, count)), np.empty((2, count)), np.zeros((2, padded))
         column_sums = np.zeros(padded)
@@ -152,6 +152,12 @@ class Call:
             tiles.NO_SHARES,
             work.to_columns if to_positives else None,
         )
+
+    def _slab_rows(self, across: int) -> int:
+        """Rows in a slab so many panels wide: as many as the cache holds, in any case some groups for every thread."""
+        in_cache = _SLAB_BYTES // (across * tile_shape(self.dtype)[1] * self.dtype.itemsize)
+        whole_chunks = in_cache // engine.CHUNK * engine.CHUNK
+        return max(whole_chunks, 2 * engine.CHUNK, thread_count() * engine.GROUP // engine.CHUNK * engine.CHUNK)
 
     def _columns(self, others: engine.Rows, in_batch: bool, strips: bool) -> tiles.Columns:
         """Pack the columns, and code the ids as small integers."""
@@ -188,17 +194,15 @@ class Call:
     def _with_sums(
         self, work: tiles.Work, columns: tiles.Columns, rows: engine.Rows, to_rows: bool, to_columns: bool
     ) -> tiles.Work:
-        """Room for the sums that are wanted, all zero."""
+        """Room for the sums that are wanted."""
         height, wide = work.slab.shape[0] * work.slab.shape[2], work.slab.shape[3]
         strips = engine.tiles(rows.x.shape[1], wide)
         if to_rows:
             slabs, high = engine.tiles(len(rows.x), height), work.slab.shape[2]
             shape = (slabs * height // high, high, strips * wide)
             work = work._replace(to_rows=workspace("to rows", shape, self.dtype))
-            work.to_rows.fill(0)
         if to_columns:
             sums = workspace("to columns", (columns.ids.shape[1], strips * wide), self.dtype)
-            sums.fill(0)
             work = work._replace(to_columns=sums, strips=workspace("row strips", (strips, height, wide), self.dtype))
         return work
 
@@ -243,11 +247,6 @@ def _rows_of(sums: np.ndarray) -> np.ndarray | None:
 
 def _padded(count: int) -> int:
     return engine.tiles(count, engine.GROUP) * engine.GROUP
-
-
-def _slab_rows() -> int:
-    """Rows in a slab: enough groups for every thread, and whole chunks."""
-    return max(2 * engine.CHUNK, thread_count() * engine.GROUP // engine.CHUNK * engine.CHUNK)
 
 
 def _finished(

@@ -176,8 +176,8 @@ def one_sided(rows, columns, to, work, scale, bounded, block):
     for first in range(0, len(rows.x), height):
         for g in prange(height // GROUP):
             _one_sided_group(np.int64(g), rows, first, columns, to, work, scale, bounded, block)
-        for j in prange(len(columns.panels) if len(work.to_columns) > 0 else 0):
-            add_weighted_rows(work.slab, np.int64(j), work.strips, work.to_columns)
+        for j in prange(len(work.to_columns) // nr(work.slab)):
+            add_weighted_rows(work.slab, np.int64(j), work.strips, work.to_columns, first)
 
 
 @njit
@@ -259,8 +259,8 @@ def symmetric_weights(rows, columns, shares, work, scale, block):
     for first in range(0, len(rows.x), height):
         for g in prange(height // GROUP):
             _symmetric_weights_group(np.int64(g), rows, first, columns, shares, work, scale, block)
-        for j in prange(len(columns.panels) if len(work.to_columns) > 0 else 0):
-            add_weighted_rows(work.slab, np.int64(j), work.strips, work.to_columns)
+        for j in prange(len(work.to_columns) // nr(work.slab)):
+            add_weighted_rows(work.slab, np.int64(j), work.strips, work.to_columns, first)
 
 
 @njit
