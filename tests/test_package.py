@@ -50,6 +50,14 @@ def test_getattr__knows_its_names_and_no_others():
         rvtrain.nonsense  # noqa: B018
 
 
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
+def test_prange__is_given_no_conditional(path):
+    # numba compiles prange(n if wanted else 0) to a serial loop, without a word.
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "prange":
+            assert not any(isinstance(part, ast.IfExp) for argument in node.args for part in ast.walk(argument))
+
+
 def imports(path):
     """Absolute names of the modules of this package that a file imports, wherever in the file."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

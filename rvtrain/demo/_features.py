@@ -1,5 +1,7 @@
 """Text to vectors with NumPy alone: hashed character n-grams, weighted by tf-idf."""
 
+import functools
+
 import numpy as np
 
 _LENGTHS = (3, 4)
@@ -36,14 +38,19 @@ class TfIdf:
         return out
 
     def _buckets(self, text: str) -> np.ndarray:
-        """The bucket of every n-gram: FNV-1a of its bytes, the same on every machine and in every run."""
-        spaced = "".join(f" {c.lower()}" if c.isupper() else c if c.isalnum() else " " for c in text)
-        letters = np.frombuffer(f" {' '.join(spaced.split())} ".encode(), np.uint8).astype(np.uint64)
-        hashes = []
-        for length in _LENGTHS:
-            value = np.full(max(len(letters) - length + 1, 0), _OFFSET)
-            for place in range(length):
-                value = (value ^ letters[place : place + len(value)]) * _PRIME
-            hashes.append(value)
-        value = np.concatenate(hashes)
-        return ((value ^ (value >> np.uint64(29))) % np.uint64(self.dim)).astype(np.int64)
+        return (_hashes(text) % np.uint64(self.dim)).astype(np.int64)
+
+
+@functools.cache  # the same texts are fitted and transformed, and again with other numbers of buckets
+def _hashes(text: str) -> np.ndarray:
+    """FNV-1a of the bytes of every n-gram, the same on every machine and in every run."""
+    spaced = "".join(f" {c.lower()}" if c.isupper() else c if c.isalnum() else " " for c in text)
+    letters = np.frombuffer(f" {' '.join(spaced.split())} ".encode(), np.uint8).astype(np.uint64)
+    hashes = []
+    for length in _LENGTHS:
+        value = np.full(max(len(letters) - length + 1, 0), _OFFSET)
+        for place in range(length):
+            value = (value ^ letters[place : place + len(value)]) * _PRIME
+        hashes.append(value)
+    value = np.concatenate(hashes)
+    return value ^ (value >> np.uint64(29))

@@ -11,7 +11,7 @@ from rvtrain.demo._data import Pairs, load
 from rvtrain.demo._features import TfIdf
 from rvtrain.demo._metrics import Quality, quality
 
-FEATURES, STRONGEST, DIM = 2048, 8192, 256
+FEATURES, STRONGEST, DIM = 2048, 16_384, 256
 """Buckets of the features trained on and of the strongest untrained baseline; dimension of the embeddings."""
 
 BATCH, PEAK_RATE, DECAY = 256, 2e-3, 0.1
