@@ -154,7 +154,7 @@ class Call:
         )
 
     def _slab_rows(self, across: int) -> int:
-        """Rows in a slab so many panels wide: as many as the cache holds, in any case some groups for every thread."""
+        """Rows in a slab so many panels wide: as many as the cache holds, but some groups for every thread."""
         in_cache = _SLAB_BYTES // (across * tile_shape(self.dtype)[1] * self.dtype.itemsize)
         whole_chunks = in_cache // engine.CHUNK * engine.CHUNK
         return max(whole_chunks, 2 * engine.CHUNK, thread_count() * engine.GROUP // engine.CHUNK * engine.CHUNK)
