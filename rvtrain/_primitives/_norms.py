@@ -29,12 +29,18 @@ def norm(x):
     return top * np.sqrt(total)
 
 
+@njit
+def inverse_norm(x, eps):
+    """1 / max(‖x‖, eps) of a vector, NaN if it is not finite."""
+    length = norm(x)
+    return 1.0 / max(length, eps) if length < np.inf else np.nan
+
+
 @kernel
 def inverse_norms(x, eps, out):
     """out[i] = 1 / max(‖x[i]‖, eps), NaN if the row is not finite; x (n, d), out (n,) float64."""
     for i in prange(len(x)):
-        length = norm(x[i])
-        out[i] = 1.0 / max(length, eps) if length < np.inf else np.nan
+        out[i] = inverse_norm(x[i], eps)
 
 
 def checked_inverse_norms(name: str, x: np.ndarray, eps: float = EPS) -> np.ndarray:
@@ -44,7 +50,12 @@ def checked_inverse_norms(name: str, x: np.ndarray, eps: float = EPS) -> np.ndar
     """
     out = np.empty(len(x))
     inverse_norms.sized(2 * x.size)(x, eps, out)
-    good = np.isfinite(out)
-    if not good.all():
-        raise ValueError(f"{name} must be finite, got a NaN or an infinity in row {int(np.argmin(good))}")
+    check_rows_finite(name, out)
     return out
+
+
+def check_rows_finite(name: str, inverse: np.ndarray) -> None:
+    """ValueError that names the first row whose inverse norm is NaN."""
+    bad = np.isnan(inverse)
+    if bad.any():
+        raise ValueError(f"{name} must be finite, got a NaN or an infinity in row {int(np.argmax(bad))}")

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from rvtrain._primitives import _engine as engine
-from rvtrain._primitives._norms import checked_inverse_norms
+from rvtrain._primitives._norms import check_rows_finite, checked_inverse_norms
 from rvtrain._primitives._tile import tile_shape
 from rvtrain._primitives._workspace import workspace
 from rvtrain._threads import thread_count
@@ -30,10 +30,12 @@ class Call:
         self.temperature = temperature
         self.weight = weight
         self.dtype = pairs.anchors.dtype
-        self.anchors = _rows("anchors", pairs.anchors)
-        self.positives = _rows("positives", pairs.positives)
-        self.cosines = np.empty(len(pairs.anchors))
-        kernels.paired_cosines.sized(2 * pairs.anchors.size)(self.anchors, self.positives, self.cosines)
+        a, p = pairs.anchors, pairs.positives
+        inverse_a, inverse_p, self.cosines = np.empty((3, len(a)))
+        kernels.measure_pairs.sized(6 * a.size)(a, p, inverse_a, inverse_p, self.cosines)
+        check_rows_finite("anchors", inverse_a)
+        check_rows_finite("positives", inverse_p)
+        self.anchors, self.positives = engine.Rows(a, inverse_a), engine.Rows(p, inverse_p)
 
     def in_batch(self, names: tuple[str, ...], symmetric: bool) -> tuple[np.ndarray, dict[str, Any]]:
         """Negatives of row i: the other rows' positives."""

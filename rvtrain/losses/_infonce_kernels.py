@@ -10,7 +10,7 @@ is capped when it is hopeless. All gradients follow from the slopes G = ∂L/∂
 import numpy as np
 
 from rvtrain._jit import kernel, njit, prange
-from rvtrain._primitives._norms import EPS, norm
+from rvtrain._primitives._norms import EPS, inverse_norm, norm
 
 
 @kernel
@@ -47,10 +47,14 @@ def _largest(row):
 
 
 @kernel
-def paired_cosines(a, b, out):
-    """out[i] = â_i · b̂_i; a and b Rows of (n, d), out (n,) float64."""
-    for i in prange(len(out)):
-        out[i] = _dot(a.x[i], b.x[i]) * a.inverse[i] * b.inverse[i]
+def measure_pairs(a, b, inverse_a, inverse_b, cosines):
+    """What brings each row of a and b (n, d) to length one, NaN if it is not finite, and cosines[i] = â_i · b̂_i.
+
+    All outputs (n,) float64.
+    """
+    for i in prange(len(cosines)):
+        inverse_a[i], inverse_b[i] = inverse_norm(a[i], EPS), inverse_norm(b[i], EPS)
+        cosines[i] = _dot(a[i], b[i]) * inverse_a[i] * inverse_b[i]
 
 
 @kernel

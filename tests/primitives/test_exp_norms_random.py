@@ -76,9 +76,9 @@ def test_uniform__is_uniform_and_independent_along_every_axis():
 
 
 def test_workspace__grows_and_is_given_back():
-    small = workspace("test", (10,), np.float64)
-    assert workspace("test", (3, 3), np.float64).base is small.base
+    small = workspace("test", (10,), np.dtype(np.float64))
+    assert workspace("test", (3, 3), np.dtype(np.float64)).base is small.base
     large = workspace("test", (1000, 2), np.dtype(np.float32))
     assert large.shape == (1000, 2) and large.dtype == np.float32 and large.ctypes.data % 64 == 0
     release_workspaces()
-    assert workspace("test", (10,), np.float64).base is not large.base
+    assert workspace("test", (10,), np.dtype(np.float64)).base is not large.base
