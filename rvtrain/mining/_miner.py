@@ -8,8 +8,11 @@ import numpy as np
 from rvtrain import _validation as check
 from rvtrain._primitives._engine import Rows
 from rvtrain._primitives._norms import checked_inverse_norms
-from rvtrain.mining._search import Allowed, Rule, Search, at, largest, paired_cosines
-from rvtrain.mining._selection_kernels import BY_SCORE, EXPONENTIAL, UNIFORM, WU2017
+from rvtrain.mining._candidates import candidates_of
+from rvtrain.mining._filters import above, parsed
+from rvtrain.mining._pool import Pool
+from rvtrain.mining._search import paired_cosines, reporting
+from rvtrain.mining._selection_kernels import BY_SCORE, EXPONENTIAL, UNIFORM, WU2017, Limits, Rule
 from rvtrain.mining._strategy import MiningStrategy
 
 DENSITIES = {"exponential": EXPONENTIAL, "wu2017": WU2017}
@@ -109,7 +112,15 @@ class HardNegativeMiner:
         exclude: Any = None,
         anchor_ids: Any = None,
         candidate_ids: Any = None,
+        range_min: int = 0,
+        range_max: int | None = None,
+        min_score: float | None = None,
+        max_score: float | None = None,
+        absolute_margin: float | None = None,
+        relative_margin: float | None = None,
+        sampling: str = "top",
         return_scores: bool = False,
+        progress: Any = None,
     ) -> Any:
         """Choose k candidates for each anchor.
 
@@ -117,17 +128,31 @@ class HardNegativeMiner:
         ----------
         anchors : array of shape (B, d), or (d,) for one anchor
             float32 or float64, like all arrays here; mixed types are promoted.
-        candidates : array of shape (N, d)
+        candidates : array of shape (N, d), or an iterable of such blocks
+            An ``np.memmap``, or blocks from anywhere, need not fit in memory: the next block is read while this
+            one is scored. Blocks of an iterable are of the anchors' dtype, or narrower, and read once.
         k : int
             At least 1; more than there are leaves −1.
         positives : array of anchors' shape, optional
-            For semi_hard.
+            For semi_hard and the margins: s⁺ is the cosine of an anchor with its positive.
         exclude : integer array of shape (B, m), or (m,) for one anchor, optional
             Candidates never to be returned for that row; −1: none.
         anchor_ids, candidate_ids : integer arrays of shapes (B,) and (N,), optional, together
             Equal ids are never negatives of each other.
+        range_min, range_max : int, optional
+            Only candidates whose rank r by similarity, from 0 and among those not excluded, has
+            range_min ≤ r < range_max. `range_max` is for hardest and semi_hard.
+        min_score, max_score : float, optional
+            Only candidates with min_score ≤ s ≤ max_score.
+        absolute_margin, relative_margin : float, optional
+            Only candidates with s ≤ s⁺ − absolute_margin, or s ≤ s⁺ (1 − relative_margin): what is nearly as similar
+            as the positive is often a positive that nobody labelled.
+        sampling : {"top", "random"}
+            Of what is left, the strategy's choice, or a uniform draw.
         return_scores : bool
             Return the cosines too.
+        progress : callable, or True for a progress bar, optional
+            Called with the candidates done, and how many there are (None if unknown), after each block.
 
         Returns
         -------
@@ -144,60 +169,66 @@ class HardNegativeMiner:
             If shapes do not fit, something is empty or not finite, or an index is out of range.
         """
         a = check.float_array("anchors", anchors, (1, 2))
-        c = check.float_array("candidates", candidates, 2)
         single = a.ndim == 1
-        if a.shape[-1] != c.shape[1]:
-            raise ValueError(f"candidates must have {a.shape[-1]} columns like anchors, got shape {c.shape}")
-        k = check.integer("k", k, low=1)
-        check.flag("return_scores", return_scores)
         p = None
         if positives is not None:
             p = check.float_array("positives", positives, a.ndim)
             check.same_shape("positives", p, "anchors", a.shape)
-        allowed = _allowed(exclude, anchor_ids, candidate_ids, 1 if single else len(a), len(c), single)
-        arrays = check.promoted(*(np.atleast_2d(x) for x in (a, c, p) if x is not None))
-
-        ceilings = None
-        if p is not None and self.strategy is MiningStrategy.SEMI_HARD:
-            ceilings = paired_cosines(_rows("anchors", arrays[0]), _rows("positives", arrays[2])).astype(float)
-        search = Search("anchors", arrays[0], arrays[1])
-        count = len(arrays[0])
-        indices, scores = np.empty((count, k), np.int64), np.empty((count, k), arrays[0].dtype)
-        rule = self._rule(arrays[0].shape[1])
-        for part, slab in search.slabs():
-            ceiling = None if ceilings is None else ceilings[part]
-            indices[part] = self._choose(slab, part.start, k, rule, allowed, ceiling)
-            scores[part] = at(slab, indices[part])
-        if self.strategy.draws:
+        k = check.integer("k", k, low=1)
+        check.flag("return_scores", return_scores)
+        filters = parsed(
+            range_min, range_max, min_score, max_score, absolute_margin, relative_margin, sampling, positives
+        )
+        if filters.range_max is not None and self.strategy.draws:
+            raise ValueError(f"range_max is for hardest and semi_hard, got {self.strategy.value}")
+        dtype = np.result_type(a, *(() if p is None else (p,)))
+        pool = candidates_of("candidates", candidates, a.shape[-1], "anchors", dtype)
+        a = np.ascontiguousarray(np.atleast_2d(a), pool.dtype)
+        rows, tops = _rows("anchors", a), None
+        if p is not None:
+            p = np.ascontiguousarray(np.atleast_2d(p), pool.dtype)
+            tops = paired_cosines(rows, _rows("positives", p)).astype(np.float64)
+        nobody = np.empty((len(a), 0), np.int64)
+        if (anchor_ids is None) != (candidate_ids is None):
+            raise ValueError("anchor_ids and candidate_ids must be given together, got only one of them")
+        limits = Limits(
+            *filters.window(tops, len(a), pool.dtype),
+            _excluded(exclude, len(a), pool.size, single) if exclude is not None else nobody,
+            _ids("anchor_ids", anchor_ids, len(a), single)[:, np.newaxis] if anchor_ids is not None else nobody,
+            _ids("candidate_ids", candidate_ids, pool.size)[:, np.newaxis] if anchor_ids is not None else nobody[:0],
+        )
+        with reporting(progress) as report:
+            found = self._choose(Pool(rows, pool, limits, filters, report), k, tops)
+        if self.strategy.draws or sampling == "random":
             self._draws += 1
-        if single:
-            indices, scores = indices[0], scores[0]
+        indices, scores = (x[0] for x in found) if single else found
         return (indices, scores) if return_scores else indices
 
-    def _rule(self, dim: int) -> Rule:
+    def _rule(self, dim: int, sampling: str) -> Rule:
         kind = {MiningStrategy.RANDOM: UNIFORM, MiningStrategy.DISTANCE_WEIGHTED: DENSITIES[self.density]}
-        return kind.get(self.strategy, BY_SCORE), self.temperature, float(dim), self.seed, self._draws
+        uniform = sampling == "random"
+        return Rule(
+            UNIFORM if uniform else kind.get(self.strategy, BY_SCORE), self.temperature, dim, self.seed, self._draws
+        )
 
-    def _choose(
-        self,
-        scores: np.ndarray,
-        first: int,
-        k: int,
-        rule: Rule,
-        allowed: Allowed,
-        ceilings: np.ndarray | None,
-    ) -> np.ndarray:
+    def _choose(self, pool: Pool, k: int, tops: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        rule = self._rule(pool.queries.x.shape[1], pool.filters.sampling)
         if self.strategy is not MiningStrategy.SEMI_HARD:
-            return largest(scores, first, k, rule, allowed)
-        if ceilings is None:
-            # One more than asked for: the first is the hardest itself, which is left out.
-            found = largest(scores, first, k + 1, rule, allowed)
-            chosen, tops = found[:, 1:], at(scores, found[:, :1])
+            return pool.best(k, rule)
+        if tops is not None:
+            return pool.between(None if self.fill else above(tops - self.margin, pool.dtype), tops).best(k, rule)
+        # The hardest itself is left out, and what follows is measured against it.
+        if rule.kind == BY_SCORE and pool.filters.range_max is None:
+            columns, scores = pool.best(k + 1, rule)
             if not self.fill:
-                chosen = np.where(at(scores, chosen) >= tops - self.margin, chosen, -1)
-            return chosen
-        floors = None if self.fill else ceilings - self.margin
-        return largest(scores, first, k, rule, allowed, floors, ceilings)
+                outside = ~(scores > self._floor(scores[:, 0])[:, np.newaxis])
+                columns, scores = np.where(outside, -1, columns), np.where(outside, -np.inf, scores)
+            return columns[:, 1:], scores[:, 1:]
+        first, hardest = pool.best(1, Rule(BY_SCORE))
+        return pool.without(first).between(None if self.fill else self._floor(hardest[:, 0]), None).best(k, rule)
+
+    def _floor(self, tops: np.ndarray) -> np.ndarray:
+        return above(tops.astype(np.float64) - self.margin, tops.dtype)
 
     def reset(self) -> None:
         """Begin the sequence of draws again."""
@@ -218,17 +249,13 @@ def _rows(name: str, x: np.ndarray) -> Rows:
     return Rows(x, checked_inverse_norms(name, x))
 
 
-def _allowed(exclude: Any, anchor_ids: Any, candidate_ids: Any, rows: int, columns: int, single: bool) -> Allowed:
-    excluded = np.empty((rows, 0), np.int64)
-    if exclude is not None:
-        shape = (None,) if single and np.ndim(exclude) == 1 else (rows, None)
-        excluded = np.atleast_2d(check.indices("exclude", exclude, shape, columns, missing=True))
-    if (anchor_ids is None) != (candidate_ids is None):
-        raise ValueError("anchor_ids and candidate_ids must be given together, got only one of them")
-    if anchor_ids is None:
-        return excluded, np.empty((rows, 0), np.int64), np.empty((columns, 0), np.int64)
-    if single and np.ndim(anchor_ids) == 0:
-        anchor_ids = np.asarray(anchor_ids)[np.newaxis]
-    row_ids = check.integer_array("anchor_ids", anchor_ids, (rows,))
-    column_ids = check.integer_array("candidate_ids", candidate_ids, (columns,))
-    return excluded, row_ids[:, np.newaxis], column_ids[:, np.newaxis]
+def _excluded(exclude: Any, rows: int, size: int | None, single: bool) -> np.ndarray:
+    shape = (None,) if single and np.ndim(exclude) == 1 else (rows, None)
+    stop = 2**62 if size is None else size  # unknown: checked when all blocks have been seen
+    return np.atleast_2d(check.indices("exclude", exclude, shape, stop, missing=True))
+
+
+def _ids(name: str, ids: Any, count: int | None, single: bool = False) -> np.ndarray:
+    if single and np.ndim(ids) == 0:
+        ids = np.asarray(ids)[np.newaxis]
+    return check.integer_array(name, ids, (count,))

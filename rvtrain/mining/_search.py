@@ -1,84 +1,102 @@
-"""Exact search: cosine scores of all queries with all candidates, a slab of queries at a time."""
+"""Exact search: cosines of all queries with all candidates, block by block, straight into a selection."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
-from rvtrain._primitives._engine import GROUP, Rows
-from rvtrain._primitives._norms import checked_inverse_norms
+from rvtrain._primitives import _engine as engine
 from rvtrain._primitives._products import packed_columns, row_products
+from rvtrain._primitives._tile import tile_shape
 from rvtrain._primitives._workspace import workspace
-from rvtrain.mining._selection_kernels import select
+from rvtrain._threads import thread_count
+from rvtrain.mining._candidates import Candidates, Progress
+from rvtrain.mining._selection_kernels import Best, Limits, Rule, finish, scan
 
-# Scores held at a time: a slab of queries, never the whole matrix.
-_SLAB_BYTES = 1 << 25
-
-Allowed = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""Excluded columns (B, m), ids of the rows (B, r) and of the columns (N, r), for `select`."""
-
-Rule = tuple[int, float, float, int, int]
-"""Kind of key, temperature, dimension, seed and draw, for `select`."""
+# Queries that share a scan of a block: their packed copies and scores are in memory at the same time.
+_SLAB_ROWS = 64 * engine.GROUP
 
 
-class Search:
-    """Candidates made ready, and the queries that are scored against them; one dtype, C-contiguous."""
+def search(
+    queries: engine.Rows, candidates: Candidates, k: int, rule: Rule, limits: Limits, progress: Progress | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The k candidates with the largest keys for each query: indices and scores (B, k), −1 and −inf beyond the last.
 
-    def __init__(self, name: str, queries: np.ndarray, candidates: np.ndarray) -> None:
-        self.queries = Rows(queries, checked_inverse_norms(name, queries))
-        columns = Rows(candidates, checked_inverse_norms("candidates", candidates))
-        self.panels = packed_columns(columns)
-        self.size = len(candidates)
+    limits.column_ids are those of all candidates.
+    """
+    groups = engine.tiles(min(len(queries.x), _SLAB_ROWS), engine.GROUP)
+    best = empty_best(len(queries.x), k, candidates.dtype, parts=max(1, thread_count() // groups))
+    seen = 0
+    for start, rows in candidates.blocks():
+        seen = start + len(rows.x)
+        if limits.row_ids.shape[1] and seen > len(limits.column_ids):
+            raise ValueError(f"candidate_ids must have an id for each candidate, got {len(limits.column_ids)}")
+        here = limits._replace(column_ids=limits.column_ids[start:seen])
+        scan_block(queries, rows, start, here, rule, best)
+        if progress is not None:
+            progress(seen, candidates.size)
+    if limits.exclude.size and limits.exclude.max() >= seen:
+        raise ValueError(f"exclude must lie in [-1, {seen - 1}], got {limits.exclude.max()}")
+    finish.sized(20 * best.keys.size)(best)
+    return best.columns[0], best.scores[0]
 
-    def slabs(self) -> Iterator[tuple[slice, np.ndarray]]:
-        """Queries and their cosines with all candidates, (rows, N), valid until the next slab."""
-        count, dtype = len(self.queries.x), self.queries.x.dtype
-        fit = _SLAB_BYTES // (self.size * dtype.itemsize)
-        height = max(GROUP, fit // GROUP * GROUP)
-        for first in range(0, count, height):
-            part = slice(first, min(first + height, count))
-            scores = workspace("scores", (part.stop - first, self.size), dtype)
-            row_products(self.queries, first, self.panels, scores)
-            yield part, scores
+
+def scan_block(queries: engine.Rows, rows: engine.Rows, start: int, limits: Limits, rule: Rule, best: Best) -> None:
+    """Offer a block of candidates, of which the first is candidate `start`, to all queries."""
+    dtype, dim = rows.x.dtype, rows.x.shape[1]
+    height, width, _ = tile_shape(dtype)
+    panels = packed_columns(rows)
+    block = min(engine.block_panels(dim, dtype), len(panels))
+    parts, high = len(best.keys), engine.GROUP // height
+    for first in range(0, len(queries.x), _SLAB_ROWS):
+        count = min(_SLAB_ROWS, len(queries.x) - first)
+        tasks = parts * engine.tiles(count, engine.GROUP)
+        left = workspace("left", (tasks, high, dim, height), dtype)
+        scratch = workspace("scratch", (tasks, high, block, height, width), dtype)
+        work = count * len(rows.x) * dim
+        scan.sized(work)(queries, first, panels, len(rows.x), start, left, scratch, limits, rule, best)
 
 
-def paired_cosines(a: Rows, b: Rows) -> np.ndarray:
+def empty_best(rows: int, k: int, dtype: np.dtype, parts: int = 1) -> Best:
+    """Heaps without entries."""
+    shape = (parts, rows, k)
+    return Best(np.empty(shape), np.empty(shape, np.int64), np.empty(shape, dtype), np.zeros((parts, rows), np.int64))
+
+
+def no_limits(rows: int, dtype: np.dtype) -> Limits:
+    """Every candidate counts."""
+    none = np.empty((rows, 0), np.int64)
+    everything = np.full(rows, np.inf, dtype)
+    return Limits(-everything, everything, none, none, none[:0])
+
+
+def paired_cosines(a: engine.Rows, b: engine.Rows) -> np.ndarray:
     """Cosine of row i with row i, by the very arithmetic of the search: equal vectors give equal bits."""
     out = np.empty(len(a.x), a.x.dtype)
-    block = np.empty((GROUP, GROUP), a.x.dtype)
-    for first in range(0, len(out), GROUP):
-        part = slice(first, min(first + GROUP, len(out)))
-        rows = part.stop - first
-        panels = packed_columns(Rows(b.x[part], b.inverse[part]))
-        scores = block[:rows, :rows].copy()
+    for first in range(0, len(out), engine.GROUP):
+        part = slice(first, min(first + engine.GROUP, len(out)))
+        panels = packed_columns(engine.Rows(b.x[part], b.inverse[part]))
+        scores = np.empty((part.stop - first, part.stop - first), a.x.dtype)
         row_products(a, first, panels, scores)
         out[part] = scores.diagonal()
     return out
 
 
-def largest(
-    scores: np.ndarray,
-    first: int,
-    k: int,
-    rule: Rule,
-    allowed: Allowed,
-    floors: np.ndarray | None = None,
-    ceilings: np.ndarray | None = None,
-) -> np.ndarray:
-    """Columns (n, k) of the largest keys in each row of scores, −1 where there are fewer."""
-    count = len(scores)
-    out, keys = np.empty((count, k), np.int64), np.empty((count, k))
-    floors = np.full(count, -np.inf) if floors is None else floors
-    ceilings = np.full(count, np.inf) if ceilings is None else ceilings
-    select.sized(scores.size)(scores, first, floors, ceilings, allowed, rule, keys, out)
-    return out
+@contextmanager
+def reporting(progress: Any) -> Iterator[Progress | None]:
+    """What `progress` asks for: nothing, a callback, or a bar."""
+    if progress is not True:
+        if progress not in (None, False) and not callable(progress):
+            raise TypeError(f"progress must be a callable or True, got {progress!r}")
+        yield progress or None
+        return
+    from tqdm import tqdm
 
+    with tqdm(desc="candidates", unit=" rows", unit_scale=True) as bar:
 
-def at(scores: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """The scores of the columns chosen, −inf where there is none."""
-    return np.where(chosen < 0, -np.inf, np.take_along_axis(scores, chosen, axis=1)).astype(scores.dtype)
+        def report(done: int, total: int | None) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
 
-
-def anything(rows: int, columns: int) -> Allowed:
-    """No column excluded, no ids."""
-    none = np.empty((rows, 0), np.int64)
-    return none, none, np.empty((columns, 0), np.int64)
+        yield report

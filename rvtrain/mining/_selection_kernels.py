@@ -1,58 +1,188 @@
-"""Selection: of each row of scores, the k columns with the largest keys, ties to the lower column.
+"""Selection fused with scoring: of all candidates the k with the largest keys, ties to the lower index.
 
-A row's result lies in its output arrays as a binary heap with the worst entry at the root: whatever is not
-better than the root is passed over with one comparison. Columns come in ascending order, so an equal key
-never displaces an earlier one. At the end the heap is sorted in place.
+# Design: a group of rows meets a block of columns (`_engine.py`); while the block's scores are in cache, each
+# row looks at them, a tile's width at a time, and keeps its best in a binary heap with the worst at the root:
+#
+#     scores of a row   │▒▒▒▒▒▒▒▒│▒▒▒▒▒▒▒▒│▒▒▒▒▒▒▒▒│ …      screen: can any of these NR beat the root?
+#                            no       no      yes           one vector comparison; only then one by one
+#
+# A draw's key is noise plus a log weight. Its screen needs no logarithm: −log u ≥ 1 − u, so that
+# log w − log(−log u) > root only if 1 − u < w exp(−root). All orders are total (key, then index), so the result
+# does not depend on how rows and columns were shared out.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 
 from rvtrain._jit import kernel, njit, prange
+from rvtrain._primitives._engine import CHUNK, GROUP, pack_left, score_block
+from rvtrain._primitives._exp import exp
 from rvtrain._primitives._random import row_key, uniform
+from rvtrain._primitives._tile import mr, nr
 
-BY_SCORE, UNIFORM, EXPONENTIAL, WU2017 = range(4)
-"""What a key is: the score; noise; Gumbel noise plus log weights exp(s / T), or plus those of Wu et al. 2017."""
+BY_SCORE, UNIFORM, EXPONENTIAL, WU2017, WEIGHT = range(5)
+"""What a key is: the score; noise; Gumbel noise plus log weights exp(s / T), plus those of Wu et al. 2017, or
+plus the log of the score, which is then the weight itself."""
+
+_NEAREST_DROPPED = 0.0199
+"""Wu et al. drop d ≥ 1.4, which is s ≤ 0.02."""
+
+
+class Rule(NamedTuple):
+    """What makes a key of a score."""
+
+    kind: int
+    temperature: float = 1.0
+    dim: float = 0.0
+    seed: int = 0
+    draw: int = 0
+
+
+class Limits(NamedTuple):
+    """Which candidates count for a row: floors < s < ceilings, not excluded, and no id shared."""
+
+    floors: np.ndarray
+    """(B,), of the scores' dtype, like ceilings"""
+    ceilings: np.ndarray
+    exclude: np.ndarray
+    """(B, m) int64, −1 for none"""
+    row_ids: np.ndarray
+    """(B, r) int64"""
+    column_ids: np.ndarray
+    """(columns at hand, r) int64"""
+
+
+class Best(NamedTuple):
+    """Heaps of the best so far: one for each row and each part of the columns."""
+
+    keys: np.ndarray
+    """(parts, B, k) float64"""
+    columns: np.ndarray
+    """(parts, B, k) int64"""
+    scores: np.ndarray
+    """(parts, B, k), of the scores' dtype"""
+    sizes: np.ndarray
+    """(parts, B) int64"""
 
 
 @kernel
-def select(scores, first, floors, ceilings, allowed, rule, keys, out):
-    """out[i] = columns of the k largest keys of row i, −1 where there are fewer; keys (n, k) receives them.
+def scan(queries, first, panels, count, origin, left, scratch, limits, rule, best):
+    """Offer `count` columns, packed in panels (m / NR, d, NR), to rows first … of the queries (B, d).
 
-    scores (n, N) of the rows first … of the batch; only columns with floors[i] < s < ceilings[i] count, and
-    only those that `allowed` = (exclude (B, m), row ids (B, r), column ids (N, r)) leaves; rule = (kind,
-    temperature, dim, seed, draw); out (n, k).
+    Column j of the panels is candidate origin + j. left (tasks, GROUP / MR, d, MR) and scratch (tasks,
+    GROUP / MR, block, MR, NR) are the tasks': one for each part of the columns and group of rows.
     """
-    for i in prange(len(scores)):
-        _select_row(scores[i], first + np.int64(i), floors[i], ceilings[i], allowed, rule, keys[i], out[i])
+    for task in prange(len(left)):
+        _scan_task(np.int64(task), queries, first, panels, count, origin, left, scratch, limits, rule, best)
 
 
 @njit
-def _select_row(scores, row, floor, ceiling, allowed, rule, keys, out):
-    kind, temperature, dim, seed, draw = rule
-    noise = row_key(seed, draw, row)
-    size = 0
-    for j in range(len(scores)):
-        s = np.float64(scores[j])
+def _scan_task(task, queries, first, panels, count, origin, left, scratch, limits, rule, best):
+    parts = len(best.keys)
+    part, group = task % parts, task // parts
+    top = first + group * GROUP
+    rows, height = min(GROUP, len(queries.x) - top), mr(panels)
+    mine, scores = left[task][: (rows + height - 1) // height], scratch[task]
+    pack_left(queries, top, mine)
+    end = len(panels) * (part + 1) // parts
+    for start in range(len(panels) * part // parts, end, scores.shape[1]):
+        stop = min(start + scores.shape[1], end)
+        score_block(mine, panels, start, stop, scores, 0, start, CHUNK)
+        for r in range(rows):
+            for j in range(start, stop):
+                column = j * nr(panels)
+                left_over = min(count - column, nr(panels))
+                offer(
+                    scores[r // height, j - start, r % height], left_over, column, origin,
+                    part, top + r, limits, rule, best,
+                )  # fmt: skip
+
+
+@kernel
+def draw(weights, limits, rule, best):
+    """Offer each row of weights (B, N) to its own heap."""
+    for i in prange(len(weights)):
+        _draw_row(np.int64(i), weights, limits, rule, best)
+
+
+@njit
+def _draw_row(i, weights, limits, rule, best):
+    width, count = nr(weights), weights.shape[1]
+    for column in range(0, count, width):
+        left_over = min(count - column, width)
+        offer(weights[i, column : column + left_over], left_over, column, 0, 0, i, limits, rule, best)
+
+
+@njit
+def offer(values, count, column, origin, part, row, limits, rule, best):
+    """Let the first `count` of these scores, of the columns from `column` on, into the row's heap."""
+    keys, columns, scores = best.keys[part, row], best.columns[part, row], best.scores[part, row]
+    size = best.sizes[part, row]
+    floor, ceiling = limits.floors[row], limits.ceilings[row]
+    noise = row_key(rule.seed, rule.draw, row)
+    full = size == len(keys) and count == nr(values)
+    if full and not _any_beats(values, origin + column, keys[0], floor, ceiling, noise, rule):
+        return
+    for q in range(count):
+        s = values[q]
         if not floor < s < ceiling:
             continue
-        key = s
-        if kind == UNIFORM:
-            key = uniform(noise, j)
-        elif kind != BY_SCORE:
-            log_weight = s / temperature if kind == EXPONENTIAL else _wu2017(s, dim)
-            key = log_weight - np.log(-np.log(uniform(noise, j)))
-        if key > -np.inf and (size < len(out) or key > keys[0]) and _is_allowed(row, j, allowed):
-            if size < len(out):
-                _rise(keys, out, size, key, j)
+        j = origin + column + q
+        key = _key(np.float64(s), j, noise, rule)
+        if size == len(keys) and not _worse(keys[0], columns[0], key, j):
+            continue
+        if key > -np.inf and _is_allowed(row, j, column + q, limits):
+            if size < len(keys):
+                _rise(keys, columns, scores, size, key, j, s)
                 size += 1
             else:
-                _sink(keys, out, size, key, j)
-    for last in range(size - 1, 0, -1):  # the worst entry goes to the end, and the heap shrinks before it
-        key, j = keys[last], out[last]
-        keys[last], out[last] = keys[0], out[0]
-        _sink(keys, out, last, key, j)
-    for rest in range(size, len(out)):
-        keys[rest], out[rest] = -np.inf, -1
+                _sink(keys, columns, scores, size, key, j, s)
+    best.sizes[part, row] = size
+
+
+@njit
+def _key(s, j, noise, rule):
+    if rule.kind == BY_SCORE:
+        return s
+    u = uniform(noise, j)
+    if rule.kind == UNIFORM:
+        return u
+    if rule.kind == EXPONENTIAL:
+        log_weight = s / rule.temperature
+    elif rule.kind == WU2017:
+        log_weight = _wu2017(s, rule.dim)
+    else:
+        log_weight = np.log(s)
+    return log_weight - np.log(-np.log(u))
+
+
+@njit
+def _any_beats(values, j, root, floor, ceiling, noise, rule):
+    """Whether a whole tile's width of scores may hold a key above the root of the heap; never no by mistake."""
+    hit = False
+    if rule.kind == BY_SCORE:
+        low = values.dtype.type(root)
+        low = low if low > floor else floor
+        for q in range(nr(values)):
+            hit |= (values[q] > low) & (values[q] < ceiling)
+    elif rule.kind == UNIFORM:
+        for q in range(nr(values)):
+            hit |= uniform(noise, j + q) > root
+    elif rule.kind == EXPONENTIAL:
+        inverse = 1.0 / rule.temperature
+        for q in range(nr(values)):
+            x = values[q] * inverse - root
+            x = x if x < 700.0 else 700.0
+            hit |= (1.0 - uniform(noise, j + q)) * 0.999999 < exp(x)
+    elif rule.kind == WEIGHT:
+        scale = np.exp(min(-root, 700.0)) * 1.000001
+        for q in range(nr(values)):
+            hit |= 1.0 - uniform(noise, j + q) < values[q] * scale
+    else:
+        for q in range(nr(values)):
+            hit |= values[q] > _NEAREST_DROPPED
+    return hit
 
 
 @njit
@@ -65,15 +195,57 @@ def _wu2017(s, dim):
 
 
 @njit
-def _is_allowed(row, column, allowed):
-    exclude, row_ids, column_ids = allowed
-    for m in range(exclude.shape[1]):
-        if exclude[row, m] == column:
+def _is_allowed(row, j, column, limits):
+    for m in range(limits.exclude.shape[1]):
+        if limits.exclude[row, m] == j:
             return False
-    for r in range(row_ids.shape[1]):
-        if row_ids[row, r] == column_ids[column, r]:
+    for r in range(limits.row_ids.shape[1]):
+        if limits.row_ids[row, r] == limits.column_ids[column, r]:
             return False
     return True
+
+
+def noise(columns: np.ndarray, rule: Rule) -> np.ndarray:
+    """The uniform key of each of these columns (B, m), as `scan` would form it."""
+    out = np.empty(columns.shape)
+    _noise.sized(20 * columns.size)(columns, rule, out)
+    return out
+
+
+@kernel
+def _noise(columns, rule, out):
+    for i in prange(len(columns)):
+        key = row_key(rule.seed, rule.draw, i)
+        for j in range(columns.shape[1]):
+            out[i, j] = uniform(key, columns[i, j])
+
+
+@kernel
+def finish(best):
+    """Merge the parts of each row into its first, and sort it in place: best first, −1 where there are fewer."""
+    for row in prange(best.keys.shape[1]):
+        _finish_row(np.int64(row), best)
+
+
+@njit
+def _finish_row(row, best):
+    keys, columns, scores = best.keys[0, row], best.columns[0, row], best.scores[0, row]
+    size = best.sizes[0, row]
+    for part in range(1, len(best.keys)):
+        for i in range(best.sizes[part, row]):
+            key, j, s = best.keys[part, row, i], best.columns[part, row, i], best.scores[part, row, i]
+            if size < len(keys):
+                _rise(keys, columns, scores, size, key, j, s)
+                size += 1
+            elif _worse(keys[0], columns[0], key, j):
+                _sink(keys, columns, scores, size, key, j, s)
+    best.sizes[0, row] = size
+    for last in range(size - 1, 0, -1):  # the worst entry goes to the end, and the heap shrinks before it
+        key, j, s = keys[last], columns[last], scores[last]
+        keys[last], columns[last], scores[last] = keys[0], columns[0], scores[0]
+        _sink(keys, columns, scores, last, key, j, s)
+    for rest in range(size, len(keys)):
+        keys[rest], columns[rest], scores[rest] = -np.inf, -1, -np.inf
 
 
 @njit
@@ -82,27 +254,27 @@ def _worse(key_a, a, key_b, b):
 
 
 @njit
-def _rise(keys, out, at, key, j):
+def _rise(keys, columns, scores, at, key, j, s):
     """Add an entry at the end of a heap of `at` entries."""
     while at > 0:
         parent = (at - 1) // 2
-        if not _worse(key, j, keys[parent], out[parent]):
+        if not _worse(key, j, keys[parent], columns[parent]):
             break
-        keys[at], out[at] = keys[parent], out[parent]
+        keys[at], columns[at], scores[at] = keys[parent], columns[parent], scores[parent]
         at = parent
-    keys[at], out[at] = key, j
+    keys[at], columns[at], scores[at] = key, j, s
 
 
 @njit
-def _sink(keys, out, size, key, j):
+def _sink(keys, columns, scores, size, key, j, s):
     """Put an entry in place of the root of a heap of `size` entries."""
     at = 0
     while 2 * at + 1 < size:
         child = 2 * at + 1
-        if child + 1 < size and _worse(keys[child + 1], out[child + 1], keys[child], out[child]):
+        if child + 1 < size and _worse(keys[child + 1], columns[child + 1], keys[child], columns[child]):
             child += 1
-        if not _worse(keys[child], out[child], key, j):
+        if not _worse(keys[child], columns[child], key, j):
             break
-        keys[at], out[at] = keys[child], out[child]
+        keys[at], columns[at], scores[at] = keys[child], columns[child], scores[child]
         at = child
-    keys[at], out[at] = key, j
+    keys[at], columns[at], scores[at] = key, j, s

@@ -5,8 +5,11 @@ from typing import Any
 import numpy as np
 
 from rvtrain import _validation as check
-from rvtrain.mining._search import Search, anything, at, largest
-from rvtrain.mining._selection_kernels import BY_SCORE, EXPONENTIAL
+from rvtrain._primitives._engine import Rows
+from rvtrain._primitives._norms import checked_inverse_norms
+from rvtrain.mining._candidates import candidates_of
+from rvtrain.mining._search import empty_best, no_limits, search
+from rvtrain.mining._selection_kernels import BY_SCORE, WEIGHT, Rule, draw, finish
 
 
 def top_k(queries: Any, candidates: Any, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -17,7 +20,8 @@ def top_k(queries: Any, candidates: Any, k: int) -> tuple[np.ndarray, np.ndarray
     Parameters
     ----------
     queries : array of shape (B, d), or (d,) for one query, float32 or float64
-    candidates : array of shape (N, d)
+    candidates : array of shape (N, d), or an iterable of such blocks
+        As in `HardNegativeMiner.mine`: an ``np.memmap`` is read block by block.
     k : int
         1 ≤ k ≤ N.
 
@@ -50,18 +54,14 @@ def top_k(queries: Any, candidates: Any, k: int) -> tuple[np.ndarray, np.ndarray
     array([1. , 0.6])
     """
     q = check.float_array("queries", queries, (1, 2))
-    c = check.float_array("candidates", candidates, 2)
-    if q.shape[-1] != c.shape[1]:
-        raise ValueError(f"candidates must have {q.shape[-1]} columns like queries, got shape {c.shape}")
-    k = check.integer("k", k, low=1, high=len(c))
-    single = q.ndim == 1
-    q, c = check.promoted(np.atleast_2d(q), c)
-    search = Search("queries", q, c)
-    scores, indices = np.empty((len(q), k), q.dtype), np.empty((len(q), k), np.int64)
-    for part, slab in search.slabs():
-        indices[part] = largest(slab, part.start, k, (BY_SCORE, 1.0, 0.0, 0, 0), anything(len(q), len(c)))
-        scores[part] = at(slab, indices[part])
-    return (scores[0], indices[0]) if single else (scores, indices)
+    pool = candidates_of("candidates", candidates, q.shape[-1], "queries", q.dtype)
+    k = check.integer("k", k, low=1, high=pool.size)
+    rows = np.ascontiguousarray(np.atleast_2d(q), pool.dtype)
+    inverse = checked_inverse_norms("queries", rows)
+    indices, scores = search(Rows(rows, inverse), pool, k, Rule(BY_SCORE), no_limits(len(rows), pool.dtype))
+    if (indices < 0).any():
+        raise ValueError(f"k must be at most the number of candidates, got {k}")
+    return (scores[0], indices[0]) if q.ndim == 1 else (scores, indices)
 
 
 def weighted_sample(weights: Any, k: int, seed: int) -> np.ndarray:
@@ -113,7 +113,8 @@ def weighted_sample(weights: Any, k: int, seed: int) -> np.ndarray:
     fewest = int(np.count_nonzero(rows, axis=1).min())
     if fewest < k:
         raise ValueError(f"weights must have at least k = {k} positive entries in each row, got {fewest}")
-    logs = np.full(rows.shape, -np.inf)
-    np.log(rows, out=logs, where=rows > 0, dtype=np.float64)
-    drawn = largest(logs, 0, k, (EXPONENTIAL, 1.0, 0.0, seed, 0), anything(*rows.shape))
+    best = empty_best(len(rows), k, rows.dtype)
+    draw.sized(20 * rows.size)(rows, no_limits(len(rows), rows.dtype), Rule(WEIGHT, seed=seed), best)
+    finish.sized(20 * best.keys.size)(best)
+    drawn = best.columns[0]
     return drawn if w.ndim == 2 else drawn[0]

@@ -1,0 +1,87 @@
+"""Candidates, block by block: an array in memory, on disk, or an iterable that yields its rows."""
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from rvtrain import _validation as check
+from rvtrain._primitives._engine import Rows
+from rvtrain._primitives._norms import EPS, inverse_norms
+
+Progress = Callable[[int, int | None], None]
+"""Called with the candidates done so far, and how many there are, if that is known."""
+
+# Rows of a block: few enough to stay in memory beside everything else, many enough to share among threads.
+_BLOCK_BYTES = 1 << 24
+
+
+class Candidates:
+    """What is searched, once: blocks of rows in order, checked, of one dtype, with their norms."""
+
+    def __init__(self, name: str, source: Any, dim: int, dtype: np.dtype) -> None:
+        self.name, self.source, self.dim, self.dtype = name, source, dim, dtype
+        self.size = len(source) if isinstance(source, np.ndarray) else None
+
+    def blocks(self) -> Iterator[tuple[int, Rows]]:
+        """(index of the first row, rows) of each block; the next is read while this one is used."""
+        per_block = max(256, _BLOCK_BYTES // (self.dim * self.dtype.itemsize) // 256 * 256)
+        if isinstance(self.source, np.ndarray):
+            pieces = (self.source[start : start + per_block] for start in range(0, len(self.source), per_block))
+            ahead = isinstance(self.source, np.memmap)
+        else:
+            pieces, ahead = iter(self.source), True
+        start = 0
+        for block in _read_ahead(map(self._checked, pieces)) if ahead else map(self._checked, pieces):
+            for first in range(0, len(block), per_block):
+                rows = block[first : first + per_block]
+                inverse = np.empty(len(rows))
+                inverse_norms.sized(2 * rows.size)(rows, EPS, inverse)
+                if np.isnan(inverse).any():
+                    row = start + int(np.argmax(np.isnan(inverse)))
+                    raise ValueError(f"{self.name} must be finite, got a NaN or an infinity in row {row}")
+                yield start, Rows(rows, inverse)
+                start += len(rows)
+        if start == 0:
+            again = isinstance(self.source, Iterator)
+            hint = ", or they were read before: this choice needs two passes, for which a list of blocks will do"
+            raise ValueError(f"{self.name} must not be empty, got no rows{hint if again else ''}")
+
+    def _checked(self, piece: Any) -> np.ndarray:
+        block = check.any_float_array(self.name, piece)
+        if block.ndim != 2 or block.shape[1] != self.dim:
+            raise ValueError(f"blocks of {self.name} must have shape (rows, {self.dim}), got {block.shape}")
+        if np.promote_types(block.dtype, self.dtype) != self.dtype:
+            raise TypeError(
+                f"blocks of {self.name} must be {self.dtype} or narrower, like the rest, got {block.dtype}"
+            )
+        # A copy where the rows are on disk: this is where they are read.
+        on_disk = isinstance(block, np.memmap)
+        return np.array(block, self.dtype, order="C") if on_disk else np.ascontiguousarray(block, self.dtype)
+
+
+def candidates_of(name: str, source: Any, dim: int, other: str, dtype: np.dtype) -> Candidates:
+    """Check what is given as candidates for rows of this dimension and dtype; blocks are checked as they come."""
+    if hasattr(source, "shape") or (isinstance(source, (list, tuple)) and not _are_blocks(source)):
+        array = source if isinstance(source, np.memmap) else check.float_array(name, source, 2)
+        if array.ndim != 2 or array.shape[1] != dim:
+            raise ValueError(f"{name} must have {dim} columns like {other}, got shape {array.shape}")
+        check.any_float_array(name, array[:1])
+        return Candidates(name, array, dim, np.promote_types(array.dtype, dtype))
+    if not isinstance(source, Iterable):
+        raise TypeError(f"{name} must be an array or an iterable of arrays, got {type(source).__name__}")
+    return Candidates(name, source, dim, np.dtype(dtype))
+
+
+def _are_blocks(source: Any) -> bool:
+    return len(source) > 0 and getattr(source[0], "ndim", 0) == 2
+
+
+def _read_ahead(pieces: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """The same pieces, each fetched in a thread of its own while the one before is used."""
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(next, pieces, None)
+        while (piece := coming.result()) is not None:
+            coming = reader.submit(next, pieces, None)
+            yield piece
