@@ -53,9 +53,7 @@ class Candidates:
         if block.ndim != 2 or block.shape[1] != self.dim:
             raise ValueError(f"blocks of {self.name} must have shape (rows, {self.dim}), got {block.shape}")
         if np.promote_types(block.dtype, self.dtype) != self.dtype:
-            raise TypeError(
-                f"blocks of {self.name} must be {self.dtype} or narrower, like the rest, got {block.dtype}"
-            )
+            raise TypeError(f"blocks of {self.name} must be {self.dtype} or narrower, got {block.dtype}")
         # A copy where the rows are on disk: this is where they are read.
         on_disk = isinstance(block, np.memmap)
         return np.array(block, self.dtype, order="C") if on_disk else np.ascontiguousarray(block, self.dtype)

@@ -59,9 +59,8 @@ def test_top_k__gives_the_same_for_one_query_as_for_many(data, tmp_path):
 def test_progress__hears_of_every_block(data, tmp_path):
     anchors, candidates = data
     heard = []
-    rt.HardNegativeMiner.hardest().mine(
-        anchors, candidates, 1, progress=lambda done, total: heard.append((done, total))
-    )
+    miner = rt.HardNegativeMiner.hardest()
+    miner.mine(anchors, candidates, 1, progress=lambda *counts: heard.append(counts))
     assert [done for done, _ in heard] == [256, 512, 768, 1024, 1280, 1500]
     assert {total for _, total in heard} == {1500}
     heard.clear()
@@ -103,9 +102,7 @@ def test_mine__refuses_blocks_by_name(source, error, message):
 def test_mine__refuses_what_does_not_fit_the_blocks():
     anchors = np.ones((2, 9), np.float32)
     miner = rt.HardNegativeMiner.hardest()
-    with pytest.raises(
-        TypeError, match="blocks of candidates must be float32 or narrower, like the rest, got float64"
-    ):
+    with pytest.raises(TypeError, match="blocks of candidates must be float32 or narrower, got float64"):
         miner.mine(anchors, iter([np.ones((3, 9))]), 1)
     with pytest.raises(ValueError, match=r"exclude must lie in \[-1, 2\], got 5"):
         miner.mine(anchors, iter([np.ones((3, 9), np.float32)]), 1, exclude=[[5], [0]])
