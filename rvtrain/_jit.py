@@ -17,6 +17,8 @@ __all__ = [
     "FASTMATH",
     "Kernel",
     "cpu_features",
+    "in_order",
+    "inlined",
     "intrinsic",
     "kernel",
     "njit",
@@ -29,8 +31,18 @@ FASTMATH = {"reassoc", "contract", "arcp", "nsz", "afn"}
 
 
 def njit(func: Callable) -> Any:
-    """Compile a serial function, to be called from kernels: it is inlined there, never cached alone."""
+    """Compile a serial function, to be called from kernels: compiled into them, never cached alone."""
     return numba.njit(func, fastmath=FASTMATH, error_model="numpy", nogil=True)
+
+
+def inlined(func: Callable) -> Any:
+    """The same, its body put in place of each call: for what runs often and takes many arrays, which a call copies."""
+    return numba.njit(func, fastmath=FASTMATH, error_model="numpy", nogil=True, inline="always")
+
+
+def in_order(func: Callable) -> Any:
+    """The same, its sums taken in the order written: without fastmath, which also lets fused products be regrouped."""
+    return numba.njit(func, fastmath=False, error_model="numpy", nogil=True)  # unset, it would be the caller's
 
 
 class Kernel:

@@ -30,8 +30,8 @@ def _float_of_bits(typingctx, bits):
 
 
 @intrinsic
-def _fused(typingctx, a, b, c):
-    """a b + c as it stands: the fastmath flags would let the compiler add the two parts of ln 2 first."""
+def fused(typingctx, a, b, c):
+    """a b + c as it stands: what the fastmath flags allow with a product and a sum is not done to it."""
 
     def generate(context, builder, signature, args):
         kind = args[0].type
@@ -71,7 +71,7 @@ def _exp(x):
     def implementation(x):
         clamped = lowest if x < lowest else x
         n = np.rint(clamped * per_octave)
-        r = _fused(n, minus_rest, _fused(n, minus_octave, clamped))
+        r = fused(n, minus_rest, fused(n, minus_octave, clamped))
         e_r = c0 + r * (c1 + r * (c2 + r * (c3 + r * (c4 + r * (c5 + r * (c6 + r * tail(r)))))))
         power = _float_of_bits(integer((integer(n) + bias) << mantissa))
         return zero if x < lowest else e_r * power

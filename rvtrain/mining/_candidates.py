@@ -8,7 +8,7 @@ import numpy as np
 
 from rvtrain import _validation as check
 from rvtrain._primitives._engine import Rows
-from rvtrain._primitives._norms import EPS, inverse_norms
+from rvtrain._primitives._norms import EPS, checked_inverse_norms, inverse_norms
 
 Progress = Callable[[int, int | None], None]
 """Called with the candidates done so far, and how many there are, if that is known."""
@@ -23,6 +23,16 @@ class Candidates:
     def __init__(self, name: str, source: Any, dim: int, dtype: np.dtype) -> None:
         self.name, self.source, self.dim, self.dtype = name, source, dim, dtype
         self.size = len(source) if isinstance(source, np.ndarray) else None
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether all rows are there already."""
+        return isinstance(self.source, np.ndarray) and not isinstance(self.source, np.memmap)
+
+    def all_rows(self) -> Rows:
+        """All of them, if they are in memory."""
+        x = self._checked(self.source)
+        return Rows(x, checked_inverse_norms(self.name, x))
 
     def blocks(self) -> Iterator[tuple[int, Rows]]:
         """(index of the first row, rows) of each block; the next is read while this one is used."""

@@ -12,7 +12,8 @@ from rvtrain._primitives._tile import tile_shape
 from rvtrain._primitives._workspace import workspace
 from rvtrain._threads import thread_count
 from rvtrain.mining._candidates import Candidates, Progress
-from rvtrain.mining._selection_kernels import Best, Limits, Rule, finish, scan
+from rvtrain.mining._certified import certified, worthwhile
+from rvtrain.mining._selection_kernels import BY_SCORE, Best, Limits, Rule, finish, scan
 
 # Queries that share a scan of a block: their packed copies and scores are in memory at the same time.
 _SLAB_ROWS = 64 * engine.GROUP
@@ -25,6 +26,10 @@ def search(
 
     limits.column_ids are those of all candidates.
     """
+    if rule.kind == BY_SCORE and _unbounded(limits) and candidates.in_memory:
+        rows = candidates.all_rows()
+        if worthwhile(len(queries.x), rows, k):
+            return _certified(queries, rows, k, limits, progress)
     groups = engine.tiles(min(len(queries.x), _SLAB_ROWS), engine.GROUP)
     best = empty_best(len(queries.x), k, candidates.dtype, parts=max(1, thread_count() // groups))
     seen = 0
@@ -40,6 +45,28 @@ def search(
         raise ValueError(f"exclude must lie in [-1, {seen - 1}], got {limits.exclude.max()}")
     finish.sized(20 * best.keys.size)(best)
     return best.columns[0], best.scores[0]
+
+
+def _certified(
+    queries: engine.Rows, rows: engine.Rows, k: int, limits: Limits, progress: Progress | None
+) -> tuple[np.ndarray, np.ndarray]:
+    best = empty_best(len(queries.x), k, rows.x.dtype)
+    rest = certified(queries, rows, limits, best)
+    if len(rest):  # bounds too wide for these data
+        few = empty_best(len(rest), k, rows.x.dtype)
+        floors, ceilings, exclude, row_ids = (x[rest] for x in limits[:4])
+        of_rest = Limits(floors, ceilings, exclude, row_ids, limits.column_ids)
+        scan_block(engine.Rows(queries.x[rest], queries.inverse[rest]), rows, 0, of_rest, Rule(BY_SCORE), few)
+        for all_rows, some in zip(best, few, strict=True):
+            all_rows[:, rest] = some
+    if progress is not None:
+        progress(len(rows.x), len(rows.x))
+    finish.sized(20 * best.keys.size)(best)
+    return best.columns[0], best.scores[0]
+
+
+def _unbounded(limits: Limits) -> bool:
+    return bool(np.isneginf(limits.floors).all() and np.isposinf(limits.ceilings).all())
 
 
 def scan_block(queries: engine.Rows, rows: engine.Rows, start: int, limits: Limits, rule: Rule, best: Best) -> None:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rvtrain._jit import kernel, njit, prange
+from rvtrain._jit import inlined, kernel, njit, prange
 from rvtrain._primitives._engine import CHUNK, GROUP, pack_left, score_block
 from rvtrain._primitives._exp import exp
 from rvtrain._primitives._random import row_key, uniform
@@ -90,13 +90,16 @@ def _scan_task(task, queries, first, panels, count, origin, left, scratch, limit
         stop = min(start + scores.shape[1], end)
         score_block(mine, panels, start, stop, scores, 0, start, CHUNK)
         for r in range(rows):
+            row = top + r
+            noise, floor, ceiling = row_key(rule.seed, rule.draw, row), limits.floors[row], limits.ceilings[row]
             for j in range(start, stop):
-                column = j * nr(panels)
-                left_over = min(count - column, nr(panels))
-                offer(
-                    scores[r // height, j - start, r % height], left_over, column, origin,
-                    part, top + r, limits, rule, best,
-                )  # fmt: skip
+                values, column = scores[r // height, j - start, r % height], j * nr(panels)
+                here = min(count - column, nr(panels))
+                full = here == nr(panels) and best.sizes[part, row] == best.keys.shape[2]
+                if not full or _any_beats(
+                    values, origin + column, best.keys[part, row, 0], floor, ceiling, noise, rule
+                ):
+                    _offer(values, here, column, origin, part, row, limits, rule, best)
 
 
 @kernel
@@ -109,35 +112,34 @@ def draw(weights, limits, rule, best):
 @njit
 def _draw_row(i, weights, limits, rule, best):
     width, count = nr(weights), weights.shape[1]
+    noise, floor, ceiling = row_key(rule.seed, rule.draw, i), limits.floors[i], limits.ceilings[i]
     for column in range(0, count, width):
-        left_over = min(count - column, width)
-        offer(weights[i, column : column + left_over], left_over, column, 0, 0, i, limits, rule, best)
+        here = min(count - column, width)
+        values = weights[i, column : column + here]
+        full = here == width and best.sizes[0, i] == best.keys.shape[2]
+        if not full or _any_beats(values, column, best.keys[0, i, 0], floor, ceiling, noise, rule):
+            _offer(values, here, column, 0, 0, i, limits, rule, best)
 
 
 @njit
-def offer(values, count, column, origin, part, row, limits, rule, best):
+def _offer(values, count, column, origin, part, row, limits, rule, best):
     """Let the first `count` of these scores, of the columns from `column` on, into the row's heap."""
     keys, columns, scores = best.keys[part, row], best.columns[part, row], best.scores[part, row]
-    size = best.sizes[part, row]
-    floor, ceiling = limits.floors[row], limits.ceilings[row]
-    noise = row_key(rule.seed, rule.draw, row)
-    full = size == len(keys) and count == nr(values)
-    if full and not _any_beats(values, origin + column, keys[0], floor, ceiling, noise, rule):
-        return
+    size, noise = best.sizes[part, row], row_key(rule.seed, rule.draw, row)
     for q in range(count):
         s = values[q]
-        if not floor < s < ceiling:
+        if not limits.floors[row] < s < limits.ceilings[row]:
             continue
         j = origin + column + q
         key = _key(np.float64(s), j, noise, rule)
-        if size == len(keys) and not _worse(keys[0], columns[0], key, j):
+        if size == len(keys) and not worse(keys[0], columns[0], key, j):
             continue
-        if key > -np.inf and _is_allowed(row, j, column + q, limits):
+        if key > -np.inf and is_allowed(row, j, column + q, limits):
             if size < len(keys):
-                _rise(keys, columns, scores, size, key, j, s)
+                rise(keys, columns, scores, size, key, j, s)
                 size += 1
             else:
-                _sink(keys, columns, scores, size, key, j, s)
+                sink(keys, columns, scores, size, key, j, s)
     best.sizes[part, row] = size
 
 
@@ -194,8 +196,8 @@ def _wu2017(s, dim):
     return (2.0 - dim) * np.log(d) - 0.5 * (dim - 3.0) * np.log(1.0 - 0.25 * d * d)
 
 
-@njit
-def _is_allowed(row, j, column, limits):
+@inlined
+def is_allowed(row, j, column, limits):
     for m in range(limits.exclude.shape[1]):
         if limits.exclude[row, m] == j:
             return False
@@ -235,30 +237,30 @@ def _finish_row(row, best):
         for i in range(best.sizes[part, row]):
             key, j, s = best.keys[part, row, i], best.columns[part, row, i], best.scores[part, row, i]
             if size < len(keys):
-                _rise(keys, columns, scores, size, key, j, s)
+                rise(keys, columns, scores, size, key, j, s)
                 size += 1
-            elif _worse(keys[0], columns[0], key, j):
-                _sink(keys, columns, scores, size, key, j, s)
+            elif worse(keys[0], columns[0], key, j):
+                sink(keys, columns, scores, size, key, j, s)
     best.sizes[0, row] = size
     for last in range(size - 1, 0, -1):  # the worst entry goes to the end, and the heap shrinks before it
         key, j, s = keys[last], columns[last], scores[last]
         keys[last], columns[last], scores[last] = keys[0], columns[0], scores[0]
-        _sink(keys, columns, scores, last, key, j, s)
+        sink(keys, columns, scores, last, key, j, s)
     for rest in range(size, len(keys)):
         keys[rest], columns[rest], scores[rest] = -np.inf, -1, -np.inf
 
 
 @njit
-def _worse(key_a, a, key_b, b):
+def worse(key_a, a, key_b, b):
     return key_a < key_b or (key_a == key_b and a > b)
 
 
 @njit
-def _rise(keys, columns, scores, at, key, j, s):
+def rise(keys, columns, scores, at, key, j, s):
     """Add an entry at the end of a heap of `at` entries."""
     while at > 0:
         parent = (at - 1) // 2
-        if not _worse(key, j, keys[parent], columns[parent]):
+        if not worse(key, j, keys[parent], columns[parent]):
             break
         keys[at], columns[at], scores[at] = keys[parent], columns[parent], scores[parent]
         at = parent
@@ -266,14 +268,14 @@ def _rise(keys, columns, scores, at, key, j, s):
 
 
 @njit
-def _sink(keys, columns, scores, size, key, j, s):
+def sink(keys, columns, scores, size, key, j, s):
     """Put an entry in place of the root of a heap of `size` entries."""
     at = 0
     while 2 * at + 1 < size:
         child = 2 * at + 1
-        if child + 1 < size and _worse(keys[child + 1], columns[child + 1], keys[child], columns[child]):
+        if child + 1 < size and worse(keys[child + 1], columns[child + 1], keys[child], columns[child]):
             child += 1
-        if not _worse(keys[child], columns[child], key, j):
+        if not worse(keys[child], columns[child], key, j):
             break
         keys[at], columns[at], scores[at] = keys[child], columns[child], scores[child]
         at = child

@@ -1,0 +1,80 @@
+"""Exact search by certified bounds on 8-bit products, where processor and data allow it."""
+
+import numpy as np
+
+from rvtrain._primitives import _byte_tile
+from rvtrain._primitives import _engine as engine
+from rvtrain._primitives._byte_tile import COLUMNS, ROWS, has_byte_products, packed_shape, words
+from rvtrain._primitives._workspace import workspace
+from rvtrain._threads import thread_count
+from rvtrain.mining._certified_kernels import SCORED_TOGETHER, Codes, Scratch, Waiting, certify, encode
+from rvtrain.mining._selection_kernels import Best, Limits
+
+# Below these, encoding the candidates costs more than it saves.
+_FEWEST_QUERIES, _FEWEST_CANDIDATES, _FEWEST_PER_RESULT = 32, 4096, 16
+# All codes of the candidates are in memory: a quarter of what the float vectors take, and not more than this.
+_CODE_BYTES = 1 << 27
+# Candidates whose codes stay in the second-level cache while all queries of a task meet them.
+_BLOCK_BYTES = 1 << 18
+_SLAB_ROWS = 2048
+
+
+def worthwhile(queries: int, rows: engine.Rows, k: int) -> bool:
+    """Whether `certified` is expected to be the faster way to the k best of these candidates."""
+    candidates, dim = rows.x.shape
+    return bool(
+        has_byte_products()
+        and rows.x.dtype == np.float32
+        and queries >= _FEWEST_QUERIES
+        and candidates >= max(_FEWEST_CANDIDATES, _FEWEST_PER_RESULT * k)
+        and candidates * 4 * words(dim) <= _CODE_BYTES
+    )
+
+
+def certified(queries: engine.Rows, rows: engine.Rows, limits: Limits, best: Best) -> np.ndarray:
+    """Fill `best` with the k most similar of all rows for each query; returns the queries that were given up."""
+    dim, k = rows.x.shape[1], best.keys.shape[2]
+    codes = _codes("candidate", rows, COLUMNS, offset=128)
+    block = max(1, _BLOCK_BYTES // (COLUMNS * 4 * words(dim)))
+    capacity = max(1024, 4 * k)
+    given_up = []
+    for first in range(0, len(queries.x), _SLAB_ROWS):
+        part = slice(first, min(first + _SLAB_ROWS, len(queries.x)))
+        count = part.stop - first
+        query_codes = _codes("query", engine.Rows(queries.x[part], queries.inverse[part]), ROWS, offset=0)
+        waiting = Waiting(
+            workspace("low", (count, k), np.dtype(np.float32)),
+            workspace("low columns", (count, k), np.dtype(np.int64)),
+            np.zeros(count, np.int64),
+            workspace("waiting", (count, capacity), np.dtype(np.int64)),
+            workspace("highs", (count, capacity), np.dtype(np.float32)),
+            np.zeros(count, np.int64),
+            np.full(count, -np.inf, np.float32),
+        )
+        threads = thread_count()
+        tasks = min(len(query_codes.words), threads * engine.tiles(count, threads * 256))
+        real = rows.x.dtype
+        scratch = Scratch(
+            workspace("tiles", (tasks, ROWS, COLUMNS), _byte_tile.WORD),
+            workspace("bounds", (tasks, 2, COLUMNS), real),
+            workspace("query", (tasks, dim), real),
+            workspace("others", (tasks, SCORED_TOGETHER, dim), real),
+            workspace("scores", (tasks, SCORED_TOGETHER), real),
+        )
+        certify(queries, first, rows, len(rows.x), query_codes, codes, block, limits, waiting, scratch, best)
+        given_up.append(first + np.flatnonzero(waiting.sizes < 0))
+    return np.concatenate(given_up)
+
+
+def _codes(name: str, rows: engine.Rows, width: int, offset: int) -> Codes:
+    count, dim = rows.x.shape
+    shape = packed_shape(count, dim, width)
+    real = np.dtype(np.float32)
+    codes = Codes(
+        workspace(f"{name} codes", shape, _byte_tile.WORD),
+        workspace(f"{name} scales", (shape[0], width), real),
+        workspace(f"{name} errors", (shape[0], width), real),
+        workspace(f"{name} starts", (shape[0], width), _byte_tile.WORD),
+    )
+    encode.sized(8 * rows.x.size)(rows, offset, codes)
+    return codes

@@ -1,0 +1,260 @@
+"""Exact search from 8-bit products: bounds first, float scores only for the few that the bounds leave.
+
+# Design: a unit vector x is s · c + (what rounding lost), c signed bytes, ‖x − s c‖ = e. For a query q and a
+# candidate x, with their approximations q̃ = s_q c_q and x̃ = s_x c_x,
+#
+#     |q · x − q̃ · x̃| ≤ ‖q − q̃‖ ‖x‖ + ‖q̃‖ ‖x − x̃‖ ≤ e_q + ‖q̃‖ e_x =: h        (Cauchy–Schwarz)
+#
+# so that q̃ · x̃ ± h are bounds. A query keeps a heap of the k highest lower bounds; its root T only rises, and a
+# candidate whose upper bound is below T is not among the k best, now or ever. The others wait in a short list:
+#
+#     bytes ─ tile_bytes ─▶ int32 tile ─ screen: upper bound ≥ T? ─▶ waiting ─ at the end ─▶ float scores, selection
+#
+# The float scores are the tile engine's own, to the bit: the result is that of `scan`. h also covers what float32
+# arithmetic loses, there and here. A query whose list overflows is given up, and left to `scan`.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from rvtrain._jit import in_order, inlined, kernel, njit, prange
+from rvtrain._primitives._byte_tile import COLUMNS, ROWS, tile_bytes
+from rvtrain._primitives._engine import CHUNK
+from rvtrain._primitives._exp import fused
+from rvtrain.mining._selection_kernels import is_allowed, rise, sink, worse
+
+SCORED_TOGETHER = 8
+"""Candidates of a query that are scored in float at once, to hide the latency of their sums."""
+
+_GROWS = np.float32(1.000001)
+_TINY = np.float32(1e-6)
+
+
+class Codes(NamedTuple):
+    """Rows as bytes, packed for `tile_bytes`."""
+
+    words: np.ndarray
+    """(panels, d / 4, width) int32: four codes each; of candidates 128 more, unsigned"""
+    scales: np.ndarray
+    """(panels, width) float32: s; 0 for rows that do not exist"""
+    errors: np.ndarray
+    """(panels, width) float32: e, rounded up"""
+    starts: np.ndarray
+    """(panels, width) int32: −128 Σ codes; of queries"""
+
+
+class Waiting(NamedTuple):
+    """What the bounds have left of the candidates, query by query."""
+
+    low: np.ndarray
+    """(B, k) float32 heap of the highest lower bounds, lowest at the root"""
+    low_columns: np.ndarray
+    """(B, k) int64 whose they are"""
+    counts: np.ndarray
+    """(B,) int64 entries of the heap"""
+    columns: np.ndarray
+    """(B, capacity) int64"""
+    highs: np.ndarray
+    """(B, capacity) float32 their upper bounds"""
+    sizes: np.ndarray
+    """(B,) int64; −1: given up"""
+    needs: np.ndarray
+    """(B,) float32: what q̃ · x̃ + ‖q̃‖ e_x must reach; inf for a query that was given up"""
+
+
+class Scratch(NamedTuple):
+    """Of the tasks."""
+
+    tiles: np.ndarray
+    """(tasks, ROWS, COLUMNS) int32"""
+    bounds: np.ndarray
+    """(tasks, 2, COLUMNS) float32"""
+    query: np.ndarray
+    """(tasks, d) a query at length one"""
+    others: np.ndarray
+    """(tasks, SCORED_TOGETHER, d) candidates at length one"""
+    scores: np.ndarray
+    """(tasks, SCORED_TOGETHER)"""
+
+
+@kernel
+def encode(rows, offset, codes):
+    """Codes of rows (n, d), packed by the width of codes.words; offset 128 makes them unsigned."""
+    for panel in prange(len(codes.words)):
+        _encode_panel(np.int64(panel), rows, offset, codes)
+
+
+@njit
+def _encode_panel(panel, rows, offset, codes):
+    width = codes.words.shape[2]
+    code_bytes = codes.words[panel].view(np.uint8)  # (d / 4, 4 width)
+    count, dim = rows.x.shape
+    padded = 4 * len(code_bytes)
+    for r in range(width):
+        i = panel * width + r
+        top = np.float32(0)
+        if i < count:
+            for k in range(dim):
+                value = abs(np.float32(rows.x[i, k] * rows.inverse[i]))
+                top = value if value > top else top
+        scale = top / np.float32(127) if i < count else np.float32(0)
+        inverse = np.float32(1) / scale if scale > 1e-30 else np.float32(0)
+        lost, total = np.float32(0), 0
+        for k in range(padded):
+            code = np.float32(0)
+            if i < count and k < dim:
+                x = np.float32(rows.x[i, k] * rows.inverse[i])
+                code = np.rint(x * inverse)
+                rest = x - scale * code
+                lost += rest * rest
+            whole = np.int32(code)
+            total += whole
+            code_bytes[k // 4, 4 * r + k % 4] = np.uint8((whole + offset) & 255)
+        codes.scales[panel, r] = scale
+        growth = np.float32(1) + np.float32(dim) * np.float32(2.4e-7)
+        codes.errors[panel, r] = np.sqrt(lost) * growth + np.float32(4e-7)
+        codes.starts[panel, r] = np.int32(-128 * total)
+
+
+@kernel
+def certify(queries, first, rows, count, query_codes, codes, block, limits, waiting, scratch, best):
+    """Offer the k best of the first `count` candidates (N, d) to rows first … of the queries, as `scan` would.
+
+    Queries Rows of (B, d), of which query_codes has those from `first` on; a task takes a number of their panels.
+    """
+    for task in prange(len(scratch.tiles)):
+        _certify_task(
+            np.int64(task), queries, first, rows, count, query_codes, codes, block, limits, waiting, scratch, best
+        )
+
+
+@njit
+def _certify_task(task, queries, first, rows, count, query_codes, codes, block, limits, waiting, scratch, best):
+    tasks, panels, across = len(scratch.tiles), len(query_codes.words), len(codes.words)
+    begin, end = panels * task // tasks, panels * (task + 1) // tasks
+    tile, bounds, steps, dim = scratch.tiles[task], scratch.bounds[task], codes.words.shape[1], rows.x.shape[1]
+    for start in range(0, across, block):
+        for p in range(begin, end):
+            a, here = p * steps * ROWS, min(ROWS, len(waiting.sizes) - p * ROWS)
+            scales, errors = query_codes.scales[p], query_codes.errors[p]
+            for j in range(start, min(start + block, across)):
+                b = j * steps * COLUMNS
+                tile_bytes(query_codes.words, a, codes.words, b, steps, query_codes.starts, p * ROWS, tile)
+                for r in range(here):
+                    need = waiting.needs[p * ROWS + r]
+                    if _any_reaches(tile, r, j, codes.scales, codes.errors, scales[r], errors[r], need):
+                        _admit(tile, bounds, p, r, j, first, count, dim, query_codes, codes, limits, waiting)
+    query, others, scores = scratch.query[task], scratch.others[task], scratch.scores[task]
+    for i in range(begin * ROWS, min(end * ROWS, len(waiting.sizes))):
+        if waiting.sizes[i] >= 0:
+            _rescore(i, first, queries, rows, waiting, query, others, scores, best)
+
+
+@njit
+def _spread(error):
+    """‖q̃‖, rounded up."""
+    return (np.float32(1) + error) * _GROWS
+
+
+@njit
+def _any_reaches(tile, r, j, scales, errors, scale, error, need):
+    """Whether q̃ · x̃ + ‖q̃‖ e_x reaches `need` for any column of panel j."""
+    hit, spread = False, _spread(error)
+    for q in range(COLUMNS):
+        hit |= np.float32(tile[r, q]) * scales[j, q] * scale + spread * errors[j, q] >= need
+    return hit
+
+
+@inlined
+def _admit(tile, bounds, p, r, j, first, count, dim, query_codes, codes, limits, waiting):
+    """Let the columns of panel j whose upper bound reaches T wait for query r of panel p."""
+    i = p * ROWS + r
+    scale, error = query_codes.scales[p, r], query_codes.errors[p, r]
+    spread = _spread(error)
+    base = error * _GROWS + np.float32(dim) * np.float32(1.3e-7) + np.float32(2) * _TINY
+    lows = waiting.low[i]
+    lowest = lows[0] if waiting.counts[i] == len(lows) else np.float32(-np.inf)
+    for q in range(COLUMNS):
+        bounds[0, q] = np.float32(tile[r, q]) * codes.scales[j, q] * scale
+        bounds[1, q] = spread * codes.errors[j, q] + base
+    for q in range(COLUMNS):
+        about, half = bounds[0, q], bounds[1, q]
+        if about + half < lowest:
+            continue
+        column = j * COLUMNS + q
+        if column >= count or not is_allowed(first + i, column, column, limits):
+            continue
+        low = about - half
+        size = waiting.counts[i]
+        if size < len(lows):
+            rise(lows, waiting.low_columns[i], lows, size, low, column, low)
+            waiting.counts[i] += 1
+        elif worse(lows[0], waiting.low_columns[i, 0], low, column):
+            sink(lows, waiting.low_columns[i], lows, size, low, column, low)
+        if waiting.counts[i] == len(lows):
+            lowest = lows[0]
+        if waiting.sizes[i] == waiting.columns.shape[1]:
+            _compact(i, lowest, waiting)
+            if 2 * waiting.sizes[i] > waiting.columns.shape[1]:
+                waiting.sizes[i], waiting.needs[i] = -1, np.inf
+                return
+        waiting.columns[i, waiting.sizes[i]] = column
+        waiting.highs[i, waiting.sizes[i]] = about + half
+        waiting.sizes[i] += 1
+    waiting.needs[i] = lowest - base - _TINY
+
+
+@njit
+def _compact(i, lowest, waiting):
+    """Forget those whose upper bound is below the k-th lower bound by now."""
+    kept = 0
+    for w in range(waiting.sizes[i]):
+        if waiting.highs[i, w] >= lowest:
+            waiting.columns[i, kept], waiting.highs[i, kept] = waiting.columns[i, w], waiting.highs[i, w]
+            kept += 1
+    waiting.sizes[i] = kept
+
+
+@njit
+def _rescore(i, first, queries, rows, waiting, query, others, scores, best):
+    """Score what waits for query i in float, and keep the best."""
+    _compact(i, waiting.low[i, 0], waiting)
+    row, dim = first + i, rows.x.shape[1]
+    for k in range(dim):
+        query[k] = queries.x[row, k] * queries.inverse[row]
+    keys, columns, found = best.keys[0, row], best.columns[0, row], best.scores[0, row]
+    size = 0
+    for start in range(0, waiting.sizes[i], SCORED_TOGETHER):
+        here = min(SCORED_TOGETHER, waiting.sizes[i] - start)
+        for c in range(here):
+            column = waiting.columns[i, start + c]
+            for k in range(dim):
+                others[c, k] = rows.x[column, k] * rows.inverse[column]
+        _dots(query, others, scores)
+        for c in range(here):
+            s, column = scores[c], waiting.columns[i, start + c]
+            key = np.float64(s)
+            if size < len(keys):
+                rise(keys, columns, found, size, key, column, s)
+                size += 1
+            elif worse(keys[0], columns[0], key, column):
+                sink(keys, columns, found, size, key, column, s)
+    best.sizes[0, row] = size
+
+
+@in_order
+def _dots(query, others, scores):
+    """scores[c] = query · others[c], summed in the very order of `score_block`; others (SCORED_TOGETHER, d)."""
+    zero, dim = np.float32(0), len(query)
+    for start in range(0, dim, CHUNK):
+        s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = zero
+        for k in range(start, min(start + CHUNK, dim)):
+            x = query[k]
+            s0, s1 = fused(x, others[0, k], s0), fused(x, others[1, k], s1)
+            s2, s3 = fused(x, others[2, k], s2), fused(x, others[3, k], s3)
+            s4, s5 = fused(x, others[4, k], s4), fused(x, others[5, k], s5)
+            s6, s7 = fused(x, others[6, k], s6), fused(x, others[7, k], s7)
+        sums = (s0, s1, s2, s3, s4, s5, s6, s7)
+        for c in range(SCORED_TOGETHER):
+            scores[c] = scores[c] + sums[c] if start > 0 else sums[c]

@@ -1,0 +1,106 @@
+"""The search by bounds against the search without: the same candidates, order and bits, whatever the data."""
+
+import numpy as np
+import pytest
+
+import rvtrain as rt
+from rvtrain._primitives._byte_tile import has_byte_products
+from rvtrain.mining import _certified, _search
+
+pytestmark = pytest.mark.skipif(not has_byte_products(), reason="needs 8-bit dot products in vectors of 512 bits")
+
+COUNT = 1500
+
+
+@pytest.fixture(autouse=True)
+def for_small_ones_too(monkeypatch):
+    for name in ("_FEWEST_QUERIES", "_FEWEST_CANDIDATES", "_FEWEST_PER_RESULT"):
+        monkeypatch.setattr(_certified, name, 1)
+
+
+@pytest.fixture
+def both(monkeypatch):
+    """A call by bounds and without them, and how many queries the bounds gave up."""
+
+    def run(call):
+        given_up = []
+        inner = _search.certified
+
+        def spy(*arguments):
+            given_up.append(inner(*arguments))
+            return given_up[-1]
+
+        monkeypatch.setattr(_search, "certified", spy)
+        by_bounds = call()
+        assert len(given_up) == 1
+        monkeypatch.setattr(_search, "worthwhile", lambda *arguments: False)
+        return by_bounds, call(), len(given_up[0])
+
+    return run
+
+
+def data(kind, dim, rng):
+    rows = rng.normal(size=(COUNT, dim))
+    if kind == "clustered":
+        rows = rng.normal(size=(20, dim))[rng.integers(0, 20, COUNT)] + 0.05 * rows
+    elif kind == "duplicated":
+        rows = rows[rng.integers(0, 40, COUNT)]
+    elif kind == "equal":
+        rows[:] = rows[0]
+    elif kind == "one_large":
+        rows[np.arange(COUNT), rng.integers(0, dim, COUNT)] *= 1e6
+    elif kind == "zeros":
+        rows[rng.random(COUNT) < 0.3] = 0
+    elif kind == "tiny_and_huge":
+        rows *= 10.0 ** rng.integers(-20, 18, size=(COUNT, 1))
+    return rows.astype(np.float32)
+
+
+KINDS = ["random", "clustered", "duplicated", "equal", "one_large", "zeros", "tiny_and_huge"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dim", [1, 7, 100, 128, 384])
+def test_top_k__is_the_same_with_and_without_bounds(kind, dim, both, threads, rng):
+    candidates = data(kind, dim, rng)
+    queries = np.concatenate([rng.normal(size=(50, dim)).astype(np.float32), candidates[:21]])
+    (scores, indices), (expected_scores, expected), _ = both(lambda: rt.top_k(queries, candidates, 10))
+    np.testing.assert_array_equal(indices, expected)
+    np.testing.assert_array_equal(scores, expected_scores)
+
+
+@pytest.mark.parametrize("k", [1, 33, 1000])
+def test_top_k__is_the_same_for_any_k(k, both, rng):
+    queries, candidates = rng.normal(size=(31, 64)).astype(np.float32), data("random", 64, rng)
+    (scores, indices), (expected_scores, expected), _ = both(lambda: rt.top_k(queries, candidates, k))
+    np.testing.assert_array_equal(indices, expected)
+    np.testing.assert_array_equal(scores, expected_scores)
+
+
+@pytest.mark.parametrize("kind", ["random", "duplicated"])
+def test_mine__keeps_to_its_exclusions(kind, both, rng):
+    anchors, candidates = rng.normal(size=(45, 96)).astype(np.float32), data(kind, 96, rng)
+    rest = {
+        "exclude": rng.integers(-1, COUNT, size=(45, 200)),
+        "anchor_ids": rng.integers(0, 2, 45),
+        "candidate_ids": rng.integers(0, 2, COUNT),
+        "return_scores": True,
+    }
+    found, expected, _ = both(lambda: rt.HardNegativeMiner.hardest().mine(anchors, candidates, 700, **rest))
+    np.testing.assert_array_equal(found[0], expected[0])
+    np.testing.assert_array_equal(found[1], expected[1])
+
+
+def test_bounds__that_leave_everything_are_given_up(both, rng):
+    candidates = np.tile(rng.normal(size=(1, 128)).astype(np.float32), (4000, 1))
+    queries = rng.normal(size=(40, 128)).astype(np.float32)
+    (_, indices), (_, expected), given_up = both(lambda: rt.top_k(queries, candidates, 5))
+    assert given_up == 40
+    np.testing.assert_array_equal(indices, expected)
+    np.testing.assert_array_equal(indices, np.tile(np.arange(5), (40, 1)))
+
+
+def test_bounds__leave_few_of_ordinary_data(both, rng):
+    queries, candidates = rng.normal(size=(100, 128)), rng.normal(size=(20_000, 128))
+    *_, given_up = both(lambda: rt.top_k(queries.astype(np.float32), candidates.astype(np.float32), 10))
+    assert given_up == 0
