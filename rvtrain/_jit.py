@@ -36,12 +36,12 @@ def njit(func: Callable) -> Any:
 
 
 def inlined(func: Callable) -> Any:
-    """The same, its body put in place of each call: for what runs often and takes many arrays, which a call copies."""
+    """The same, its body put in place of each call: for inner loops that would copy many arrays into a call."""
     return numba.njit(func, fastmath=FASTMATH, error_model="numpy", nogil=True, inline="always")
 
 
 def in_order(func: Callable) -> Any:
-    """The same, its sums taken in the order written: without fastmath, which also lets fused products be regrouped."""
+    """The same, its sums in the order written: without fastmath, which lets even fused products be regrouped."""
     return numba.njit(func, fastmath=False, error_model="numpy", nogil=True)  # unset, it would be the caller's
 
 

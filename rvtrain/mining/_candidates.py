@@ -14,7 +14,7 @@ Progress = Callable[[int, int | None], None]
 """Called with the candidates done so far, and how many there are, if that is known."""
 
 # Rows of a block: few enough to stay in memory beside everything else, many enough to share among threads.
-_BLOCK_BYTES = 1 << 24
+_BLOCK_BYTES = 1 << 22
 
 
 class Candidates:

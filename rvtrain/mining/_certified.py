@@ -43,9 +43,7 @@ def certified(queries: engine.Rows, rows: engine.Rows, limits: Limits, best: Bes
         count = part.stop - first
         query_codes = _codes("query", engine.Rows(queries.x[part], queries.inverse[part]), ROWS, offset=0)
         waiting = Waiting(
-            workspace("low", (count, k), np.dtype(np.float32)),
-            workspace("low columns", (count, k), np.dtype(np.int64)),
-            np.zeros(count, np.int64),
+            np.full((count, k), -np.inf, np.float32),
             workspace("waiting", (count, capacity), np.dtype(np.int64)),
             workspace("highs", (count, capacity), np.dtype(np.float32)),
             np.zeros(count, np.int64),

@@ -48,11 +48,7 @@ class Waiting(NamedTuple):
     """What the bounds have left of the candidates, query by query."""
 
     low: np.ndarray
-    """(B, k) float32 heap of the highest lower bounds, lowest at the root"""
-    low_columns: np.ndarray
-    """(B, k) int64 whose they are"""
-    counts: np.ndarray
-    """(B,) int64 entries of the heap"""
+    """(B, k) float32 heap of the highest lower bounds, lowest at the root; −inf until there are k"""
     columns: np.ndarray
     """(B, capacity) int64"""
     highs: np.ndarray
@@ -174,7 +170,7 @@ def _admit(tile, bounds, p, r, j, first, count, dim, query_codes, codes, limits,
     spread = _spread(error)
     base = error * _GROWS + np.float32(dim) * np.float32(1.3e-7) + np.float32(2) * _TINY
     lows = waiting.low[i]
-    lowest = lows[0] if waiting.counts[i] == len(lows) else np.float32(-np.inf)
+    lowest = lows[0]
     for q in range(COLUMNS):
         bounds[0, q] = np.float32(tile[r, q]) * codes.scales[j, q] * scale
         bounds[1, q] = spread * codes.errors[j, q] + base
@@ -186,13 +182,8 @@ def _admit(tile, bounds, p, r, j, first, count, dim, query_codes, codes, limits,
         if column >= count or not is_allowed(first + i, column, column, limits):
             continue
         low = about - half
-        size = waiting.counts[i]
-        if size < len(lows):
-            rise(lows, waiting.low_columns[i], lows, size, low, column, low)
-            waiting.counts[i] += 1
-        elif worse(lows[0], waiting.low_columns[i, 0], low, column):
-            sink(lows, waiting.low_columns[i], lows, size, low, column, low)
-        if waiting.counts[i] == len(lows):
+        if low > lowest:
+            _replace_lowest(lows, low)
             lowest = lows[0]
         if waiting.sizes[i] == waiting.columns.shape[1]:
             _compact(i, lowest, waiting)
@@ -203,6 +194,21 @@ def _admit(tile, bounds, p, r, j, first, count, dim, query_codes, codes, limits,
         waiting.highs[i, waiting.sizes[i]] = about + half
         waiting.sizes[i] += 1
     waiting.needs[i] = lowest - base - _TINY
+
+
+@njit
+def _replace_lowest(heap, value):
+    """Put a value in place of the root of a heap, lowest first."""
+    at, size = 0, len(heap)
+    while 2 * at + 1 < size:
+        child = 2 * at + 1
+        if child + 1 < size and heap[child + 1] < heap[child]:
+            child += 1
+        if heap[child] >= value:
+            break
+        heap[at] = heap[child]
+        at = child
+    heap[at] = value
 
 
 @njit

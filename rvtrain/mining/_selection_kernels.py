@@ -103,6 +103,23 @@ def _scan_task(task, queries, first, panels, count, origin, left, scratch, limit
 
 
 @kernel
+def survey(weights, positive, good):
+    """positive[i] = how many of row i are > 0; good[i] = whether all are finite and none is negative."""
+    for i in prange(len(weights)):
+        positive[i], good[i] = _survey_row(weights[i])
+
+
+@njit
+def _survey_row(weights):
+    positive, wrong = 0, False
+    largest = weights.dtype.type(np.finfo(weights.dtype).max)
+    for j in range(len(weights)):
+        positive += weights[j] > 0
+        wrong |= not (weights[j] >= 0) | (weights[j] > largest)
+    return positive, not wrong
+
+
+@kernel
 def draw(weights, limits, rule, best):
     """Offer each row of weights (B, N) to its own heap."""
     for i in prange(len(weights)):
@@ -173,6 +190,12 @@ def _any_beats(values, j, root, floor, ceiling, noise, rule):
             hit |= uniform(noise, j + q) > root
     elif rule.kind == EXPONENTIAL:
         inverse = 1.0 / rule.temperature
+        bound = np.exp(min(inverse * 1.000001 - root, 700.0)) * 1.000001  # no cosine is larger than 1
+        for q in range(nr(values)):
+            hit |= 1.0 - uniform(noise, j + q) < bound
+        if not hit:
+            return False
+        hit = False
         for q in range(nr(values)):
             x = values[q] * inverse - root
             x = x if x < 700.0 else 700.0

@@ -9,7 +9,7 @@ from rvtrain._primitives._engine import Rows
 from rvtrain._primitives._norms import checked_inverse_norms
 from rvtrain.mining._candidates import candidates_of
 from rvtrain.mining._search import empty_best, no_limits, search
-from rvtrain.mining._selection_kernels import BY_SCORE, WEIGHT, Rule, draw, finish
+from rvtrain.mining._selection_kernels import BY_SCORE, WEIGHT, Rule, draw, finish, survey
 
 
 def top_k(queries: Any, candidates: Any, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -106,13 +106,14 @@ def weighted_sample(weights: Any, k: int, seed: int) -> np.ndarray:
     w = check.float_array("weights", weights, (1, 2))
     k = check.integer("k", k, low=1)
     seed = check.integer("seed", seed, low=0, high=2**63 - 1)
-    check.finite("weights", w)
-    if (w < 0).any():
-        raise ValueError(f"weights must not be negative, got {w.min()}")
     rows = np.atleast_2d(np.ascontiguousarray(w))
-    fewest = int(np.count_nonzero(rows, axis=1).min())
-    if fewest < k:
-        raise ValueError(f"weights must have at least k = {k} positive entries in each row, got {fewest}")
+    positive, good = np.empty(len(rows), np.int64), np.empty(len(rows), np.bool_)
+    survey.sized(2 * rows.size)(rows, positive, good)
+    if not good.all():
+        check.finite("weights", w)
+        raise ValueError(f"weights must not be negative, got {w.min()}")
+    if positive.min() < k:
+        raise ValueError(f"weights must have at least k = {k} positive entries in each row, got {positive.min()}")
     best = empty_best(len(rows), k, rows.dtype)
     draw.sized(20 * rows.size)(rows, no_limits(len(rows), rows.dtype), Rule(WEIGHT, seed=seed), best)
     finish.sized(20 * best.keys.size)(best)
