@@ -1,5 +1,7 @@
 """Mining and sampling, beside faiss and torch."""
 
+import tracemalloc
+
 import numpy as np
 
 import rvtrain as rt
@@ -8,9 +10,9 @@ from .common import Benchmark, speedup
 
 
 class Search(Benchmark):
-    """Exact nearest neighbours of 1,024 queries."""
+    """Exact nearest neighbours of 1,024 queries, and of one."""
 
-    params = ([(20_000, 128, 10), (100_000, 128, 32)],)
+    params = ([(20_000, 128, 10), (100_000, 128, 32), (100_000, 384, 32)],)
     param_names = ("case",)
 
     def setup(self, case):
@@ -23,16 +25,81 @@ class Search(Benchmark):
     def time_top_k(self, case):
         rt.top_k(self.queries, self.candidates, self.k)
 
-    def track_speedup_over_faiss(self, case):
+    def normalised(self):
+        return (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (self.queries, self.candidates))
+
+    def over_faiss(self, count):
         import faiss
 
         faiss.omp_set_num_threads(2)
-        index = faiss.IndexFlatIP(self.queries.shape[1])
-        queries, candidates = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (self.queries, self.candidates))
+        queries, candidates = self.normalised()
+        index = faiss.IndexFlatIP(queries.shape[1])
         index.add(candidates)
-        return speedup(lambda: self.time_top_k(case), lambda: index.search(queries, self.k))
+        ours = self.queries[:count]
+        return speedup(
+            lambda: rt.top_k(ours, self.candidates, self.k), lambda: index.search(queries[:count], self.k), budget=4.0
+        )
+
+    def track_speedup_over_faiss(self, case):
+        return self.over_faiss(1024)
 
     track_speedup_over_faiss.unit = "x"
+
+    def track_one_query_over_faiss(self, case):
+        return self.over_faiss(1)
+
+    track_one_query_over_faiss.unit = "x"
+
+    def track_float_stage_over_faiss(self, case):
+        from rvtrain.mining import _search
+
+        usual, _search.worthwhile = _search.worthwhile, lambda *arguments: False
+        try:
+            return self.over_faiss(1024)
+        finally:
+            _search.worthwhile = usual
+
+    track_float_stage_over_faiss.unit = "x"
+
+    def track_speedup_over_torch(self, case):
+        import torch
+
+        torch.set_num_threads(2)
+        queries, candidates = map(torch.tensor, self.normalised())
+        return speedup(lambda: self.time_top_k(case), lambda: torch.topk(queries @ candidates.T, self.k))
+
+    track_speedup_over_torch.unit = "x"
+
+    def track_speedup_over_sklearn(self, case):
+        from sklearn.neighbors import NearestNeighbors
+
+        queries, candidates = self.normalised()
+        index = NearestNeighbors(n_neighbors=self.k, algorithm="brute").fit(candidates)
+        return speedup(lambda: self.time_top_k(case), lambda: index.kneighbors(queries))
+
+    track_speedup_over_sklearn.unit = "x"
+
+
+class Memory(Benchmark):
+    """What a slice of 100k anchors needs above inputs and outputs, whatever the number of candidates."""
+
+    params = ([100_000, 1_000_000],)
+    param_names = ("candidates",)
+
+    def setup(self, count):
+        self.anchors = self.rng().normal(size=(256, 128)).astype(np.float32)
+        self.candidates = np.zeros((count, 128), np.float32)
+        self.candidates[:] = self.rng().normal(size=(1000, 128)).repeat(count // 1000, axis=0)
+
+    def track_extra_mib(self, count):
+        rt.release_workspaces()
+        tracemalloc.start()
+        rt.HardNegativeMiner.hardest().mine(self.anchors, self.candidates, 10)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return peak / 2**20
+
+    track_extra_mib.unit = "MiB"
 
 
 class Strategies(Benchmark):
@@ -50,6 +117,22 @@ class Strategies(Benchmark):
 
     def time_mine(self, strategy):
         self.miner.mine(self.anchors, self.candidates, 16, positives=self.positives)
+
+    def track_speedup_over_torch_multinomial(self, strategy):
+        if strategy != "distance_weighted":
+            raise NotImplementedError("torch has no name for it")
+        import torch
+
+        torch.set_num_threads(2)
+        anchors, candidates = map(torch.tensor, (self.anchors, self.candidates))
+        normalize = torch.nn.functional.normalize
+
+        def draw():
+            torch.multinomial((normalize(anchors) @ normalize(candidates).T).exp(), 16, replacement=False)
+
+        return speedup(lambda: self.time_mine(strategy), draw)
+
+    track_speedup_over_torch_multinomial.unit = "x"
 
 
 class Sampling(Benchmark):

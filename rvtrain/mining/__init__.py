@@ -1,8 +1,9 @@
 """Hard-negative mining, and the exact selection it is made of."""
 
+from rvtrain.mining._graph_miner import GraphNegativeMiner
 from rvtrain.mining._in_batch import InBatchMiner
 from rvtrain.mining._miner import HardNegativeMiner
 from rvtrain.mining._strategy import MiningStrategy
 from rvtrain.mining._top_k import top_k, weighted_sample
 
-__all__ = ["HardNegativeMiner", "InBatchMiner", "MiningStrategy", "top_k", "weighted_sample"]
+__all__ = ["GraphNegativeMiner", "HardNegativeMiner", "InBatchMiner", "MiningStrategy", "top_k", "weighted_sample"]

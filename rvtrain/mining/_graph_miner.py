@@ -1,0 +1,113 @@
+"""Negatives from the neighbourhood of a node in a graph."""
+
+from typing import Any
+
+import numpy as np
+
+from rvtrain import _validation as check
+from rvtrain._primitives._engine import Rows
+from rvtrain._primitives._norms import checked_inverse_norms
+from rvtrain.mining._graph_kernels import mine_graph
+from rvtrain.mining._search import empty_best
+from rvtrain.mining._selection_kernels import finish
+
+# Searches that may run at once: each keeps a mark for every node.
+_LANES = 16
+
+
+class GraphNegativeMiner:
+    """Hard negatives for the nodes of a graph: near in it, but not adjacent, most similar first.
+
+    The candidates of a node i are the nodes at a distance of min_hops … max_hops edges from i. Such nodes look alike
+    without being linked, which makes them the negatives that teach most, and the false ones fewer than among
+    all nodes.
+
+    Parameters
+    ----------
+    graph : integer array of shape (E, 2), or a scipy.sparse matrix of shape (n, n)
+        Undirected edges; directions, repetitions, weights and self-loops are ignored.
+    min_hops, max_hops : int
+        1 ≤ min_hops ≤ max_hops. min_hops = 2 leaves out the neighbours, who are the positives.
+
+    References
+    ----------
+    Ying et al. (2018), Graph Convolutional Neural Networks for Web-Scale Recommender Systems, arXiv:1806.01973,
+    for hard negatives from the neighbourhood.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rvtrain as rt
+    >>> path = np.array([[0, 1], [1, 2], [2, 3], [3, 4]])
+    >>> embeddings = np.array([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [1.0, 0.2], [0.9, 0.1]])
+    >>> rt.GraphNegativeMiner(path, max_hops=3).mine(embeddings, k=2)
+    array([[3, 2],
+           [4, 3],
+           [4, 0],
+           [1, 0],
+           [1, 2]])
+    """
+
+    def __init__(self, graph: Any, min_hops: int = 2, max_hops: int = 3) -> None:
+        self.min_hops = check.integer("min_hops", min_hops, low=1)
+        self.max_hops = check.integer("max_hops", max_hops, low=self.min_hops)
+        if hasattr(graph, "tocoo"):
+            if graph.shape[0] != graph.shape[1]:
+                raise ValueError(f"graph must be square, got shape {graph.shape}")
+            coo = graph.tocoo()
+            edges, least = np.stack([coo.row, coo.col], axis=1).astype(np.int64), graph.shape[0]
+        else:
+            edges, least = check.indices("graph", graph, (None, 2), 2**62), 0
+        self._nodes = max(least, int(edges.max(initial=-1)) + 1)
+        both = np.concatenate([edges, edges[:, ::-1]])
+        both = both[np.argsort(both[:, 0], kind="stable")]
+        self._others = np.ascontiguousarray(both[:, 1])
+        self._edges_of = np.bincount(both[:, 0], minlength=self._nodes)
+
+    def __repr__(self) -> str:
+        return f"GraphNegativeMiner({self._nodes} nodes, hops {self.min_hops} to {self.max_hops})"
+
+    def mine(self, embeddings: Any, k: int, *, nodes: Any = None, return_scores: bool = False) -> Any:
+        """Choose k nodes for each node.
+
+        Parameters
+        ----------
+        embeddings : array of shape (n, d), float32 or float64
+            A row for each node of the graph.
+        k : int
+            At least 1; more than there are leaves −1.
+        nodes : integer array of shape (B,), optional
+            For whom to mine; all nodes if not given.
+        return_scores : bool
+            Return the cosines too.
+
+        Returns
+        -------
+        indices : int64 array of shape (B, k)
+            Most similar first; ties go to the lower index; −1 where there are too few.
+        scores : array of the same shape, if asked for
+            Cosines; −inf where the index is −1.
+
+        Raises
+        ------
+        TypeError
+            If embeddings are not float32 or float64, or nodes no integers.
+        ValueError
+            If the graph has nodes without a row, something is not finite, or a node is out of range.
+        """
+        z = np.ascontiguousarray(check.float_array("embeddings", embeddings, 2))
+        if len(z) < self._nodes:
+            raise ValueError(f"embeddings must have a row for each of {self._nodes} nodes, got shape {z.shape}")
+        k = check.integer("k", k, low=1)
+        check.flag("return_scores", return_scores)
+        whom = np.arange(len(z)) if nodes is None else check.indices("nodes", nodes, (None,), len(z))
+        rows = Rows(z, checked_inverse_norms("embeddings", z))
+        starts = np.zeros(len(z) + 1, np.int64)
+        np.cumsum(np.pad(self._edges_of, (0, len(z) - self._nodes)), out=starts[1:])
+        lanes = max(1, min(_LANES, len(whom)))
+        marks, queues = np.full((lanes, len(z)), -1), np.empty((lanes, len(z)), np.int64)
+        best = empty_best(len(whom), k, z.dtype)
+        hops = (self.min_hops, self.max_hops)
+        mine_graph.sized(len(whom) * len(self._others))(rows, whom, starts, self._others, hops, marks, queues, best)
+        finish.sized(20 * best.keys.size)(best)
+        return (best.columns[0], best.scores[0]) if return_scores else best.columns[0]
