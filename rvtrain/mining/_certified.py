@@ -5,9 +5,10 @@ import numpy as np
 from rvtrain._primitives import _byte_tile
 from rvtrain._primitives import _engine as engine
 from rvtrain._primitives._byte_tile import COLUMNS, ROWS, has_byte_products, packed_shape, words
+from rvtrain._primitives._pairs import TOGETHER
 from rvtrain._primitives._workspace import workspace
 from rvtrain._threads import thread_count
-from rvtrain.mining._certified_kernels import SCORED_TOGETHER, Codes, Scratch, Waiting, certify, encode
+from rvtrain.mining._certified_kernels import Codes, Scratch, Waiting, certify, encode
 from rvtrain.mining._selection_kernels import Best, Limits
 
 # Below these, encoding the candidates costs more than it saves.
@@ -56,8 +57,8 @@ def certified(queries: engine.Rows, rows: engine.Rows, limits: Limits, best: Bes
             workspace("tiles", (tasks, ROWS, COLUMNS), _byte_tile.WORD),
             workspace("bounds", (tasks, 2, COLUMNS), real),
             workspace("query", (tasks, dim), real),
-            workspace("others", (tasks, SCORED_TOGETHER, dim), real),
-            workspace("scores", (tasks, SCORED_TOGETHER), real),
+            workspace("others", (tasks, TOGETHER, dim), real),
+            workspace("scores", (tasks, TOGETHER), real),
         )
         certify(queries, first, rows, len(rows.x), query_codes, codes, block, limits, waiting, scratch, best)
         given_up.append(first + np.flatnonzero(waiting.sizes < 0))

@@ -18,14 +18,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rvtrain._jit import in_order, inlined, kernel, njit, prange
+from rvtrain._jit import inlined, kernel, njit, prange
 from rvtrain._primitives._byte_tile import COLUMNS, ROWS, tile_bytes
-from rvtrain._primitives._engine import CHUNK
-from rvtrain._primitives._exp import fused
+from rvtrain._primitives._pairs import TOGETHER, dots, unit_row
 from rvtrain.mining._selection_kernels import is_allowed, rise, sink, worse
-
-SCORED_TOGETHER = 8
-"""Candidates of a query that are scored in float at once, to hide the latency of their sums."""
 
 _GROWS = np.float32(1.000001)
 _TINY = np.float32(1e-6)
@@ -69,9 +65,9 @@ class Scratch(NamedTuple):
     query: np.ndarray
     """(tasks, d) a query at length one"""
     others: np.ndarray
-    """(tasks, SCORED_TOGETHER, d) candidates at length one"""
+    """(tasks, TOGETHER, d) candidates at length one"""
     scores: np.ndarray
-    """(tasks, SCORED_TOGETHER)"""
+    """(tasks, TOGETHER)"""
 
 
 @kernel
@@ -226,18 +222,15 @@ def _compact(i, lowest, waiting):
 def _rescore(i, first, queries, rows, waiting, query, others, scores, best):
     """Score what waits for query i in float, and keep the best."""
     _compact(i, waiting.low[i, 0], waiting)
-    row, dim = first + i, rows.x.shape[1]
-    for k in range(dim):
-        query[k] = queries.x[row, k] * queries.inverse[row]
+    row = first + i
+    unit_row(queries, row, query)
     keys, columns, found = best.keys[0, row], best.columns[0, row], best.scores[0, row]
     size = 0
-    for start in range(0, waiting.sizes[i], SCORED_TOGETHER):
-        here = min(SCORED_TOGETHER, waiting.sizes[i] - start)
+    for start in range(0, waiting.sizes[i], TOGETHER):
+        here = min(TOGETHER, waiting.sizes[i] - start)
         for c in range(here):
-            column = waiting.columns[i, start + c]
-            for k in range(dim):
-                others[c, k] = rows.x[column, k] * rows.inverse[column]
-        _dots(query, others, scores)
+            unit_row(rows, waiting.columns[i, start + c], others[c])
+        dots(query, others, scores)
         for c in range(here):
             s, column = scores[c], waiting.columns[i, start + c]
             key = np.float64(s)
@@ -247,20 +240,3 @@ def _rescore(i, first, queries, rows, waiting, query, others, scores, best):
             elif worse(keys[0], columns[0], key, column):
                 sink(keys, columns, found, size, key, column, s)
     best.sizes[0, row] = size
-
-
-@in_order
-def _dots(query, others, scores):
-    """scores[c] = query · others[c], summed in the very order of `score_block`; others (SCORED_TOGETHER, d)."""
-    zero, dim = np.float32(0), len(query)
-    for start in range(0, dim, CHUNK):
-        s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = zero
-        for k in range(start, min(start + CHUNK, dim)):
-            x = query[k]
-            s0, s1 = fused(x, others[0, k], s0), fused(x, others[1, k], s1)
-            s2, s3 = fused(x, others[2, k], s2), fused(x, others[3, k], s3)
-            s4, s5 = fused(x, others[4, k], s4), fused(x, others[5, k], s5)
-            s6, s7 = fused(x, others[6, k], s6), fused(x, others[7, k], s7)
-        sums = (s0, s1, s2, s3, s4, s5, s6, s7)
-        for c in range(SCORED_TOGETHER):
-            scores[c] = scores[c] + sums[c] if start > 0 else sums[c]

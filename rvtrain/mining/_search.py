@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 
 from rvtrain._primitives import _engine as engine
+from rvtrain._primitives._pairs import TOGETHER
 from rvtrain._primitives._products import packed_columns, row_products
 from rvtrain._primitives._tile import tile_shape
 from rvtrain._primitives._workspace import workspace
 from rvtrain._threads import thread_count
 from rvtrain.mining._candidates import Candidates, Progress
 from rvtrain.mining._certified import certified, worthwhile
+from rvtrain.mining._few_kernels import FEW, scan_few
 from rvtrain.mining._selection_kernels import BY_SCORE, Best, Limits, Rule, finish, scan
 
 # Queries that share a scan of a block: their packed copies and scores are in memory at the same time.
@@ -72,10 +74,19 @@ def _unbounded(limits: Limits) -> bool:
 def scan_block(queries: engine.Rows, rows: engine.Rows, start: int, limits: Limits, rule: Rule, best: Best) -> None:
     """Offer a block of candidates, of which the first is candidate `start`, to all queries."""
     dtype, dim = rows.x.dtype, rows.x.shape[1]
+    parts = len(best.keys)
+    if len(queries.x) <= FEW:
+        units, others, scores = (
+            workspace(name, (parts, *shape), dtype)
+            for name, shape in (("units", (FEW, dim)), ("others", (TOGETHER, dim)), ("scores", (TOGETHER,)))
+        )
+        work = 2 * len(queries.x) * rows.x.size
+        scan_few.sized(work)(queries, rows, start, limits, rule, best, units, others, scores)
+        return
     height, width, _ = tile_shape(dtype)
     panels = packed_columns(rows)
     block = min(engine.block_panels(dim, dtype), len(panels))
-    parts, high = len(best.keys), engine.GROUP // height
+    high = engine.GROUP // height
     for first in range(0, len(queries.x), _SLAB_ROWS):
         count = min(_SLAB_ROWS, len(queries.x) - first)
         tasks = parts * engine.tiles(count, engine.GROUP)

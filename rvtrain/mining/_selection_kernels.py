@@ -99,7 +99,7 @@ def _scan_task(task, queries, first, panels, count, origin, left, scratch, limit
                 if not full or _any_beats(
                     values, origin + column, best.keys[part, row, 0], floor, ceiling, noise, rule
                 ):
-                    _offer(values, here, column, origin, part, row, limits, rule, best)
+                    offer(values, here, column, origin, part, row, limits, rule, best)
 
 
 @kernel
@@ -135,11 +135,11 @@ def _draw_row(i, weights, limits, rule, best):
         values = weights[i, column : column + here]
         full = here == width and best.sizes[0, i] == best.keys.shape[2]
         if not full or _any_beats(values, column, best.keys[0, i, 0], floor, ceiling, noise, rule):
-            _offer(values, here, column, 0, 0, i, limits, rule, best)
+            offer(values, here, column, 0, 0, i, limits, rule, best)
 
 
 @njit
-def _offer(values, count, column, origin, part, row, limits, rule, best):
+def offer(values, count, column, origin, part, row, limits, rule, best):
     """Let the first `count` of these scores, of the columns from `column` on, into the row's heap."""
     keys, columns, scores = best.keys[part, row], best.columns[part, row], best.scores[part, row]
     size, noise = best.sizes[part, row], row_key(rule.seed, rule.draw, row)

@@ -124,3 +124,17 @@ def test_mine__memory_does_not_grow_with_the_candidates(tmp_path, rng, monkeypat
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.2 * peaks[0]
+
+
+@pytest.mark.parametrize("strategy", list(rt.MiningStrategy))
+@pytest.mark.parametrize("dim", [1, 100, 300])
+def test_mine__gives_a_few_anchors_the_bits_of_many(dim, strategy, dtype, threads, rng):
+    anchors, candidates = rng.normal(size=(40, dim)).astype(dtype), rng.normal(size=(700, dim)).astype(dtype)
+    exclude = rng.integers(-1, 700, size=(40, 3))
+    many = rt.HardNegativeMiner(strategy).mine(anchors, candidates, 6, exclude=exclude, return_scores=True)
+    for count in (1, 3, 4, 5):
+        few = rt.HardNegativeMiner(strategy).mine(
+            anchors[:count], candidates, 6, exclude=exclude[:count], return_scores=True
+        )
+        np.testing.assert_array_equal(few[0], many[0][:count])
+        np.testing.assert_array_equal(few[1], many[1][:count])
