@@ -7,6 +7,8 @@ constants c (float64): 0 lr / (1 − β₁ᵗ), 1 √(1 − β₂ᵗ), 2 β₁, 
 With AMSGrad, the largest v so far (`top`) takes v's place in the last; without it `top` is empty.
 """
 
+import numpy as np
+
 from rvtrain._jit import kernel, njit, prange
 
 
@@ -36,14 +38,14 @@ def adam_dense(p, g, m, v, top, c):
             gradient = sign * g[i] + decay * p[i]
             m[i] = b1 * m[i] + n1 * gradient
             v[i] = b2 * v[i] + n2 * gradient * gradient
-            p[i] = shrink * p[i] - rate * m[i] / (v[i] ** 0.5 * root + eps)
+            p[i] = shrink * p[i] - rate * m[i] / (np.sqrt(v[i]) * root + eps)
     else:
         for i in prange(len(p)):
             gradient = sign * g[i] + decay * p[i]
             m[i] = b1 * m[i] + n1 * gradient
             v[i] = b2 * v[i] + n2 * gradient * gradient
             top[i] = v[i] if v[i] > top[i] else top[i]
-            p[i] = shrink * p[i] - rate * m[i] / (top[i] ** 0.5 * root + eps)
+            p[i] = shrink * p[i] - rate * m[i] / (np.sqrt(top[i]) * root + eps)
 
 
 @kernel
@@ -75,4 +77,4 @@ def _row(p, g, m, v, top, row, c):
         if top.size > 0:
             largest = v[k] if v[k] > top[row, k] else top[row, k]
             top[row, k] = largest
-        p[k] = shrink * p[k] - rate * m[k] / (largest**0.5 * root + eps)
+        p[k] = shrink * p[k] - rate * m[k] / (np.sqrt(largest) * root + eps)

@@ -1,8 +1,7 @@
 """What the optimizers accept: one array or a dict of arrays, checked as a whole before anything changes."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,8 +12,7 @@ ONE = "params"
 """The name of the only array where no dict was given."""
 
 
-@dataclass(frozen=True)
-class Update:
+class Update(NamedTuple):
     """One array's part in a step: all arrays C-contiguous and of the parameter's dtype."""
 
     name: str

@@ -1,5 +1,7 @@
 """All optimizers through one table: against their oracle, torch, threads, strides, dicts, rows, and saving."""
 
+import platform
+
 import numba
 import numpy as np
 import pytest
@@ -7,6 +9,9 @@ import reference
 from conftest import TOLERANCE, relative_error
 
 import rvtrain as rt
+from rvtrain._jit import FASTMATH
+from rvtrain.optimizers._adam_kernels import adam_dense
+from rvtrain.optimizers._sgd_kernels import sgd_dense
 
 # (class, options): every option of every optimizer at least once.
 CASES = {
@@ -331,3 +336,14 @@ def test_step__checks_all_of_a_dict_before_any_is_changed():
 def test_constructor__refuses_bad_options_by_name(make_one, error, message):
     with pytest.raises(error, match=message):
         make_one()
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="looks for x86 instructions")
+@pytest.mark.parametrize(("kernel", "arrays"), [(adam_dense, 5), (sgd_dense, 3)])
+def test_dense_kernels__stay_in_float32(kernel, arrays):
+    # One Python float, or ** 0.5, and the compiler converts every element to float64 and back.
+    compiled = numba.njit(kernel.serial.py_func, fastmath=FASTMATH, error_model="numpy")
+    compiled.compile((numba.float32[::1],) * arrays + (numba.float64[::1],))
+    (assembly,) = compiled.inspect_asm().values()
+    assert "ps\t" in assembly
+    assert "cvtps2pd" not in assembly
