@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "losses": ("InfoNCELoss", "LocalContrastiveLoss", "SpectralRegularization"),
     "optimizers": (
+        "EMA",
         "SGD",
         "Adam",
         "AdamW",

@@ -42,6 +42,35 @@ class Steps(Benchmark):
     track_speedup_over_torch_fused.unit = "x"
 
 
+class ClipStepZero(Benchmark):
+    """Clip, step and zero of 20 million parameters: one call, beside torch's three."""
+
+    def setup(self):
+        self.p, self.g = self.rng().standard_normal((2, LARGE), dtype=np.float32)
+        self.optimizer = rt.AdamW(LARGE)
+        self.step()
+
+    def step(self):
+        self.optimizer.step(self.p, self.g, max_norm=1.0, zero_grads=True)
+
+    def track_speedup_over_torch(self):
+        import torch
+
+        torch.set_num_threads(2)
+        parameter = torch.nn.Parameter(torch.tensor(self.p))
+        parameter.grad = torch.tensor(self.g)
+        peer = torch.optim.AdamW([parameter], fused=True)
+
+        def three():
+            torch.nn.utils.clip_grad_norm_([parameter], 1.0)
+            peer.step()
+            peer.zero_grad(set_to_none=False)
+
+        return speedup(self.step, three)
+
+    track_speedup_over_torch.unit = "x"
+
+
 class Rows(Benchmark):
     """8,192 random rows of a table of 500,000 × 128."""
 
@@ -58,6 +87,20 @@ class Rows(Benchmark):
 
     def time_step(self, lazy):
         self.optimizer.step(self.table, self.g, rows=self.rows)
+
+    def track_speedup_over_torch_sparse_adam(self, lazy):
+        import torch
+
+        torch.set_num_threads(2)
+        parameter = torch.nn.Parameter(torch.tensor(self.table))
+        places = torch.tensor(self.rows)[None]
+        parameter.grad = torch.sparse_coo_tensor(
+            places, torch.tensor(self.g), self.table.shape, check_invariants=False
+        )
+        peer = torch.optim.SparseAdam([parameter])
+        return speedup(lambda: self.time_step(lazy), peer.step)
+
+    track_speedup_over_torch_sparse_adam.unit = "x"
 
 
 class Small(Benchmark):

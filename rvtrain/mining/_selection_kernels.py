@@ -143,11 +143,15 @@ def offer(values, count, column, origin, part, row, limits, rule, best):
     """Let the first `count` of these scores, of the columns from `column` on, into the row's heap."""
     keys, columns, scores = best.keys[part, row], best.columns[part, row], best.scores[part, row]
     size, noise = best.sizes[part, row], row_key(rule.seed, rule.draw, row)
+    screened = size == len(keys) and rule.kind >= EXPONENTIAL  # no logarithm for what cannot beat the root
+    bound = _noise_bound(keys[0], rule) if screened else np.inf
     for q in range(count):
         s = values[q]
         if not limits.floors[row] < s < limits.ceilings[row]:
             continue
         j = origin + column + q
+        if screened and 1.0 - uniform(noise, j) >= (bound * s if rule.kind == WEIGHT else bound):
+            continue
         key = _key(np.float64(s), j, noise, rule)
         if size == len(keys) and not worse(keys[0], columns[0], key, j):
             continue
@@ -188,26 +192,38 @@ def _any_beats(values, j, root, floor, ceiling, noise, rule):
     elif rule.kind == UNIFORM:
         for q in range(nr(values)):
             hit |= uniform(noise, j + q) > root
-    elif rule.kind == EXPONENTIAL:
-        inverse = 1.0 / rule.temperature
-        bound = np.exp(min(inverse * 1.000001 - root, 700.0)) * 1.000001  # no cosine is larger than 1
+    elif rule.kind == WEIGHT:
+        bound = _noise_bound(root, rule)
+        for q in range(nr(values)):
+            hit |= 1.0 - uniform(noise, j + q) < values[q] * bound
+    else:
+        bound = _noise_bound(root, rule)
         for q in range(nr(values)):
             hit |= 1.0 - uniform(noise, j + q) < bound
         if not hit:
             return False
         hit = False
-        for q in range(nr(values)):
-            x = values[q] * inverse - root
-            x = x if x < 700.0 else 700.0
-            hit |= (1.0 - uniform(noise, j + q)) * 0.999999 < exp(x)
-    elif rule.kind == WEIGHT:
-        scale = np.exp(min(-root, 700.0)) * 1.000001
-        for q in range(nr(values)):
-            hit |= 1.0 - uniform(noise, j + q) < values[q] * scale
-    else:
-        for q in range(nr(values)):
-            hit |= values[q] > _NEAREST_DROPPED
+        if rule.kind == EXPONENTIAL:
+            inverse = 1.0 / rule.temperature
+            for q in range(nr(values)):
+                x = values[q] * inverse - root
+                x = x if x < 700.0 else 700.0
+                hit |= (1.0 - uniform(noise, j + q)) * 0.999999 < exp(x)
+        else:
+            for q in range(nr(values)):
+                hit |= values[q] > _NEAREST_DROPPED
     return hit
+
+
+@njit
+def _noise_bound(root, rule):
+    """What 1 − u has to be below for a draw's key above root; times the weight itself, for WEIGHT."""
+    largest = 0.0
+    if rule.kind == EXPONENTIAL:
+        largest = 1.000001 / rule.temperature  # no cosine is larger than 1
+    elif rule.kind == WU2017:
+        largest = _wu2017(1.0, rule.dim)
+    return np.exp(min(largest - root, 700.0)) * 1.000001
 
 
 @njit

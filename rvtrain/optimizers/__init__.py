@@ -2,6 +2,7 @@
 
 from rvtrain.optimizers._adam import Adam, AdamW
 from rvtrain.optimizers._clip import clip_grad_norm
+from rvtrain.optimizers._ema import EMA
 from rvtrain.optimizers._schedules import (
     constant,
     exponential_decay,
@@ -12,6 +13,7 @@ from rvtrain.optimizers._schedules import (
 from rvtrain.optimizers._sgd import SGD
 
 __all__ = [
+    "EMA",
     "SGD",
     "Adam",
     "AdamW",

@@ -55,6 +55,7 @@ class Adam(Optimizer):
     """
 
     _options: tuple[str, ...] = ("betas", "eps", "weight_decay", "amsgrad", "maximize", "lazy")
+    _sign = 7
 
     def __init__(
         self,
@@ -93,8 +94,8 @@ class Adam(Optimizer):
     def _tops(self, buffers: list[np.ndarray]) -> list[np.ndarray]:
         return buffers if self.amsgrad else [*buffers, buffers[0][:0]]
 
-    def _dense(self, p: np.ndarray, g: np.ndarray, buffers: list[np.ndarray], c: np.ndarray) -> None:
-        kernels.adam_dense.sized(4 * p.size)(p, g, *self._tops(buffers), c)
+    def _dense(self, p: np.ndarray, g: np.ndarray, buffers: list[np.ndarray], c: np.ndarray, wipe: bool) -> None:
+        kernels.adam_dense.sized(4 * p.size)(p, g, *self._tops(buffers), c, wipe)
 
     def _rows(
         self, table: np.ndarray, sums: np.ndarray, rows: np.ndarray, buffers: list[np.ndarray], c: np.ndarray

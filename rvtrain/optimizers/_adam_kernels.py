@@ -30,18 +30,22 @@ def _constants(c, dtype):
 
 
 @kernel
-def adam_dense(p, g, m, v, top, c):
-    """One step of all elements; p, g, m, v (n,), top (n,) or empty, c (8,)."""
+def adam_dense(p, g, m, v, top, c, wipe):
+    """One step of all elements; p, g, m, v (n,), top (n,) or empty, c (8,); wipe: leave zeros in g."""
     rate, root, b1, n1, b2, n2, eps, decay, shrink, sign = _constants(c, p.dtype)
     if len(top) == 0:
         for i in prange(len(p)):
             gradient = sign * g[i] + decay * p[i]
+            if wipe:
+                g[i] = 0
             m[i] = b1 * m[i] + n1 * gradient
             v[i] = b2 * v[i] + n2 * gradient * gradient
             p[i] = shrink * p[i] - rate * m[i] / (np.sqrt(v[i]) * root + eps)
     else:
         for i in prange(len(p)):
             gradient = sign * g[i] + decay * p[i]
+            if wipe:
+                g[i] = 0
             m[i] = b1 * m[i] + n1 * gradient
             v[i] = b2 * v[i] + n2 * gradient * gradient
             top[i] = v[i] if v[i] > top[i] else top[i]

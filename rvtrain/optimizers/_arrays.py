@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rvtrain import _validation as check
-from rvtrain.optimizers._clip import is_finite
 
 ONE = "params"
 """The name of the only array where no dict was given."""
@@ -16,17 +15,24 @@ class Update(NamedTuple):
     """One array's part in a step: all arrays C-contiguous and of the parameter's dtype."""
 
     name: str
+    g_name: str
+    """What messages call the gradient."""
     target: np.ndarray
     """The caller's array."""
     values: np.ndarray
     """The same memory where it is contiguous, else a copy to be written back."""
     gradient: np.ndarray
+    """Writeable too: the caller's array, or a copy."""
+    given: np.ndarray
+    """The caller's gradient."""
     rows: np.ndarray | None
 
-    def write_back(self) -> None:
-        """Bring the new values to the caller's array, if they are not there already."""
+    def write_back(self, zero_grads: bool) -> None:
+        """Bring the new values, and zeros for the gradient, to the caller's arrays, if they are not there already."""
         if self.values is not self.target:
             self.target[...] = self.values
+        if zero_grads and (self.rows is not None or self.gradient is not self.given):
+            self.given[...] = 0
 
 
 def shapes_of(params: Any) -> tuple[dict[str, tuple[int, ...]], bool]:
@@ -85,8 +91,8 @@ def _update(
         raise ValueError(f"{g_name} must have shape {wanted}, got {gradient.shape}")
     if np.may_share_memory(target, gradient) and np.shares_memory(target, gradient):
         raise ValueError(f"{g_name} must not share memory with {p_name}")
-    gradient = np.ascontiguousarray(gradient, dtype=target.dtype)
-    if not is_finite(gradient):
-        check.finite(g_name, gradient)
+    given, gradient = gradient, np.ascontiguousarray(gradient, dtype=target.dtype)
+    if not gradient.flags.writeable:
+        gradient = gradient.copy()
     values = target if target.flags.c_contiguous else np.ascontiguousarray(target)
-    return Update(name, target, values, gradient, rows)
+    return Update(name, g_name, target, values, gradient, given, rows)

@@ -1,5 +1,6 @@
 """What all optimizers share: state per array, whole steps and row steps, saving and loading."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 
 from rvtrain import _validation as check
 from rvtrain.optimizers._arrays import Update, shapes_of, updates
+from rvtrain.optimizers._clip import is_finite, squares
 from rvtrain.optimizers._rows import summed_rows
 
 LAZY = ("idle", "exact")
@@ -21,6 +23,8 @@ class Optimizer:
 
     _options: tuple[str, ...] = ()
     _buffers: tuple[str, ...] = ()
+    _sign: int
+    """Which of the constants the gradient is multiplied by."""
 
     def __init__(self, params: Any, lr: float, maximize: bool, lazy: str) -> None:
         self._shapes, self._single = shapes_of(params)
@@ -42,7 +46,9 @@ class Optimizer:
         options = ", ".join(f"{name}={getattr(self, name)!r}" for name in self._options)
         return f"{type(self).__name__}(lr={self.learning_rate:g}, {options})"
 
-    def step(self, params: Any, grads: Any, rows: Any = None) -> None:
+    def step(
+        self, params: Any, grads: Any, rows: Any = None, *, max_norm: float | None = None, zero_grads: bool = False
+    ) -> float | None:
         """Update the parameters in place by their gradients.
 
         Parameters
@@ -54,6 +60,16 @@ class Optimizer:
         rows : integer array of shape (m,), or dict of these, optional
             Only these rows of a table (n, d) get a step; their gradients are `grads`, and repeated rows are
             summed first. In a dict, arrays without rows get a whole step.
+        max_norm : float, optional
+            Clip: the step is that of the gradients times min(1, max_norm / (norm + 1e-6)), their global norm being
+            taken over all arrays, repeated rows summed. The gradients are read for it once, and not changed.
+        zero_grads : bool
+            Leave zeros in grads, written in the same pass.
+
+        Returns
+        -------
+        float or None
+            The norm before clipping, if `max_norm` is given.
 
         Raises
         ------
@@ -63,22 +79,36 @@ class Optimizer:
             If keys or shapes differ, params are read-only or share memory with grads, a gradient is not
             finite, or a row is out of range. Nothing has been changed then.
         """
+        if max_norm is not None:
+            max_norm = check.number("max_norm", max_norm, low=0.0, open_low=True)
+        check.flag("zero_grads", zero_grads)
         parts = updates(self._shapes, self._single, params, grads, rows)
+        total = 0.0
+        for update in parts:
+            if zero_grads:
+                check.writeable_array(update.g_name, update.given)
+            if max_norm is None and not is_finite(update.gradient):
+                check.finite(update.g_name, update.gradient)
+        sums = [None if u.rows is None or not len(u.rows) else summed_rows(u.gradient, u.rows) for u in parts]
+        if max_norm is not None:
+            for update, summed in zip(parts, sums, strict=True):
+                total += squares(update.g_name, update.gradient if summed is None else summed[1])
+        norm = math.sqrt(total)
+        scale = 1.0 if max_norm is None else min(1.0, max_norm / (norm + 1e-6))
         states = [self._state_of(update) for update in parts]
-        for update, state in zip(parts, states, strict=True):
+        for update, state, summed in zip(parts, states, sums, strict=True):
             if update.rows is None:
                 self._catch_up(update.values, state)
-                constants = self._next_constants(state)
+                constants = self._next_constants(state, scale)
                 buffers = [state[name].reshape(-1) for name in self._buffers]
-                self._dense(update.values.reshape(-1), update.gradient.reshape(-1), buffers, constants)
+                self._dense(update.values.reshape(-1), update.gradient.reshape(-1), buffers, constants, zero_grads)
                 if "touched" in state:
                     state["touched"][:] = state["step"]
-            elif len(update.rows):
-                distinct, sums = summed_rows(update.gradient, update.rows)
-                self._row_step(update.values, sums, distinct, state)
             else:
-                self._row_step(update.values, update.gradient, update.rows, state)
-            update.write_back()
+                distinct, gradient = (update.rows, update.gradient) if summed is None else summed
+                self._row_step(update.values, gradient, distinct, state, scale)
+            update.write_back(zero_grads)
+        return None if max_norm is None else norm
 
     def catch_up(self, params: Any) -> None:
         """Bring every row up to the last step, under ``lazy="exact"``: what idle rows still owe.
@@ -110,9 +140,11 @@ class Optimizer:
             raise TypeError(f"params must keep the dtype of the first step, {was}, got {update.values.dtype}")
         return state
 
-    def _next_constants(self, state: dict[str, Any]) -> np.ndarray:
+    def _next_constants(self, state: dict[str, Any], scale: float) -> np.ndarray:
+        """The constants of the next step, gradients times `scale`; kept, where rows may have to catch up."""
         state["step"] += 1
         constants = self._constants(state["step"])
+        constants[self._sign] *= scale
         if "history" in state:
             place = state["step"] - 1 - state["history_start"]
             if place == len(state["history"]):  # doubled, so that a step costs the same on average
@@ -120,13 +152,15 @@ class Optimizer:
             state["history"][place] = constants
         return constants
 
-    def _row_step(self, table: np.ndarray, sums: np.ndarray, rows: np.ndarray, state: dict[str, Any]) -> None:
+    def _row_step(
+        self, table: np.ndarray, sums: np.ndarray, rows: np.ndarray, state: dict[str, Any], scale: float
+    ) -> None:
         """A step of these distinct rows; under "exact" their idle steps first, as if they had been whole."""
         if self.lazy == "exact" and "touched" not in state:
             state["touched"] = np.full(len(table), state["step"])
             state["history"] = np.zeros((8, len(self._constants(1))))
             state["history_start"] = state["step"]
-        constants = self._next_constants(state)
+        constants = self._next_constants(state, scale)
         buffers = [state[name] for name in self._buffers]
         if "touched" in state:
             self._idle(table, rows, buffers, state, state["step"] - 1)
@@ -159,7 +193,7 @@ class Optimizer:
         """The numbers of this step, float64."""
         raise NotImplementedError
 
-    def _dense(self, p: np.ndarray, g: np.ndarray, buffers: list[np.ndarray], c: np.ndarray) -> None:
+    def _dense(self, p: np.ndarray, g: np.ndarray, buffers: list[np.ndarray], c: np.ndarray, wipe: bool) -> None:
         raise NotImplementedError
 
     def _rows(

@@ -70,16 +70,22 @@ def clip_grad_norm(grads: Any, max_norm: float) -> float:
     arrays = {name: check.writeable_array(name, value) for name, value in named.items()}
     total = 0.0
     for name, array in arrays.items():
-        squares = _sums(_squares, np.ascontiguousarray(array))
-        if not math.isfinite(squares):
-            check.finite(name, array)
-        total += squares
+        total += squares(name, np.ascontiguousarray(array))
     norm = math.sqrt(total)
     scale = max_norm / (norm + 1e-6)
     if scale < 1.0:
         for array in arrays.values():
             np.multiply(array, array.dtype.type(scale), out=array)
     return norm
+
+
+def squares(name: str, x: np.ndarray) -> float:
+    """Σ x² of a C-contiguous array, in float64; ValueError if it is not finite."""
+    total = _sums(_squares, x)
+    if not math.isfinite(total):
+        check.finite(name, x)
+        raise ValueError(f"{name} must have a norm that float64 can hold, got elements as large as {abs(x).max()}")
+    return total
 
 
 def _sums(pieces: Any, x: np.ndarray) -> float:

@@ -55,6 +55,7 @@ class SGD(Optimizer):
     """
 
     _options: tuple[str, ...] = ("momentum", "dampening", "weight_decay", "nesterov", "maximize", "lazy")
+    _sign = 4
 
     def __init__(
         self,
@@ -82,8 +83,8 @@ class SGD(Optimizer):
         rule = (self.momentum, 1.0 - self.dampening, self.weight_decay, sign)
         return np.array([self.learning_rate, *rule, float(self.nesterov), float(step == 1)])
 
-    def _dense(self, p: np.ndarray, g: np.ndarray, buffers: list[np.ndarray], c: np.ndarray) -> None:
-        kernels.sgd_dense.sized(2 * p.size)(p, g, buffers[0] if buffers else p[:0], c)
+    def _dense(self, p: np.ndarray, g: np.ndarray, buffers: list[np.ndarray], c: np.ndarray, wipe: bool) -> None:
+        kernels.sgd_dense.sized(2 * p.size)(p, g, buffers[0] if buffers else p[:0], c, wipe)
 
     def _rows(
         self, table: np.ndarray, sums: np.ndarray, rows: np.ndarray, buffers: list[np.ndarray], c: np.ndarray

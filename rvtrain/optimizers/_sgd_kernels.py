@@ -29,15 +29,19 @@ def _constants(c, dtype):
 
 
 @kernel
-def sgd_dense(p, g, b, c):
-    """One step of all elements; p and g (n,), b (n,) or empty, c (7,)."""
+def sgd_dense(p, g, b, c, wipe):
+    """One step of all elements; p and g (n,), b (n,) or empty, c (7,); wipe: leave zeros in g."""
     rate, mu, fresh, decay, sign, of_g, of_b = _constants(c, p.dtype)
     if len(b) == 0:
         for i in prange(len(p)):
             p[i] -= rate * (sign * g[i] + decay * p[i])
+            if wipe:
+                g[i] = 0
     else:
         for i in prange(len(p)):
             gradient = sign * g[i] + decay * p[i]
+            if wipe:
+                g[i] = 0
             b[i] = mu * b[i] + fresh * gradient
             p[i] -= rate * (of_g * gradient + of_b * b[i])
 

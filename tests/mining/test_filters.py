@@ -70,6 +70,18 @@ def test_random_sampling__draws_only_what_passes_and_all_of_it(name, case):
     assert (found != again).any()  # each call draws afresh
 
 
+@pytest.mark.parametrize("strategy", ["random", "distance_weighted"])
+@pytest.mark.parametrize("name", [name for name, filters in CASES.items() if "range_max" not in filters])
+def test_draws__reach_all_that_passes_and_nothing_else(name, strategy, case):
+    anchors, candidates, positives = case
+    scores = reference.cosine_similarity(anchors, candidates)
+    tops = reference.cosine_similarity(anchors, positives).diagonal()
+    miner = rt.HardNegativeMiner(strategy, temperature=0.2)
+    found = miner.mine(anchors, candidates, len(candidates), positives=positives, **CASES[name])
+    for row, chosen in enumerate(found):
+        assert sorted(chosen[chosen >= 0]) == sorted(left(scores[row], tops[row], (), CASES[name]))
+
+
 @pytest.mark.parametrize("fill", [True, False])
 @pytest.mark.parametrize("filters", [{"max_score": 0.3}, {"range_max": 12}, {"range_min": 2}], ids=str)
 def test_semi_hard__without_positives_starts_below_the_hardest_that_passes(filters, fill, case):

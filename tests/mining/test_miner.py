@@ -164,6 +164,22 @@ def test_wu2017__every_anchor_finds_its_negatives(dim, rng):
     assert (2 - 2 * scores[found >= 0] < 1.4**2).all()
 
 
+@pytest.mark.parametrize("temperature", [0.02, 1.0, 50.0])
+@pytest.mark.parametrize("density", ["exponential", "wu2017"])
+def test_distance_weighted__screens_out_nothing_that_was_drawn(density, temperature, dtype, rng):
+    # The k best of all keys: no screen in between may lose one.
+    anchors, candidates = make_case((20, 3000, 12), dtype, rng)
+    miners = [rt.HardNegativeMiner.distance_weighted(temperature, density=density, seed=3) for _ in range(2)]
+    few = miners[0].mine(anchors, candidates, 5)
+    all_of_them = miners[1].mine(anchors, candidates, 3000)  # a heap that is never full screens nothing
+    np.testing.assert_array_equal(few, all_of_them[:, :5])
+
+
+def test_weighted_sample__screens_out_nothing_that_was_drawn(dtype, rng):
+    weights = ((rng.random((30, 2000)) + 0.01) ** 8 * 10.0 ** rng.integers(-20, 20, size=(30, 1))).astype(dtype)
+    np.testing.assert_array_equal(rt.weighted_sample(weights, 4, 1), rt.weighted_sample(weights, 2000, 1)[:, :4])
+
+
 def test_wu2017__follows_its_weights(rng):
     anchor, candidates = make_case((1, 15, 6), np.float64, rng)
     d = np.maximum(np.sqrt(2 - 2 * reference.cosine_similarity(anchor, candidates)[0]), 0.5)

@@ -343,7 +343,63 @@ def test_constructor__refuses_bad_options_by_name(make_one, error, message):
 def test_dense_kernels__stay_in_float32(kernel, arrays):
     # One Python float, or ** 0.5, and the compiler converts every element to float64 and back.
     compiled = numba.njit(kernel.serial.py_func, fastmath=FASTMATH, error_model="numpy")
-    compiled.compile((numba.float32[::1],) * arrays + (numba.float64[::1],))
+    compiled.compile((numba.float32[::1],) * arrays + (numba.float64[::1], numba.boolean))
     (assembly,) = compiled.inspect_asm().values()
     assert "ps\t" in assembly
     assert "cvtps2pd" not in assembly
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("max_norm", [0.5, 1e6])
+def test_max_norm__is_clipping_first(name, max_norm, dtype, rng):
+    kind, options = CASES[name]
+    shapes = {"table": (30, 5), "bias": (7,)}
+    start = {key: rng.normal(size=shape).astype(dtype) for key, shape in shapes.items()}
+    params, expected = ({key: value.copy() for key, value in start.items()} for _ in range(2))
+    ours, peer = (getattr(rt, kind)(shapes, lr=0.1, **options) for _ in range(2))
+    for _ in range(5):
+        grads = {key: rng.normal(size=shape).astype(dtype) for key, shape in shapes.items()}
+        clipped = {key: value.copy() for key, value in grads.items()}
+        norm = rt.clip_grad_norm(clipped, max_norm)
+        peer.step(expected, clipped)
+        kept = {key: value.copy() for key, value in grads.items()}
+        assert ours.step(params, grads, max_norm=max_norm) == pytest.approx(norm)
+        for key in shapes:
+            np.testing.assert_array_equal(grads[key], kept[key])
+            assert relative_error(params[key], expected[key]) <= TOLERANCE[dtype]
+
+
+def test_max_norm__sums_repeated_rows_first(dtype, rng):
+    table, rows = rng.normal(size=(20, 4)).astype(dtype), np.array([3, 7, 3, 3])
+    grads = rng.normal(size=(4, 4)).astype(dtype)
+    summed = np.stack([grads[[0, 2, 3]].sum(axis=0), grads[1]])
+    expected, norm = table.copy(), np.linalg.norm(summed)
+    rt.AdamW(table).step(expected, (summed * min(1, 0.1 / (norm + 1e-6))).astype(dtype), rows=np.array([3, 7]))
+    assert rt.AdamW(table).step(table, grads, rows=rows, max_norm=0.1, zero_grads=True) == pytest.approx(norm)
+    assert relative_error(table, expected) <= TOLERANCE[dtype]
+    assert not grads.any()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_zero_grads__leaves_zeros_and_makes_the_same_step(name, dtype, rng):
+    kind, options = CASES[name]
+    p, whole = rng.normal(size=(40, 30)).astype(dtype), rng.normal(size=(40, 60)).astype(dtype)
+    for grads in (whole[:, :30].copy(), whole[:, ::2], whole[:, 30:].astype(np.float32)):
+        expected, actual = p.copy(), p.copy()
+        getattr(rt, kind)(p, lr=0.1, **options).step(expected, grads)
+        assert getattr(rt, kind)(p, lr=0.1, **options).step(actual, grads, zero_grads=True) is None
+        np.testing.assert_array_equal(actual, expected)
+        assert not grads.any()
+
+
+def test_step__takes_read_only_and_huge_gradients_and_refuses_to_zero_the_former():
+    p, g = np.ones(3, np.float32), np.full(3, 1e30, np.float32)
+    g.flags.writeable = False
+    rt.SGD(p, lr=1e-30).step(p, g)
+    np.testing.assert_allclose(p, 0, atol=1e-6)
+    for options, message in (({"zero_grads": True}, "grads must be writeable"), ({"max_norm": 0.0}, "max_norm")):
+        with pytest.raises(ValueError, match=message):
+            rt.SGD(p, lr=1.0).step(p, g, **options)
+    with pytest.raises(ValueError, match="grads must be finite"):
+        rt.SGD(p, lr=1.0).step(p, np.array([1.0, np.inf, 0.0]), max_norm=1.0)
+    np.testing.assert_allclose(p, 0, atol=1e-6)

@@ -1,0 +1,106 @@
+"""Averaged weights."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from rvtrain import _validation as check
+from rvtrain._jit import kernel, prange
+
+
+class EMA:
+    r"""Exponential moving average of parameters, which often retrieves better than the parameters themselves.
+
+    .. math:: a \leftarrow β a + (1 - β) p
+
+    Parameters
+    ----------
+    params : array or dict of arrays
+        float32 or float64; the average starts as a copy of them.
+    decay : float
+        β in [0, 1).
+
+    Attributes
+    ----------
+    average : array or dict of arrays
+        Of the parameters' shapes and dtypes; updated in place.
+
+    References
+    ----------
+    Polyak & Juditsky (1992), Acceleration of stochastic approximation by averaging, SIAM J. Control Optim. 30(4).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rvtrain as rt
+    >>> ema = rt.EMA(np.array([1.0, 0.0]), decay=0.9)
+    >>> ema.update(np.array([1.0, 1.0]))
+    >>> ema.average.round(6)
+    array([1. , 0.1])
+    """
+
+    def __init__(self, params: Any, decay: float = 0.999) -> None:
+        self.decay = check.number("decay", decay, low=0.0, high=1.0, open_high=True)
+        self.average = _copies("params", params)
+
+    def __repr__(self) -> str:
+        return f"EMA(decay={self.decay:g})"
+
+    def update(self, params: Any) -> None:
+        """Move the average towards the parameters, in one pass over memory.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If keys, shapes or dtypes are not those of the constructor; nothing has been changed then.
+        """
+        mine, given = _named("params", self.average), _named("params", params)
+        if set(given) != set(mine):
+            raise ValueError(f"params must be {sorted(mine)}, got {sorted(given)}")
+        values = {name: _fitting(name, given, average) for name, average in mine.items()}
+        for name, p in values.items():
+            _move.sized(2 * p.size)(mine[name].reshape(-1), np.ascontiguousarray(p).reshape(-1), self.decay)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The average, and how it is taken."""
+        return {"decay": self.decay, "average": _copies("average", self.average)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `state_dict` of parameters of these shapes; ValueError if it is of others."""
+        if not isinstance(state, Mapping) or set(state) != {"decay", "average"}:
+            raise ValueError("state must be a dict with the keys 'decay' and 'average'")
+        decay = check.number("state['decay']", state["decay"], low=0.0, high=1.0, open_high=True)
+        mine, theirs = _named("average", self.average), _named("average", state["average"])
+        if set(mine) != set(theirs):
+            raise ValueError(f"state['average'] must be {sorted(mine)}, got {sorted(theirs)}")
+        for name, average in mine.items():
+            _fitting(name, theirs, average)
+        self.decay, self.average = decay, _copies("average", state["average"])
+
+
+def _named(argument: str, value: Any) -> dict[str, Any]:
+    return {f"{argument}[{k!r}]": v for k, v in value.items()} if isinstance(value, Mapping) else {argument: value}
+
+
+def _copies(argument: str, value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k: np.array(check.any_float_array(f"{argument}[{k!r}]", v), order="C") for k, v in value.items()}
+    return np.array(check.any_float_array(argument, value), order="C")
+
+
+def _fitting(name: str, values: dict[str, Any], average: np.ndarray) -> np.ndarray:
+    array = check.any_float_array(name, values[name])
+    if array.shape != average.shape or array.dtype != average.dtype:
+        raise ValueError(
+            f"{name} must have shape {average.shape} and dtype {average.dtype}, got {array.shape} and {array.dtype}"
+        )
+    return array
+
+
+@kernel
+def _move(average, p, decay):
+    """average ← decay · average + (1 − decay) · p; both (n,)."""
+    old, new = average.dtype.type(decay), average.dtype.type(1.0 - decay)
+    for i in prange(len(p)):
+        average[i] = old * average[i] + new * p[i]

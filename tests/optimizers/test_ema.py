@@ -1,0 +1,71 @@
+"""EMA against its formula and torch's."""
+
+import numpy as np
+import pytest
+from conftest import TOLERANCE, relative_error
+
+import rvtrain as rt
+
+
+def test_update__follows_the_formula(dtype, threads, rng):
+    params = {"a": rng.normal(size=(400, 301)).astype(dtype), "b": rng.normal(size=7).astype(dtype)}
+    ema, expected = rt.EMA(params, 0.9), {name: value.astype(np.float64) for name, value in params.items()}
+    for _ in range(20):
+        for name, value in params.items():
+            value += rng.normal(size=value.shape).astype(dtype)
+            expected[name] = 0.9 * expected[name] + (1 - 0.9) * value
+        ema.update(params)
+    for name, value in expected.items():
+        assert ema.average[name].dtype == dtype
+        assert relative_error(ema.average[name], value) <= TOLERANCE[dtype]
+
+
+def test_update__matches_torch(rng):
+    torch = pytest.importorskip("torch")
+    from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+    p, average = rng.normal(size=(2, 50))
+    peer = torch.tensor(average.copy())
+    ema = rt.EMA(average, 0.99)
+    get_ema_multi_avg_fn(0.99)([peer], [torch.tensor(p)], 1)
+    ema.update(p)
+    np.testing.assert_allclose(ema.average, peer.numpy(), rtol=1e-12)
+
+
+def test_update__takes_strided_arrays_and_keeps_its_own_copy(dtype, rng):
+    p = rng.normal(size=(6, 8)).astype(dtype)
+    ema = rt.EMA(p[::2, ::2], 0.5)
+    before = p.copy()
+    ema.update(p[1::2, 1::2])
+    np.testing.assert_array_equal(p, before)
+    np.testing.assert_allclose(ema.average, (p[::2, ::2] + p[1::2, 1::2]) / 2, rtol=1e-6)
+
+
+def test_state_dict__goes_on_to_the_bit(tmp_path, rng):
+    params = {"w": rng.normal(size=(3, 4))}
+    ema, twin = rt.EMA(params, 0.8), rt.EMA({"w": np.zeros((3, 4))})
+    ema.update({"w": params["w"] * 2})
+    rt.save_checkpoint(tmp_path / "ema.npz", ema=ema)
+    twin.load_state_dict(rt.load_checkpoint(tmp_path / "ema.npz")["ema"])
+    for one in (ema, twin):
+        one.update(params)
+    np.testing.assert_array_equal(twin.average["w"], ema.average["w"])
+    with pytest.raises(ValueError, match=r"average\['w'\] must have shape \(2,\)"):
+        rt.EMA({"w": np.zeros(2)}).load_state_dict(ema.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("params", "error", "message"),
+    [
+        (np.ones((2, 2)), ValueError, "params must be"),
+        ({"v": np.ones(3)}, ValueError, "params must be"),
+        ({"w": np.ones(4)}, ValueError, r"params\['w'\] must have shape \(3,\)"),
+        ({"w": np.ones(3, np.float32)}, ValueError, "dtype float64, got .* float32"),
+        ({"w": np.ones(3, int)}, TypeError, r"params\['w'\] must be float32 or float64"),
+    ],
+)
+def test_update__refuses_what_does_not_fit_and_changes_nothing(params, error, message):
+    ema = rt.EMA({"w": np.zeros(3)})
+    with pytest.raises(error, match=message):
+        ema.update(params)
+    assert not ema.average["w"].any()
