@@ -20,15 +20,15 @@ _BLOCK_BYTES = 1 << 18
 _SLAB_ROWS = 2048
 
 
-def worthwhile(queries: int, rows: engine.Rows, k: int) -> bool:
-    """Whether `certified` is expected to be the faster way to the k best of these candidates."""
-    candidates, dim = rows.x.shape
+def worthwhile(queries: int, candidates: np.ndarray, dtype: np.dtype, k: int) -> bool:
+    """Whether `certified` is expected to be the faster way to the k best of these candidates, taken as `dtype`."""
+    count, dim = candidates.shape
     return bool(
         has_byte_products()
-        and rows.x.dtype == np.float32
+        and dtype == np.float32
         and queries >= _FEWEST_QUERIES
-        and candidates >= max(_FEWEST_CANDIDATES, _FEWEST_PER_RESULT * k)
-        and candidates * 4 * words(dim) <= _CODE_BYTES
+        and count >= max(_FEWEST_CANDIDATES, _FEWEST_PER_RESULT * k)
+        and count * 4 * words(dim) <= _CODE_BYTES
     )
 
 

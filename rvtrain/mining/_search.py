@@ -29,9 +29,8 @@ def search(
     limits.column_ids are those of all candidates.
     """
     if rule.kind == BY_SCORE and _unbounded(limits) and candidates.in_memory:
-        rows = candidates.all_rows()
-        if worthwhile(len(queries.x), rows, k):
-            return _certified(queries, rows, k, limits, progress)
+        if worthwhile(len(queries.x), candidates.source, candidates.dtype, k):
+            return _certified(queries, candidates.all_rows(), k, limits, progress)
     groups = engine.tiles(min(len(queries.x), _SLAB_ROWS), engine.GROUP)
     best = empty_best(len(queries.x), k, candidates.dtype, parts=max(1, thread_count() // groups))
     seen = 0

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from rvtrain import _validation as check
-from rvtrain._jit import kernel, prange
+from rvtrain._jit import kernel, njit, prange
 
 # Partial sums over pieces of this length: the order of a sum does not depend on the threads.
 _PIECE = 1 << 14
@@ -99,17 +99,28 @@ def _sums(pieces: Any, x: np.ndarray) -> float:
 def _zero_products(x, partial):
     """partial[p] = Σ 0 · x over piece p: 0, or NaN if anything in it is not finite; x (n,)."""
     for p in prange(len(partial)):
-        total = x.dtype.type(0)
-        for i in range(p * _PIECE, min((p + 1) * _PIECE, len(x))):
-            total += x[i] * x.dtype.type(0)
-        partial[p] = total
+        partial[p] = _zero_product(x[p * _PIECE : (p + 1) * _PIECE])
+
+
+@njit
+def _zero_product(piece):
+    zero = piece.dtype.type(0)
+    total = zero
+    for i in range(len(piece)):
+        total += piece[i] * zero
+    return total
 
 
 @kernel
 def _squares(x, partial):
     """partial[p] = Σ x² over piece p, in float64; x (n,)."""
     for p in prange(len(partial)):
-        total = 0.0
-        for i in range(p * _PIECE, min((p + 1) * _PIECE, len(x))):
-            total += np.float64(x[i]) * np.float64(x[i])
-        partial[p] = total
+        partial[p] = _square(x[p * _PIECE : (p + 1) * _PIECE])
+
+
+@njit
+def _square(piece):
+    total = 0.0
+    for i in range(len(piece)):
+        total += np.float64(piece[i]) * np.float64(piece[i])
+    return total
