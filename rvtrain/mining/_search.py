@@ -28,9 +28,9 @@ def search(
 
     limits.column_ids are those of all candidates.
     """
-    if rule.kind == BY_SCORE and _unbounded(limits) and candidates.in_memory:
-        if worthwhile(len(queries.x), candidates.source, candidates.dtype, k):
-            return _certified(queries, candidates.all_rows(), k, limits, progress)
+    by_bounds = rule.kind == BY_SCORE and _unbounded(limits) and candidates.in_memory
+    if by_bounds and worthwhile(len(queries.x), candidates.source, candidates.dtype, k):
+        return _certified(queries, candidates.all_rows(), k, limits, progress)
     groups = engine.tiles(min(len(queries.x), _SLAB_ROWS), engine.GROUP)
     best = empty_best(len(queries.x), k, candidates.dtype, parts=max(1, thread_count() // groups))
     seen = 0
