@@ -1,13 +1,17 @@
 """Adam and AdamW."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from rvtrain import _validation as check
+from rvtrain.optimizers import _adam_compact_kernels as compact_kernels
 from rvtrain.optimizers import _adam_kernels as kernels
 from rvtrain.optimizers._base import Optimizer
+from rvtrain.optimizers._rows import Gradient
+from rvtrain.optimizers._state import as_table, compact, noise
 
 
 class Adam(Optimizer):
@@ -37,6 +41,15 @@ class Adam(Optimizer):
     lazy : {"idle", "exact"}
         What rows not named in ``step(..., rows=...)`` do: nothing, as in ``torch.optim.SparseAdam``; or, once
         they are touched, all that whole steps with zero gradients would have done to them.
+    state_dtype : {"float32", "bfloat16", "int8"}
+        How the moments are kept: as the parameters, in 16 bits each (rounded at random, right in the mean), or in 8
+        with a scale for every block of 256 elements of a row. Steps are computed in the parameters' type.
+    nonfinite : {"raise", "skip"}
+        What a gradient with NaN or infinity does: an error, or a step that changes nothing and is counted in
+        `skipped`.
+    groups : dict of dicts, optional
+        Other options for single arrays of a dict, as ``{"bias": {"weight_decay": 0.0}}``; an lr keeps its ratio to
+        `learning_rate`.
 
     References
     ----------
@@ -54,7 +67,18 @@ class Adam(Optimizer):
     array([0.9, 2.1])
     """
 
-    _options: tuple[str, ...] = ("betas", "eps", "weight_decay", "amsgrad", "maximize", "lazy")
+    _options: tuple[str, ...] = (
+        "betas",
+        "eps",
+        "weight_decay",
+        "amsgrad",
+        "maximize",
+        "lazy",
+        "state_dtype",
+        "nonfinite",
+        "groups",
+    )
+    _positive = ("exp_avg_sq", "max_exp_avg_sq")
     _sign = 7
 
     def __init__(
@@ -68,8 +92,13 @@ class Adam(Optimizer):
         maximize: bool = False,
         *,
         lazy: str = "idle",
+        state_dtype: str = "float32",
+        nonfinite: str = "raise",
+        groups: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
-        super().__init__(params, lr, maximize, lazy)
+        super().__init__(
+            params, lr, maximize=maximize, lazy=lazy, state_dtype=state_dtype, nonfinite=nonfinite, groups=groups
+        )
         if not isinstance(betas, tuple) or len(betas) != 2:
             raise TypeError(f"betas must be a tuple of two numbers, got {betas!r}")
         first, second = (
@@ -80,6 +109,7 @@ class Adam(Optimizer):
         self.weight_decay = check.number("weight_decay", weight_decay, low=0.0)
         self.amsgrad = check.flag("amsgrad", amsgrad)
         self._buffers = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq") if self.amsgrad else ("exp_avg", "exp_avg_sq")
+        self._make_rules()
 
     def _decays(self) -> tuple[float, float]:
         """The L2 term in the gradient, and what the parameters are multiplied by."""
@@ -91,27 +121,50 @@ class Adam(Optimizer):
         root = math.sqrt(1.0 - b2**step)
         return np.array([rate, root, b1, b2, self.eps, *self._decays(), -1.0 if self.maximize else 1.0])
 
-    def _tops(self, buffers: list[np.ndarray]) -> list[np.ndarray]:
-        return buffers if self.amsgrad else [*buffers, buffers[0][:0]]
-
-    def _dense(self, p: np.ndarray, g: np.ndarray, buffers: list[np.ndarray], c: np.ndarray, wipe: bool) -> None:
-        kernels.adam_dense.sized(4 * p.size)(p, g, *self._tops(buffers), c, wipe)
-
-    def _rows(
-        self, table: np.ndarray, sums: np.ndarray, rows: np.ndarray, buffers: list[np.ndarray], c: np.ndarray
-    ) -> None:
-        kernels.adam_rows.sized(20 * sums.size)(table, sums, rows, *self._tops(buffers), c)
+    def _apply(self, p: np.ndarray, g: Gradient, state: dict[str, Any], c: np.ndarray, name: str, wipe: bool) -> None:
+        work = 20 * (len(g.rows) * p.shape[1] if len(g.rows) else p.size)
+        if self.state_dtype != "float32":
+            table, given, sums = as_table(p), as_table(g.given), as_table(g.sums)
+            codes, scales = self._compact(state, p)
+            compact_kernels.adam_compact.sized(work)(
+                table, given, sums, g.source, g.rows, codes, scales, c, noise(name, state["step"]), wipe
+            )
+        elif len(g.rows):
+            kernels.adam_rows.sized(work)(p, g.given, g.sums, g.source, g.rows, *self._tables(state), c)
+        else:
+            m, v = state["exp_avg"].reshape(-1), state["exp_avg_sq"].reshape(-1)
+            top = state["max_exp_avg_sq"].reshape(-1) if self.amsgrad else m[:0]
+            kernels.adam_dense.sized(4 * p.size)(p.reshape(-1), g.given.reshape(-1), m, v, top, c, wipe)
 
     def _missed(
         self,
-        table: np.ndarray,
+        p: np.ndarray,
         rows: np.ndarray,
-        buffers: list[np.ndarray],
+        state: dict[str, Any],
         first: np.ndarray,
         history: np.ndarray,
+        name: str,
     ) -> None:
-        work = 20 * int((len(history) - first).sum()) * table.shape[1]
-        kernels.adam_missed.sized(work)(table, rows, *self._tops(buffers), first, history)
+        table = np.empty((len(history), kernels.COLUMNS))
+        kernels.idle_table.serial(history, self.amsgrad, table)
+        work = 20 * len(rows) * p.shape[1]
+        if self.state_dtype == "float32":
+            kernels.adam_missed.sized(work)(p, rows, *self._tables(state), first, history, table)
+        else:
+            codes, scales = self._compact(state, p)
+            compact_kernels.adam_compact_missed.sized(work)(
+                p, rows, codes, scales, first, history, table, noise(name, state["step"], idle=True)
+            )
+
+    def _tables(self, state: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        m, v = state["exp_avg"], state["exp_avg_sq"]
+        return m, v, state["max_exp_avg_sq"] if self.amsgrad else np.empty((len(m), 0), m.dtype)
+
+    def _compact(self, state: dict[str, Any], p: np.ndarray) -> tuple[Any, Any]:
+        codes, scales = compact(state, self._buffers, p.shape)
+        if not self.amsgrad:
+            codes, scales = (*codes, np.empty((len(codes[0]), 0), codes[1].dtype)), (*scales, scales[1])
+        return codes, scales
 
 
 class AdamW(Adam):
@@ -121,7 +174,7 @@ class AdamW(Adam):
 
     Parameters
     ----------
-    params, lr, betas, eps, amsgrad, maximize, lazy
+    params, lr, betas, eps, amsgrad, maximize, lazy, state_dtype, nonfinite, groups
         As in `Adam`.
     weight_decay : float
         λ ≥ 0.
@@ -152,8 +205,23 @@ class AdamW(Adam):
         maximize: bool = False,
         *,
         lazy: str = "idle",
+        state_dtype: str = "float32",
+        nonfinite: str = "raise",
+        groups: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
-        super().__init__(params, lr, betas, eps, weight_decay, amsgrad, maximize, lazy=lazy)
+        super().__init__(
+            params,
+            lr,
+            betas,
+            eps,
+            weight_decay,
+            amsgrad,
+            maximize,
+            lazy=lazy,
+            state_dtype=state_dtype,
+            nonfinite=nonfinite,
+            groups=groups,
+        )
 
     def _decays(self) -> tuple[float, float]:
         return 0.0, 1.0 - self.learning_rate * self.weight_decay

@@ -8,30 +8,75 @@ import numpy as np
 
 from rvtrain import _validation as check
 from rvtrain.optimizers._arrays import Update, shapes_of, updates
-from rvtrain.optimizers._clip import is_finite, squares
-from rvtrain.optimizers._rows import summed_rows
+from rvtrain.optimizers._clip import is_finite, refuse, squares
+from rvtrain.optimizers._rows import Gradient, by_row, whole
+from rvtrain.optimizers._saving import flatten, nest, restored
+from rvtrain.optimizers._state import STATE_DTYPES, new_state
 
 LAZY = ("idle", "exact")
+NONFINITE = ("raise", "skip")
+# Steps that idle rows may owe before all rows are brought up to date: bounds the history, at one pass over the table.
+_LONGEST = 4096
 
 
 class Optimizer:
     """Base of the optimizers: a rule says what one step does to an element, this class does the rest.
 
-    A rule provides `_buffers`, the names of its state arrays; `_constants`, the numbers of one step, which are
-    all that a later catch-up needs to know of it; and `_dense` and `_rows`, its kernels.
+    A rule provides `_buffers`, the names of its state arrays, and of them `_positive`; `_constants`, the numbers of
+    one step, which are all that a later catch-up needs to know of it; and `_apply` and `_missed`, its kernels.
     """
 
     _options: tuple[str, ...] = ()
     _buffers: tuple[str, ...] = ()
+    _positive: tuple[str, ...] = ()
     _sign: int
     """Which of the constants the gradient is multiplied by."""
 
-    def __init__(self, params: Any, lr: float, maximize: bool, lazy: str) -> None:
+    def __init__(
+        self,
+        params: Any,
+        lr: float,
+        *,
+        maximize: bool,
+        lazy: str,
+        state_dtype: str,
+        nonfinite: str,
+        groups: Mapping[str, Mapping[str, Any]] | None,
+    ) -> None:
         self._shapes, self._single = shapes_of(params)
         self.learning_rate = lr
         self.maximize = check.flag("maximize", maximize)
         self.lazy = check.choice("lazy", lazy, LAZY)
+        self.state_dtype = check.choice("state_dtype", state_dtype, STATE_DTYPES)
+        self.nonfinite = check.choice("nonfinite", nonfinite, NONFINITE)
+        self.groups = {str(name): dict(options) for name, options in (groups or {}).items()}
+        self.skipped = 0
         self._state: dict[str, dict[str, Any]] = {}
+        self._rules: dict[str, Optimizer] = {}
+
+    def _make_rules(self) -> None:
+        """An optimizer for the options of each group, of which only the rule is used; ends a constructor."""
+        for name, options in self.groups.items():
+            if self._single or name not in self._shapes:
+                raise ValueError(f"groups must have keys of params, got {name!r}")
+            allowed = {"lr", *self._options} - {"maximize", "nonfinite", "groups"}
+            if not set(options) <= allowed:
+                raise ValueError(f"groups[{name!r}] may set {sorted(allowed)}, got {sorted(options)}")
+            if "lr" in options and self.learning_rate == 0.0:
+                raise ValueError(f"groups[{name!r}] can set lr only beside an lr > 0, to which it keeps its ratio")
+            mine = {option: getattr(self, option) for option in self._options if option != "groups"}
+            make: Any = type(self)
+            self._rules[name] = make(self._shapes[name], **{"lr": self.learning_rate, **mine, **options})
+        self._ratios = {name: rule.learning_rate / (self.learning_rate or 1.0) for name, rule in self._rules.items()}
+
+    def _rule(self, name: str) -> "Optimizer":
+        """Who knows the options of this array, at the present learning rate."""
+        rule = self._rules.get(name, self)
+        if rule is not self:
+            rule.learning_rate = (
+                self.learning_rate * self._ratios[name] if "lr" in self.groups[name] else self.learning_rate
+            )
+        return rule
 
     @property
     def learning_rate(self) -> float:
@@ -77,38 +122,57 @@ class Optimizer:
             If an array is not float32 or float64, or cannot be updated in place.
         ValueError
             If keys or shapes differ, params are read-only or share memory with grads, a gradient is not
-            finite, or a row is out of range. Nothing has been changed then.
+            finite (unless ``nonfinite="skip"``), or a row is out of range. Nothing has been changed then.
         """
         if max_norm is not None:
             max_norm = check.number("max_norm", max_norm, low=0.0, open_low=True)
         check.flag("zero_grads", zero_grads)
         parts = updates(self._shapes, self._single, params, grads, rows)
-        total = 0.0
-        for update in parts:
-            if zero_grads:
+        if zero_grads:
+            for update in parts:
                 check.writeable_array(update.g_name, update.given)
-            if max_norm is None and not is_finite(update.gradient):
-                check.finite(update.g_name, update.gradient)
-        sums = [None if u.rows is None or not len(u.rows) else summed_rows(u.gradient, u.rows) for u in parts]
-        if max_norm is not None:
-            for update, summed in zip(parts, sums, strict=True):
-                total += squares(update.g_name, update.gradient if summed is None else summed[1])
-        norm = math.sqrt(total)
-        scale = 1.0 if max_norm is None else min(1.0, max_norm / (norm + 1e-6))
         states = [self._state_of(update) for update in parts]
-        for update, state, summed in zip(parts, states, sums, strict=True):
-            if update.rows is None:
-                self._catch_up(update.values, state)
-                constants = self._next_constants(state, scale)
-                buffers = [state[name].reshape(-1) for name in self._buffers]
-                self._dense(update.values.reshape(-1), update.gradient.reshape(-1), buffers, constants, zero_grads)
-                if "touched" in state:
-                    state["touched"][:] = state["step"]
-            else:
-                distinct, gradient = (update.rows, update.gradient) if summed is None else summed
-                self._row_step(update.values, gradient, distinct, state, scale)
-            update.write_back(zero_grads)
+        gradients = [
+            whole(u.gradient) if u.rows is None else by_row(u.gradient, u.rows, len(u.values)) for u in parts
+        ]
+        total = 0.0
+        for update, gradient in zip(parts, gradients, strict=True):
+            part = _worth(gradient, max_norm is not None)
+            if not math.isfinite(part) and self.nonfinite == "raise":
+                refuse(update.g_name, update.gradient)
+            total += part
+        norm = math.sqrt(total)
+        if math.isfinite(norm):
+            scale = 1.0 if max_norm is None else min(1.0, max_norm / (norm + 1e-6))
+            for update, state, gradient in zip(parts, states, gradients, strict=True):
+                self._state[update.name] = state
+                self._rule(update.name)._update(update, state, gradient, scale, zero_grads)
+                update.write_back(zero_grads)
+        else:
+            self.skipped += 1
+            for update in parts if zero_grads else ():
+                update.given[...] = 0
         return None if max_norm is None else norm
+
+    def _update(
+        self, update: Update, state: dict[str, Any], gradient: Gradient, scale: float, zero_grads: bool
+    ) -> None:
+        """One array's step, its gradient times `scale`; idle steps that rows owe come first, as if made in time."""
+        values, before, is_whole = update.values, state["step"], update.rows is None
+        if not is_whole and self.lazy == "exact" and "touched" not in state:
+            state["touched"] = np.full(len(values), before)
+            state["history"] = np.zeros((8, len(self._constants(1))))
+            state["history_start"] = before
+        if "touched" in state and (is_whole or before - state["history_start"] >= _LONGEST):
+            self._catch_up(update.name, values, state)
+        constants = self._next_constants(state, scale)
+        if "touched" in state and not is_whole:
+            self._idle(update.name, values, gradient.rows, state, before)
+            state["touched"][gradient.rows] = state["step"]
+        elif "touched" in state:
+            state["touched"][:] = state["step"]
+        if is_whole or len(gradient.rows):
+            self._apply(values, gradient, state, constants, update.name, zero_grads and is_whole)
 
     def catch_up(self, params: Any) -> None:
         """Bring every row up to the last step, under ``lazy="exact"``: what idle rows still owe.
@@ -126,17 +190,18 @@ class Optimizer:
             if target.shape != self._shapes[name]:
                 raise ValueError(f"params must have shape {self._shapes[name]}, got {target.shape}")
             values = np.ascontiguousarray(target)
-            self._catch_up(values, state)
+            self._rule(name)._catch_up(name, values, state)
             if values is not target:
                 target[...] = values
 
     def _state_of(self, update: Update) -> dict[str, Any]:
-        state = self._state.get(update.name)
+        """The state of an array, or a new one, which is not kept yet."""
+        rule, state = self._rules.get(update.name, self), self._state.get(update.name)
         if state is None:
-            state = {"step": 0} | {name: np.zeros_like(update.values) for name in self._buffers}
-            self._state[update.name] = state
-        elif self._buffers and state[self._buffers[0]].dtype != update.values.dtype:
-            was = state[self._buffers[0]].dtype
+            fresh = new_state(rule._buffers, rule._positive, rule.state_dtype, update.values)
+            return {"step": 0} | fresh
+        if rule.state_dtype == "float32" and rule._buffers and state[rule._buffers[0]].dtype != update.values.dtype:
+            was = state[rule._buffers[0]].dtype
             raise TypeError(f"params must keep the dtype of the first step, {was}, got {update.values.dtype}")
         return state
 
@@ -152,88 +217,70 @@ class Optimizer:
             state["history"][place] = constants
         return constants
 
-    def _row_step(
-        self, table: np.ndarray, sums: np.ndarray, rows: np.ndarray, state: dict[str, Any], scale: float
-    ) -> None:
-        """A step of these distinct rows; under "exact" their idle steps first, as if they had been whole."""
-        if self.lazy == "exact" and "touched" not in state:
-            state["touched"] = np.full(len(table), state["step"])
-            state["history"] = np.zeros((8, len(self._constants(1))))
-            state["history_start"] = state["step"]
-        constants = self._next_constants(state, scale)
-        buffers = [state[name] for name in self._buffers]
+    def _catch_up(self, name: str, table: np.ndarray, state: dict[str, Any]) -> None:
+        """Bring all rows up to the last step."""
         if "touched" in state:
-            self._idle(table, rows, buffers, state, state["step"] - 1)
-            state["touched"][rows] = state["step"]
-        self._rows(table, sums, rows, buffers, constants)
+            self._idle(name, table, np.flatnonzero(state["touched"] < state["step"]), state, state["step"])
+            state["touched"][:] = state["step"]
+            state["history_start"] = state["step"]  # nobody owes the steps before any more
 
-    def _catch_up(self, table: np.ndarray, state: dict[str, Any]) -> None:
-        if "touched" not in state:
-            return
-        rows = np.flatnonzero(state["touched"] < state["step"])
-        if len(rows):
-            self._idle(table, rows, [state[name] for name in self._buffers], state, state["step"])
-        state["touched"][:] = state["step"]
-        state["history_start"] = state["step"]  # nobody owes the steps before any more
-
-    def _idle(
-        self,
-        table: np.ndarray,
-        rows: np.ndarray,
-        buffers: list[np.ndarray],
-        state: dict[str, Any],
-        until: int,
-    ) -> None:
+    def _idle(self, name: str, table: np.ndarray, rows: np.ndarray, state: dict[str, Any], until: int) -> None:
         """Give the rows the steps with zero gradient that they missed up to step `until`."""
-        first = state["touched"][rows] - state["history_start"]
-        history = state["history"][: until - state["history_start"]]
-        self._missed(table, rows, buffers, first, history)
+        first = state["touched"][rows]
+        owed = until - int(first.min(initial=until))
+        if owed:
+            end = until - state["history_start"]
+            history = state["history"][end - owed : end]
+            self._missed(table, rows, state, first - (until - owed), history, name)
 
     def _constants(self, step: int) -> np.ndarray:
         """The numbers of this step, float64."""
         raise NotImplementedError
 
-    def _dense(self, p: np.ndarray, g: np.ndarray, buffers: list[np.ndarray], c: np.ndarray, wipe: bool) -> None:
-        raise NotImplementedError
-
-    def _rows(
-        self, table: np.ndarray, sums: np.ndarray, rows: np.ndarray, buffers: list[np.ndarray], c: np.ndarray
-    ) -> None:
+    def _apply(self, p: np.ndarray, g: Gradient, state: dict[str, Any], c: np.ndarray, name: str, wipe: bool) -> None:
+        """One step of an array, or of rows of it; wipe: leave zeros in the gradient."""
         raise NotImplementedError
 
     def _missed(
         self,
-        table: np.ndarray,
+        p: np.ndarray,
         rows: np.ndarray,
-        buffers: list[np.ndarray],
+        state: dict[str, Any],
         first: np.ndarray,
         history: np.ndarray,
+        name: str,
     ) -> None:
+        """The steps history[first[r]:] of rows[r], with zero gradient."""
         raise NotImplementedError
 
     def reset(self) -> None:
         """Forget all state, as if no step had been made; the learning rate stays."""
-        self._state = {}
+        self._state, self.skipped = {}, 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything a run needs to go on: plain numbers, strings and copies of arrays."""
-        return {
-            "kind": type(self).__name__,
-            "learning_rate": self.learning_rate,
-            "options": {name: _plain(getattr(self, name)) for name in self._options},
-            "state": {
-                name: {k: v.copy() if isinstance(v, np.ndarray) else v for k, v in state.items()}
-                for name, state in self._state.items()
-            },
-        }
+        """Everything a run needs to go on: a flat dict of numbers, strings and copies of arrays.
+
+        ``np.savez(path, **optimizer.state_dict())`` saves it without pickle, and `load_state_dict` takes
+        ``np.load(path)``.
+        """
+        return flatten(
+            {
+                "kind": type(self).__name__,
+                "learning_rate": self.learning_rate,
+                "skipped": self.skipped,
+                "options": {name: getattr(self, name) for name in self._options},
+                "state": self._state,
+            }
+        )
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a `state_dict` of an optimizer of this kind and these shapes.
 
         Parameters
         ----------
-        state : dict
-            As `state_dict` returned it; its options and learning rate are taken over too.
+        state : dict, or another mapping
+            As `state_dict` returned it, its numbers possibly arrays by now; its options and learning rate are
+            taken over too.
 
         Raises
         ------
@@ -241,42 +288,28 @@ class Optimizer:
             If it is of another kind, or its arrays do not fit; nothing has been changed then.
         """
         try:
-            kind, rate = state["kind"], state["learning_rate"]
-            options, arrays = dict(state["options"]), dict(state["state"])
-            if kind != type(self).__name__:
-                raise ValueError(f"state must be of {type(self).__name__}, got {kind!r}")
-            if set(options) != set(self._options) or not set(arrays) <= set(self._shapes):
-                raise ValueError("state must have this optimizer's options and arrays")
-            loaded = {name: self._checked_state(name, arrays[name]) for name in arrays}
-            shapes: Any = next(iter(self._shapes.values())) if self._single else self._shapes
-            if "betas" in options:
-                options["betas"] = tuple(options["betas"])
+            found = nest(state, self._shapes)
+            if found["kind"] != type(self).__name__:
+                raise ValueError(f"state must be of {type(self).__name__}, got {found['kind']!r}")
+            options = found["options"]
+            if set(options) | {"groups"} != set(self._options):
+                raise ValueError("state must have this optimizer's options")
             make: Any = type(self)  # its constructor checks what the options may be
-            twin = make(shapes, rate, **options)
+            shapes: Any = next(iter(self._shapes.values())) if self._single else self._shapes
+            twin = make(shapes, **{"lr": found["learning_rate"], **options})
+            loaded = {
+                name: restored(name, stored, self._shapes[name], twin._rules.get(name, twin))
+                for name, stored in found["state"].items()
+            }
+            twin.skipped = check.integer("state['skipped']", found["skipped"], low=0)
         except (KeyError, TypeError) as error:
             raise ValueError(f"state must be a state_dict of {type(self).__name__}: {error!r}") from None
-        for name in self._options:
-            setattr(self, name, getattr(twin, name))
-        self._buffers = twin._buffers
-        self.learning_rate = rate
+        self.__dict__.update(twin.__dict__)
         self._state = loaded
 
-    def _checked_state(self, name: str, stored: Mapping[str, Any]) -> dict[str, Any]:
-        shape = self._shapes[name]
-        state: dict[str, Any] = {}
-        for key, value in stored.items():
-            if key in ("step", "history_start"):
-                state[key] = check.integer(f"state[{name!r}][{key!r}]", int(value), low=0)
-            else:
-                wanted = (shape[0],) if key == "touched" else None if key == "history" else shape
-                array = np.array(value)
-                if wanted is not None and array.shape != wanted:
-                    raise ValueError(f"state[{name!r}][{key!r}] must have shape {wanted}, got {array.shape}")
-                state[key] = array
-        if "step" not in state or not set(self._buffers) <= set(state):
-            raise ValueError(f"state[{name!r}] must have step and {self._buffers}, got {sorted(state)}")
-        return state
 
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+def _worth(gradient: Gradient, squared: bool) -> float:
+    """Σ g² where it is wanted, else 0; not finite if a gradient is not."""
+    if squared:
+        return squares(gradient.used())
+    return 0.0 if is_finite(gradient.given) and (not len(gradient.sums) or is_finite(gradient.sums)) else math.nan

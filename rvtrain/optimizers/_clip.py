@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -70,7 +70,10 @@ def clip_grad_norm(grads: Any, max_norm: float) -> float:
     arrays = {name: check.writeable_array(name, value) for name, value in named.items()}
     total = 0.0
     for name, array in arrays.items():
-        total += squares(name, np.ascontiguousarray(array))
+        part = squares(np.ascontiguousarray(array))
+        if not math.isfinite(part):
+            refuse(name, array)
+        total += part
     norm = math.sqrt(total)
     scale = max_norm / (norm + 1e-6)
     if scale < 1.0:
@@ -79,13 +82,15 @@ def clip_grad_norm(grads: Any, max_norm: float) -> float:
     return norm
 
 
-def squares(name: str, x: np.ndarray) -> float:
-    """Σ x² of a C-contiguous array, in float64; ValueError if it is not finite."""
-    total = _sums(_squares, x)
-    if not math.isfinite(total):
-        check.finite(name, x)
-        raise ValueError(f"{name} must have a norm that float64 can hold, got elements as large as {abs(x).max()}")
-    return total
+def squares(x: np.ndarray) -> float:
+    """Σ x² of a C-contiguous array, in float64; not finite if an element is not."""
+    return _sums(_squares, x)
+
+
+def refuse(name: str, x: np.ndarray) -> NoReturn:
+    """Raise, where `x` or the sum of its squares is not finite."""
+    check.finite(name, x)
+    raise ValueError(f"{name} must have a norm that float64 can hold, got elements as large as {abs(x).max()}")
 
 
 def _sums(pieces: Any, x: np.ndarray) -> float:

@@ -1,25 +1,103 @@
 """Row updates of tables: repeated rows summed first, in an order that no thread decides."""
 
+from typing import NamedTuple
+
 import numpy as np
 
-from rvtrain._jit import kernel, prange
+from rvtrain._jit import kernel, njit, prange
+
+_DIGIT = 11  # bits sorted at a time: a histogram that fits in the first cache
 
 
-def summed_rows(gradient: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The distinct rows, ascending, and for each the sum of its gradients in the order given."""
-    order = np.argsort(rows, kind="stable")
-    distinct, first = np.unique(rows[order], return_index=True)
-    sums = np.empty((len(distinct), gradient.shape[1]), gradient.dtype)
-    _sum_rows.sized(2 * gradient.size)(gradient, order, np.append(first, len(rows)), sums)
-    return distinct, sums
+class Gradient(NamedTuple):
+    """The gradient of an array, or of distinct rows of it: each is one of those given, or a sum of several."""
+
+    given: np.ndarray
+    sums: np.ndarray
+    """(S, d): those of repeated rows."""
+    source: np.ndarray
+    """Row r's gradient is given[source[r]], or where that is negative, sums[−1 − source[r]]."""
+    rows: np.ndarray
+    """Distinct, ascending; empty for the whole array."""
+
+    def used(self) -> np.ndarray:
+        """Every gradient once, repeated rows summed: a copy, unless no row is repeated."""
+        return (
+            self.given
+            if not len(self.sums)
+            else np.concatenate([self.given[self.source[self.source >= 0]], self.sums])
+        )
+
+
+_NONE = np.empty(0, np.int64)
+
+
+def whole(gradient: np.ndarray) -> Gradient:
+    """The gradient of all of an array."""
+    return Gradient(gradient, gradient[:0], _NONE, _NONE)
+
+
+def by_row(gradient: np.ndarray, rows: np.ndarray, length: int) -> Gradient:
+    """The gradient (m, d) of `rows` (m,) of a table of that length."""
+    order, distinct, bounds, source = np.empty((4, len(rows) + 1), np.int64)
+    count, repeated = _group.serial(rows, length, order, distinct, bounds, source)
+    distinct, source = distinct[:count], source[:count]
+    sums = np.empty((repeated, gradient.shape[1]), gradient.dtype)
+    if repeated:
+        _sum_rows.sized(4 * sums.size)(gradient, order, bounds, np.flatnonzero(source < 0), sums)
+    return Gradient(gradient, sums, source, distinct)
 
 
 @kernel
-def _sum_rows(gradient, order, bounds, sums):
-    """sums[r] = Σ gradient[order[s]] for s in [bounds[r], bounds[r + 1]); gradient (m, d), sums (R, d)."""
-    for r in prange(len(sums)):
+def _group(rows, length, order, distinct, bounds, source):
+    """A stable radix sort of rows (m,) < length, and its groups: returns how many, and how many of several.
+
+    Group r is the row distinct[r], at order[bounds[r]] … order[bounds[r + 1] − 1]; source as in `Gradient`.
+    """
+    for i in range(len(rows)):
+        order[i] = i
+    spare = np.empty(len(rows), np.int64)
+    counts = np.empty((1 << _DIGIT) + 1, np.int64)
+    shift = 0
+    while length >> shift > 0:
+        _sort_digit(rows, shift, order, spare, counts)
+        for i in range(len(rows)):
+            order[i] = spare[i]
+        shift += _DIGIT
+    count = repeated = 0
+    for i in range(len(rows)):
+        if i == 0 or rows[order[i]] != rows[order[i - 1]]:
+            distinct[count], bounds[count], source[count] = rows[order[i]], i, order[i]
+            count += 1
+        elif source[count - 1] >= 0:
+            repeated += 1
+            source[count - 1] = -repeated
+    bounds[count] = len(rows)
+    return count, repeated
+
+
+@njit
+def _sort_digit(rows, shift, order, out, counts):
+    """out: `order` sorted by _DIGIT bits of rows[order] from `shift` on, else as it was."""
+    mask = (1 << _DIGIT) - 1
+    counts[:] = 0
+    for i in range(len(rows)):
+        counts[((rows[i] >> shift) & mask) + 1] += 1
+    for digit in range(mask):
+        counts[digit + 1] += counts[digit]
+    for i in range(len(rows)):
+        digit = (rows[order[i]] >> shift) & mask
+        out[counts[digit]] = order[i]
+        counts[digit] += 1
+
+
+@kernel
+def _sum_rows(gradient, order, bounds, groups, sums):
+    """sums[s] = Σ gradient[order[i]] over group groups[s]; gradient (m, d), sums (S, d)."""
+    for s in prange(len(groups)):
+        first, end = bounds[groups[s]], bounds[groups[s] + 1]
         for k in range(sums.shape[1]):
-            total = gradient[order[bounds[r]], k]
-            for s in range(bounds[r] + 1, bounds[r + 1]):
-                total += gradient[order[s], k]
-            sums[r, k] = total
+            sums[s, k] = gradient[order[first], k]
+        for i in range(first + 1, end):
+            for k in range(sums.shape[1]):
+                sums[s, k] += gradient[order[i], k]

@@ -1,5 +1,6 @@
 """Stochastic gradient descent."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,8 @@ import numpy as np
 from rvtrain import _validation as check
 from rvtrain.optimizers import _sgd_kernels as kernels
 from rvtrain.optimizers._base import Optimizer
+from rvtrain.optimizers._rows import Gradient
+from rvtrain.optimizers._state import as_table, compact, noise
 
 
 class SGD(Optimizer):
@@ -36,6 +39,15 @@ class SGD(Optimizer):
     lazy : {"idle", "exact"}
         What rows not named in ``step(..., rows=...)`` do: nothing; or, once they are touched, all that whole
         steps with zero gradients would have done to them.
+    state_dtype : {"float32", "bfloat16", "int8"}
+        How the momentum is kept: as the parameters, in 16 bits each (rounded at random, right in the mean), or in 8
+        with a scale for every block of 256 elements of a row. Steps are computed in the parameters' type.
+    nonfinite : {"raise", "skip"}
+        What a gradient with NaN or infinity does: an error, or a step that changes nothing and is counted in
+        `skipped`.
+    groups : dict of dicts, optional
+        Other options for single arrays of a dict, as ``{"bias": {"weight_decay": 0.0}}``; an lr keeps its ratio to
+        `learning_rate`.
 
     References
     ----------
@@ -54,7 +66,17 @@ class SGD(Optimizer):
     array([0.71, 2.  ])
     """
 
-    _options: tuple[str, ...] = ("momentum", "dampening", "weight_decay", "nesterov", "maximize", "lazy")
+    _options: tuple[str, ...] = (
+        "momentum",
+        "dampening",
+        "weight_decay",
+        "nesterov",
+        "maximize",
+        "lazy",
+        "state_dtype",
+        "nonfinite",
+        "groups",
+    )
     _sign = 4
 
     def __init__(
@@ -68,8 +90,13 @@ class SGD(Optimizer):
         maximize: bool = False,
         *,
         lazy: str = "idle",
+        state_dtype: str = "float32",
+        nonfinite: str = "raise",
+        groups: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
-        super().__init__(params, lr, maximize, lazy)
+        super().__init__(
+            params, lr, maximize=maximize, lazy=lazy, state_dtype=state_dtype, nonfinite=nonfinite, groups=groups
+        )
         self.momentum = check.number("momentum", momentum, low=0.0)
         self.dampening = check.number("dampening", dampening)
         self.weight_decay = check.number("weight_decay", weight_decay, low=0.0)
@@ -77,27 +104,47 @@ class SGD(Optimizer):
         if self.nesterov and (self.momentum == 0.0 or self.dampening != 0.0):
             raise ValueError("nesterov needs momentum > 0 and dampening = 0")
         self._buffers = ("momentum_buffer",) if self.momentum else ()
+        self._make_rules()
 
     def _constants(self, step: int) -> np.ndarray:
         sign = -1.0 if self.maximize else 1.0
         rule = (self.momentum, 1.0 - self.dampening, self.weight_decay, sign)
         return np.array([self.learning_rate, *rule, float(self.nesterov), float(step == 1)])
 
-    def _dense(self, p: np.ndarray, g: np.ndarray, buffers: list[np.ndarray], c: np.ndarray, wipe: bool) -> None:
-        kernels.sgd_dense.sized(2 * p.size)(p, g, buffers[0] if buffers else p[:0], c, wipe)
-
-    def _rows(
-        self, table: np.ndarray, sums: np.ndarray, rows: np.ndarray, buffers: list[np.ndarray], c: np.ndarray
-    ) -> None:
-        kernels.sgd_rows.sized(8 * sums.size)(table, sums, rows, buffers[0] if buffers else table[:0], c)
+    def _apply(self, p: np.ndarray, g: Gradient, state: dict[str, Any], c: np.ndarray, name: str, wipe: bool) -> None:
+        work = 8 * (len(g.rows) * p.shape[1] if len(g.rows) else p.size)
+        if self._buffers and self.state_dtype != "float32":
+            table, given, sums = as_table(p), as_table(g.given), as_table(g.sums)
+            (codes,), (scales,) = compact(state, self._buffers, p.shape)
+            kernels.sgd_compact.sized(work)(
+                table, given, sums, g.source, g.rows, codes, scales, c, noise(name, state["step"]), wipe
+            )
+        elif len(g.rows):
+            kernels.sgd_rows.sized(work)(p, g.given, g.sums, g.source, g.rows, self._buffer(state, p), c)
+        else:
+            flat = p.reshape(-1)
+            b = state["momentum_buffer"].reshape(-1) if self._buffers else flat[:0]
+            kernels.sgd_dense.sized(2 * p.size)(flat, g.given.reshape(-1), b, c, wipe)
 
     def _missed(
         self,
-        table: np.ndarray,
+        p: np.ndarray,
         rows: np.ndarray,
-        buffers: list[np.ndarray],
+        state: dict[str, Any],
         first: np.ndarray,
         history: np.ndarray,
+        name: str,
     ) -> None:
-        work = 8 * int((len(history) - first).sum()) * table.shape[1]
-        kernels.sgd_missed.sized(work)(table, rows, buffers[0] if buffers else table[:0], first, history)
+        table = np.empty((len(history), kernels.COLUMNS))
+        kernels.idle_table.serial(history, bool(self._buffers), table)
+        work = 8 * len(rows) * p.shape[1]
+        if self._buffers and self.state_dtype != "float32":
+            (codes,), (scales,) = compact(state, self._buffers, p.shape)
+            kernels.sgd_compact_missed.sized(work)(
+                p, rows, codes, scales, first, table, noise(name, state["step"], idle=True)
+            )
+        else:
+            kernels.sgd_missed.sized(work)(p, rows, self._buffer(state, p), first, table)
+
+    def _buffer(self, state: dict[str, Any], p: np.ndarray) -> np.ndarray:
+        return state["momentum_buffer"] if self._buffers else np.empty((len(p), 0), p.dtype)

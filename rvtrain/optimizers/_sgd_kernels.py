@@ -4,27 +4,57 @@ constants c (float64): 0 lr, 1 momentum μ, 2 1 − dampening, 3 weight decay, 4
 
     g ← ±g + c₃ p        b ← g at the first step, else μ b + c₂ g        p ← p − lr · (g + μ b if Nesterov, else b)
 
-Without momentum `b` is empty and p ← p − lr · g.
+Without momentum `b` has no columns and p ← p − lr · g. With g = 0 a step is linear in (p, b), the same for all
+elements: what an idle row owes is a product of 2 × 2 matrices.
 """
 
+import numpy as np
+
 from rvtrain._jit import kernel, njit, prange
+from rvtrain._primitives._prefetch import prefetch_rows
+from rvtrain.optimizers._codes import (
+    BLOCK,
+    at,
+    bfloat16,
+    code,
+    decode,
+    decoded,
+    encode,
+    magnitude,
+    noise,
+    noise_key,
+    scale_of,
+)
+
+COLUMNS = 4
+"""Of the table: p from p, p from b, b from p, b from b."""
+_CHUNK = 64  # blocks that share their scratch
 
 
 @njit
-def _constants(c, dtype):
-    """lr, μ, 1 − dampening, decay, sign, weight of g and weight of b in the update, in the array's type.
+def _numbers(c):
+    """lr, μ, 1 − dampening, decay, sign, weight of g and weight of b in the update.
 
     At the first step b = g, which is μ = 0 and no dampening.
     """
     first, nesterov = c[6] > 0.0, c[5] > 0.0
+    mu, fresh = (0.0, 1.0) if first else (c[1], c[2])
+    of_g, of_b = (1.0, c[1]) if nesterov else (0.0, 1.0)
+    return c[0], mu, fresh, c[3], c[4], of_g, of_b
+
+
+@njit
+def _constants(c, dtype):
+    """The same in the array's type."""
+    rate, mu, fresh, decay, sign, of_g, of_b = _numbers(c)
     return (
-        dtype.type(c[0]),
-        dtype.type(0.0 if first else c[1]),
-        dtype.type(1.0 if first else c[2]),
-        dtype.type(c[3]),
-        dtype.type(c[4]),
-        dtype.type(1.0 if nesterov else 0.0),
-        dtype.type(c[1] if nesterov else 1.0),
+        dtype.type(rate),
+        dtype.type(mu),
+        dtype.type(fresh),
+        dtype.type(decay),
+        dtype.type(sign),
+        dtype.type(of_g),
+        dtype.type(of_b),
     )
 
 
@@ -47,30 +77,132 @@ def sgd_dense(p, g, b, c, wipe):
 
 
 @kernel
-def sgd_rows(p, g, rows, b, c):
-    """One step of p[rows] by g; p (n, d), g (R, d), rows (R,) distinct, b (n, d) or empty."""
+def sgd_rows(p, g, sums, source, rows, b, c):
+    """One step of p[rows]; p (n, d), rows (R,) distinct, b (n, d) or (n, 0).
+
+    The gradient of rows[r] is g[source[r]], or where that is negative, sums[−1 − source[r]].
+    """
     for r in prange(len(rows)):
-        _row(p[rows[r]], g[r], b, rows[r], c)
+        prefetch_rows(rows, r, p, b, b)
+        row, s = rows[r], source[r]
+        _elements(p[row], g[s] if s >= 0 else sums[-1 - s], b[row], c, False)
 
 
 @kernel
-def sgd_missed(p, rows, b, first, history):
-    """Steps first[r] … with zero gradient for p[rows[r]]; history (T, 7) are the constants of each step."""
-    for r in prange(len(rows)):
-        for step in range(first[r], len(history)):
-            _row(p[rows[r]], p[rows[r], :0], b, rows[r], history[step])
+def sgd_compact(p, g, sums, source, rows, codes, scales, c, name, wipe):
+    """One step of p (n, d), or of p[rows]; codes of b (n, d), scales (n, blocks), none for bfloat16.
+
+    name: two integers, of array and step.
+    """
+    width = p.shape[1]
+    blocks = -(-width // BLOCK)
+    count = (len(p) if len(rows) == 0 else len(rows)) * blocks
+    for chunk in prange(-(-count // _CHUNK)):
+        scratch = np.empty(BLOCK, p.dtype)
+        for item in range(chunk * _CHUNK, min(count, (chunk + 1) * _CHUNK)):
+            r, block = item // blocks, item % blocks
+            row = r if len(rows) == 0 else rows[r]
+            s = r if len(rows) == 0 else source[r]
+            low, high = block * BLOCK, min(width, (block + 1) * BLOCK)
+            gradient = g[s, low:high] if s >= 0 else sums[-1 - s, low:high]
+            key = noise_key(name[0], name[1], row * blocks + block)
+            scale = at(scales, row, block)
+            scale = _block(p[row, low:high], gradient, codes[row, low:high], scale, scratch, c, key, wipe)
+            if scales.size > 0:
+                scales[row, block] = scale
 
 
 @njit
-def _row(p, g, b, row, c):
-    """One step of a row; an empty g is a zero gradient."""
+def _block(p, g, codes, scale, scratch, c, key, wipe):
+    """One step of a block, p, g and codes (L,); returns its new scale."""
+    rate, mu, fresh, decay, sign, of_g, of_b = _constants(c, p.dtype)
+    half = codes.itemsize == 2
+    most = np.int32(0)
+    for k in range(len(p)):
+        gradient = sign * g[k] + decay * p[k]
+        if wipe:
+            g[k] = 0
+        b = mu * decoded(codes[k], half, scale) + fresh * gradient
+        p[k] -= rate * (of_g * gradient + of_b * b)
+        if half:
+            codes[k] = bfloat16(b, noise(key, k))
+        else:
+            scratch[k] = b
+            bits = magnitude(b)
+            most = bits if bits > most else most
+    scale, inverse = scale_of(most)
+    if not half:
+        for k in range(len(p)):
+            codes[k] = code(scratch[k], inverse)
+    return scale
+
+
+@njit
+def _elements(p, g, b, c, wipe):
     rate, mu, fresh, decay, sign, of_g, of_b = _constants(c, p.dtype)
     for k in range(len(p)):
-        gradient = decay * p[k]
-        if len(g) > 0:
-            gradient += sign * g[k]
+        gradient = sign * g[k] + decay * p[k]
+        if wipe:
+            g[k] = 0
         move = gradient
-        if b.size > 0:
-            b[row, k] = mu * b[row, k] + fresh * gradient
-            move = of_g * gradient + of_b * b[row, k]
+        if len(b) > 0:
+            b[k] = mu * b[k] + fresh * gradient
+            move = of_g * gradient + of_b * b[k]
         p[k] -= rate * move
+
+
+@kernel
+def idle_table(history, momentum, table):
+    """table[s], (T, 4): the matrix that the steps s, s + 1, …, T − 1 with zero gradient make together."""
+    pp, pb, bp, bb = 1.0, 0.0, 0.0, 1.0
+    for s in range(len(history) - 1, -1, -1):
+        rate, mu, fresh, decay, _, of_g, of_b = _numbers(history[s])
+        if momentum:
+            one_pp, one_pb = 1.0 - rate * (of_g + of_b * fresh) * decay, -rate * of_b * mu
+        else:
+            one_pp, one_pb = 1.0 - rate * decay, 0.0
+        one_bp, one_bb = fresh * decay, mu
+        pp, pb, bp, bb = (
+            pp * one_pp + pb * one_bp,
+            pp * one_pb + pb * one_bb,
+            bp * one_pp + bb * one_bp,
+            bp * one_pb + bb * one_bb,
+        )
+        table[s, 0], table[s, 1], table[s, 2], table[s, 3] = pp, pb, bp, bb
+
+
+@kernel
+def sgd_missed(p, rows, b, first, table):
+    """Steps first[r] … with zero gradient for p[rows[r]], b (n, d) or (n, 0)."""
+    for r in prange(len(rows)):
+        if first[r] < len(table):
+            _missed(p[rows[r]], b[rows[r]], table[first[r]])
+
+
+@kernel
+def sgd_compact_missed(p, rows, codes, scales, first, table, name):
+    """The same on codes of b."""
+    width = p.shape[1]
+    blocks = -(-width // BLOCK)
+    for r in prange(len(rows)):
+        row = rows[r]
+        scratch = np.empty(BLOCK, p.dtype)
+        for block in range(blocks if first[r] < len(table) else 0):
+            low, high = block * BLOCK, min(width, (block + 1) * BLOCK)
+            b = scratch[: high - low]
+            decode(codes, scales, row, block, b, False)
+            _missed(p[row, low:high], b, table[first[r]])
+            encode(b, codes, scales, row, block, False, noise_key(name[0], name[1], row * blocks + block))
+
+
+@njit
+def _missed(p, b, matrix):
+    pp, pb = p.dtype.type(matrix[0]), p.dtype.type(matrix[1])
+    bp, bb = p.dtype.type(matrix[2]), p.dtype.type(matrix[3])
+    for k in range(len(p)):
+        old = p[k]
+        if len(b) > 0:
+            p[k] = pp * old + pb * b[k]
+            b[k] = bp * old + bb * b[k]
+        else:
+            p[k] = pp * old

@@ -1,0 +1,150 @@
+"""Adam and AdamW on state in 16 or 8 bits: decoded, stepped and encoded block by block, in one pass over memory."""
+
+import numpy as np
+
+from rvtrain._jit import kernel, njit, prange
+from rvtrain.optimizers._adam_kernels import adam_constants, missed_elements
+from rvtrain.optimizers._codes import (
+    BLOCK,
+    at,
+    bfloat16,
+    code,
+    code_positive,
+    decode,
+    decoded,
+    decoded_positive,
+    encode,
+    magnitude,
+    noise,
+    noise_key,
+    scale_of,
+)
+
+_CHUNK = 64  # blocks that share their scratch
+_S16 = np.uint32(16)
+_ONE = np.float32(1)
+
+
+@kernel
+def adam_compact(p, g, sums, source, rows, codes, scales, c, name, wipe):
+    """One step of p (n, d), or of p[rows] as in `adam_rows`; codes of m, v and top (n, d), scales (n, blocks).
+
+    Without AMSGrad those of top have no columns, and bfloat16 has no scales. name: two integers, of array and step.
+    """
+    width = p.shape[1]
+    blocks = -(-width // BLOCK)
+    count = (len(p) if len(rows) == 0 else len(rows)) * blocks
+    for chunk in prange(-(-count // _CHUNK)):
+        scratch = np.zeros(3 * BLOCK, p.dtype)
+        for item in range(chunk * _CHUNK, min(count, (chunk + 1) * _CHUNK)):
+            r, b = item // blocks, item % blocks
+            row = r if len(rows) == 0 else rows[r]
+            s = r if len(rows) == 0 else source[r]
+            low, high = b * BLOCK, min(width, (b + 1) * BLOCK)
+            gradient = g[s, low:high] if s >= 0 else sums[-1 - s, low:high]
+            key = noise_key(name[0], name[1], row * blocks + b)
+            mc, vc = codes[0][row, low:high], codes[1][row, low:high]
+            tc = codes[2][row, low : high if codes[2].shape[1] > 0 else low]
+            before = at(scales[0], row, b), at(scales[1], row, b), at(scales[2], row, b)
+            after = _block(p[row, low:high], gradient, mc, vc, tc, before, scratch, c, key, wipe)
+            if scales[0].size > 0:
+                scales[0][row, b], scales[1][row, b] = after[0], after[1]
+                if len(tc) > 0:
+                    scales[2][row, b] = after[2]
+
+
+@njit
+def _block(p, g, mc, vc, tc, scales, scratch, c, key, wipe):
+    """One step of a block, p and g (L,), codes (L,); returns its new scales."""
+    for k in range(len(tc)):
+        scratch[k + 2 * BLOCK] = decoded_positive(tc[k], tc.itemsize == 2, scales[2])
+    if mc.itemsize == 2:
+        _half_block(p, g, mc, vc, scratch, c, key)
+        after = scales
+    else:
+        after = _byte_block(p, g, mc, vc, tc, scales, scratch, c)
+    if tc.itemsize == 2:
+        for k in range(len(tc)):
+            v, top = scratch[k + BLOCK], scratch[k + 2 * BLOCK]
+            tc[k] = bfloat16(v if v > top else top, np.uint32(noise(key, k) << _S16))
+    if wipe:
+        g[:] = 0
+    return after
+
+
+# Scratch is one flat array of m, v and top, the last zeros without AMSGrad: of more arrays than this the compiler
+# does not check at run time that they are apart, and gives up vectors.
+
+
+@njit
+def _half_block(p, g, mc, vc, scratch, c, key):
+    rate, root, b1, n1, b2, n2, eps, decay, shrink, sign = adam_constants(c, p.dtype)
+    for k in range(len(p)):
+        gradient = sign * g[k] + decay * p[k]
+        m = b1 * decoded(mc[k], True, _ONE) + n1 * gradient
+        v = b2 * decoded_positive(vc[k], True, _ONE) + n2 * gradient * gradient
+        bits = noise(key, k)
+        mc[k] = bfloat16(m, bits)
+        vc[k] = bfloat16(v, np.uint32(bits << _S16))
+        top = scratch[k + 2 * BLOCK]
+        top = v if v > top else top
+        scratch[k + BLOCK] = v
+        p[k] = shrink * p[k] - rate * m / (np.sqrt(top) * root + eps)
+
+
+@njit
+def _byte_block(p, g, mc, vc, tc, scales, scratch, c):
+    rate, root, b1, n1, b2, n2, eps, decay, shrink, sign = adam_constants(c, p.dtype)
+    of_m, of_v = scales[0], scales[1]
+    most_m, most_v, most_t = np.int32(0), np.int32(0), np.int32(0)
+    for k in range(len(p)):
+        gradient = sign * g[k] + decay * p[k]
+        m = b1 * decoded(mc[k], False, of_m) + n1 * gradient
+        v = b2 * decoded_positive(vc[k], False, of_v) + n2 * gradient * gradient
+        scratch[k] = m
+        scratch[k + BLOCK] = v
+        bits_m, bits_v = magnitude(m), magnitude(v)
+        most_m = bits_m if bits_m > most_m else most_m
+        most_v = bits_v if bits_v > most_v else most_v
+        top = scratch[k + 2 * BLOCK]
+        top = v if v > top else top
+        p[k] = shrink * p[k] - rate * m / (np.sqrt(top) * root + eps)
+    for k in range(len(tc)):
+        v, top = scratch[k + BLOCK], scratch[k + 2 * BLOCK]
+        top = v if v > top else top
+        scratch[k + 2 * BLOCK] = top
+        bits = magnitude(top)
+        most_t = bits if bits > most_t else most_t
+    scale_m, inverse_m = scale_of(most_m)
+    scale_v, inverse_v = scale_of(most_v)
+    scale_t, inverse_t = scale_of(most_t)
+    for k in range(len(p)):
+        mc[k] = code(scratch[k], inverse_m)
+        vc[k] = code_positive(scratch[k + BLOCK], inverse_v)
+    for k in range(len(tc)):
+        tc[k] = code_positive(scratch[k + 2 * BLOCK], inverse_t)
+    return scale_m, scale_v, scale_t
+
+
+@kernel
+def adam_compact_missed(p, rows, codes, scales, first, history, table, name):
+    """The idle steps of p[rows] as in `adam_missed`."""
+    width = p.shape[1]
+    blocks = -(-width // BLOCK)
+    for r in prange(len(rows)):
+        row = rows[r]
+        scratch = np.empty((3, BLOCK), p.dtype)
+        for b in range(blocks if first[r] < len(history) else 0):
+            low, high = b * BLOCK, min(width, (b + 1) * BLOCK)
+            m, v, top = scratch[0, : high - low], scratch[1, : high - low], scratch[2, : high - low]
+            if codes[2].shape[1] == 0:
+                top = top[:0]
+            decode(codes[0], scales[0], row, b, m, False)
+            decode(codes[1], scales[1], row, b, v, True)
+            decode(codes[2], scales[2], row, b, top, True)
+            missed_elements(p[row, low:high], m, v, top, first[r], history, table)
+            key = noise_key(name[0], name[1], row * blocks + b)
+            encode(m, codes[0], scales[0], row, b, False, key)
+            encode(v, codes[1], scales[1], row, b, True, key)
+            if len(top) > 0:
+                encode(top, codes[2], scales[2], row, b, True, key)

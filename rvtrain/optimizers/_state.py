@@ -1,0 +1,53 @@
+"""State arrays in the precision asked for: as the parameters, 16 bits, or 8 bits with a scale for each block."""
+
+import zlib
+from typing import Any
+
+import numpy as np
+
+from rvtrain.optimizers._codes import BLOCK
+
+STATE_DTYPES = ("float32", "bfloat16", "int8")
+
+
+def layout(name: str, positive: bool, state_dtype: str, shape: tuple[int, ...]) -> dict[str, Any]:
+    """Shape and dtype of what holds the state array `name`; None: the dtype of the parameters."""
+    if state_dtype == "float32":
+        return {name: (shape, None)}
+    if state_dtype == "bfloat16":
+        return {name: (shape, np.uint16)}
+    rows, width = _as_rows(shape)
+    scales = (rows, -(-width // BLOCK))
+    return {name: (shape, np.uint8 if positive else np.int8), f"{name}_scale": (scales, np.float32)}
+
+
+def new_state(
+    names: tuple[str, ...], positive: tuple[str, ...], state_dtype: str, like: np.ndarray
+) -> dict[str, np.ndarray]:
+    """State arrays that are all zero, for parameters `like`."""
+    return {
+        key: np.zeros(shape, dtype or like.dtype)
+        for name in names
+        for key, (shape, dtype) in layout(name, name in positive, state_dtype, like.shape).items()
+    }
+
+
+def compact(state: dict[str, Any], names: tuple[str, ...], shape: tuple[int, ...]) -> tuple[Any, Any]:
+    """The codes of the named arrays as tables (n, d), and their scales, (n, blocks) or empty."""
+    empty = np.empty((0, 0), np.float32)
+    codes = tuple(state[name].reshape(_as_rows(shape)) for name in names)
+    return codes, tuple(state.get(f"{name}_scale", empty) for name in names)
+
+
+def as_table(x: np.ndarray) -> np.ndarray:
+    """A table as it is, anything else as one long row: where blocks lie."""
+    return x.reshape(_as_rows(x.shape)) if x.ndim != 2 else x
+
+
+def _as_rows(shape: tuple[int, ...]) -> tuple[int, int]:
+    return (shape[0], shape[1]) if len(shape) == 2 else (1, int(np.prod(shape)))
+
+
+def noise(name: str, step: int, idle: bool = False) -> tuple[int, int]:
+    """What the random bits of a step, or of the idle steps made up for before it, depend on."""
+    return zlib.crc32(name.encode()), 2 * step + idle
