@@ -3,6 +3,7 @@
 import numpy as np
 
 import rvtrain as rt
+from rvtrain._jit import kernel, prange
 
 from .common import Benchmark, median_seconds, speedup
 
@@ -12,34 +13,61 @@ LARGE = 20_000_000
 class Steps(Benchmark):
     """One step of 20 million parameters."""
 
-    params = (["AdamW", "SGD"],)
-    param_names = ("optimizer",)
+    params = (["AdamW", "SGD"], ["float32", "bfloat16", "int8"])
+    param_names = ("optimizer", "state")
 
-    def setup(self, kind):
+    def setup(self, kind, state):
         self.p, self.g = self.rng().standard_normal((2, LARGE), dtype=np.float32)
         self.options = {"momentum": 0.9} if kind == "SGD" else {}
-        self.optimizer = getattr(rt, kind)(LARGE, lr=1e-3, **self.options)
-        self.time_step(kind)
+        self.optimizer = getattr(rt, kind)(LARGE, lr=1e-3, **self.options, state_dtype=state)
+        self.time_step(kind, state)
 
-    def time_step(self, kind):
+    def time_step(self, kind, state):
         self.optimizer.step(self.p, self.g)
 
-    def track_gigabytes_per_second(self, kind):
-        arrays = {"AdamW": 7, "SGD": 5}[kind]  # read p, g and the state; write p and the state
-        return 4e-9 * LARGE * arrays / median_seconds(lambda: self.time_step(kind))[0]
+    def moved(self, kind, state):
+        """Bytes of a step: g is read, p and the state are read and written."""
+        each = {"float32": 4, "bfloat16": 2, "int8": 1}[state]
+        return LARGE * (12 + 2 * each * {"AdamW": 2, "SGD": 1}[kind])
+
+    def track_gigabytes_per_second(self, kind, state):
+        return 1e-9 * self.moved(kind, state) / median_seconds(lambda: self.time_step(kind, state))[0]
 
     track_gigabytes_per_second.unit = "GB/s"
 
-    def track_speedup_over_torch_fused(self, kind):
+    def track_bandwidth_of_a_copy(self, kind, state):
+        """Of the GB/s that a copy of as many bytes reaches."""
+        source = np.zeros(self.moved(kind, state) // 2, np.uint8)
+        target = np.empty_like(source)
+        return speedup(lambda: self.time_step(kind, state), lambda: copy(source, target))
+
+    track_bandwidth_of_a_copy.unit = "x"
+
+    def track_speedup_over_torch_fused(self, kind, state):
         import torch
 
         torch.set_num_threads(2)
         parameter = torch.nn.Parameter(torch.tensor(self.p))
         parameter.grad = torch.tensor(self.g)
         peer = getattr(torch.optim, kind)([parameter], lr=1e-3, fused=True, **self.options)
-        return speedup(lambda: self.time_step(kind), peer.step)
+        return speedup(lambda: self.time_step(kind, state), peer.step)
 
     track_speedup_over_torch_fused.unit = "x"
+
+    def track_state_bytes_per_parameter(self, kind, state):
+        saved = self.optimizer.state_dict()
+        return (
+            sum(value.nbytes for key, value in saved.items() if key.startswith("state/") and np.ndim(value)) / LARGE
+        )
+
+    track_state_bytes_per_parameter.unit = "B"
+
+
+@kernel
+def copy(source, target):
+    """target ← source, by all threads; both (n,)."""
+    for i in prange(len(source)):
+        target[i] = source[i]
 
 
 class ClipStepZero(Benchmark):
@@ -72,7 +100,7 @@ class ClipStepZero(Benchmark):
 
 
 class Rows(Benchmark):
-    """8,192 random rows of a table of 500,000 × 128."""
+    """8,192 random rows of a table of 500,000 × 128, others each time."""
 
     params = (["idle", "exact"],)
     param_names = ("lazy",)
@@ -80,25 +108,32 @@ class Rows(Benchmark):
     def setup(self, lazy):
         rng = self.rng()
         self.table = np.zeros((500_000, 128), np.float32)
-        self.rows = rng.integers(0, len(self.table), 8192)
+        self.rows = [rng.integers(0, len(self.table), 8192) for _ in range(64)]
+        self.turn = 0
         self.g = rng.normal(size=(8192, 128)).astype(np.float32)
         self.optimizer = rt.Adam(self.table, lazy=lazy)
-        self.time_step(lazy)
+        for _ in self.rows:
+            self.time_step(lazy)
 
     def time_step(self, lazy):
-        self.optimizer.step(self.table, self.g, rows=self.rows)
+        self.turn = (self.turn + 1) % len(self.rows)
+        self.optimizer.step(self.table, self.g, rows=self.rows[self.turn])
 
     def track_speedup_over_torch_sparse_adam(self, lazy):
         import torch
 
         torch.set_num_threads(2)
         parameter = torch.nn.Parameter(torch.tensor(self.table))
-        places = torch.tensor(self.rows)[None]
-        parameter.grad = torch.sparse_coo_tensor(
-            places, torch.tensor(self.g), self.table.shape, check_invariants=False
-        )
+        places, values = [torch.tensor(rows)[None] for rows in self.rows], torch.tensor(self.g)
         peer = torch.optim.SparseAdam([parameter])
-        return speedup(lambda: self.time_step(lazy), peer.step)
+
+        def step():
+            parameter.grad = torch.sparse_coo_tensor(
+                places[self.turn], values, self.table.shape, check_invariants=False
+            )
+            peer.step()
+
+        return speedup(lambda: self.time_step(lazy), step)
 
     track_speedup_over_torch_sparse_adam.unit = "x"
 

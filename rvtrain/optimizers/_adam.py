@@ -10,7 +10,7 @@ from rvtrain import _validation as check
 from rvtrain.optimizers import _adam_compact_kernels as compact_kernels
 from rvtrain.optimizers import _adam_kernels as kernels
 from rvtrain.optimizers._base import Optimizer
-from rvtrain.optimizers._rows import Gradient
+from rvtrain.optimizers._rows import Gradient, Idle
 from rvtrain.optimizers._state import as_table, compact, noise
 
 
@@ -121,8 +121,19 @@ class Adam(Optimizer):
         root = math.sqrt(1.0 - b2**step)
         return np.array([rate, root, b1, b2, self.eps, *self._decays(), -1.0 if self.maximize else 1.0])
 
-    def _apply(self, p: np.ndarray, g: Gradient, state: dict[str, Any], c: np.ndarray, name: str, wipe: bool) -> None:
+    def _apply(
+        self,
+        p: np.ndarray,
+        g: Gradient,
+        state: dict[str, Any],
+        c: np.ndarray,
+        idle: Idle | None,
+        name: str,
+        wipe: bool,
+    ) -> None:
         work = 20 * (len(g.rows) * p.shape[1] if len(g.rows) else p.size)
+        if idle is not None and self.state_dtype != "float32":
+            self._missed(p, g.rows, state, idle, name)
         if self.state_dtype != "float32":
             table, given, sums = as_table(p), as_table(g.given), as_table(g.sums)
             codes, scales = self._compact(state, p)
@@ -130,23 +141,17 @@ class Adam(Optimizer):
                 table, given, sums, g.source, g.rows, codes, scales, c, noise(name, state["step"]), wipe
             )
         elif len(g.rows):
-            kernels.adam_rows.sized(work)(p, g.given, g.sums, g.source, g.rows, *self._tables(state), c)
+            first, history = idle or (g.rows[:0], np.empty((0, len(c))))
+            missed = self._idle_table(history, p)
+            kernels.adam_rows.sized(work)(p, g, *self._tables(state), c, first, history, missed)
         else:
             m, v = state["exp_avg"].reshape(-1), state["exp_avg_sq"].reshape(-1)
             top = state["max_exp_avg_sq"].reshape(-1) if self.amsgrad else m[:0]
             kernels.adam_dense.sized(4 * p.size)(p.reshape(-1), g.given.reshape(-1), m, v, top, c, wipe)
 
-    def _missed(
-        self,
-        p: np.ndarray,
-        rows: np.ndarray,
-        state: dict[str, Any],
-        first: np.ndarray,
-        history: np.ndarray,
-        name: str,
-    ) -> None:
-        table = np.empty((len(history), kernels.COLUMNS))
-        kernels.idle_table.serial(history, self.amsgrad, table)
+    def _missed(self, p: np.ndarray, rows: np.ndarray, state: dict[str, Any], idle: Idle, name: str) -> None:
+        first, history = idle
+        table = self._idle_table(history, p)
         work = 20 * len(rows) * p.shape[1]
         if self.state_dtype == "float32":
             kernels.adam_missed.sized(work)(p, rows, *self._tables(state), first, history, table)
@@ -155,6 +160,13 @@ class Adam(Optimizer):
             compact_kernels.adam_compact_missed.sized(work)(
                 p, rows, codes, scales, first, history, table, noise(name, state["step"], idle=True)
             )
+
+    def _idle_table(self, history: np.ndarray, p: np.ndarray) -> np.ndarray:
+        table = np.empty((len(history), kernels.COLUMNS))
+        if len(history):
+            left_out = 0.1 * float(np.finfo(p.dtype).eps)  # below the rounding of the movement
+            kernels.idle_table.serial(history, self.amsgrad, left_out, table)
+        return table
 
     def _tables(self, state: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         m, v = state["exp_avg"], state["exp_avg_sq"]

@@ -6,6 +6,7 @@ from rvtrain._jit import kernel, njit, prange
 from rvtrain.optimizers._adam_kernels import adam_constants, missed_elements
 from rvtrain.optimizers._codes import (
     BLOCK,
+    HALF_BLOCK,
     at,
     bfloat16,
     code,
@@ -18,6 +19,7 @@ from rvtrain.optimizers._codes import (
     noise,
     noise_key,
     scale_of,
+    span,
 )
 
 _CHUNK = 64  # blocks that share their scratch
@@ -31,22 +33,23 @@ def adam_compact(p, g, sums, source, rows, codes, scales, c, name, wipe):
 
     Without AMSGrad those of top have no columns, and bfloat16 has no scales. name: two integers, of array and step.
     """
-    width = p.shape[1]
-    blocks = -(-width // BLOCK)
+    width, constants = p.shape[1], adam_constants(c, p.dtype)
+    block = span(codes[0])
+    blocks = -(-width // block)
     count = (len(p) if len(rows) == 0 else len(rows)) * blocks
     for chunk in prange(-(-count // _CHUNK)):
-        scratch = np.zeros(3 * BLOCK, p.dtype)
+        scratch = np.zeros(3 * block, p.dtype)
         for item in range(chunk * _CHUNK, min(count, (chunk + 1) * _CHUNK)):
             r, b = item // blocks, item % blocks
             row = r if len(rows) == 0 else rows[r]
             s = r if len(rows) == 0 else source[r]
-            low, high = b * BLOCK, min(width, (b + 1) * BLOCK)
+            low, high = b * block, min(width, (b + 1) * block)
             gradient = g[s, low:high] if s >= 0 else sums[-1 - s, low:high]
             key = noise_key(name[0], name[1], row * blocks + b)
             mc, vc = codes[0][row, low:high], codes[1][row, low:high]
             tc = codes[2][row, low : high if codes[2].shape[1] > 0 else low]
             before = at(scales[0], row, b), at(scales[1], row, b), at(scales[2], row, b)
-            after = _block(p[row, low:high], gradient, mc, vc, tc, before, scratch, c, key, wipe)
+            after = _block(p[row, low:high], gradient, mc, vc, tc, before, scratch, constants, key, wipe)
             if scales[0].size > 0:
                 scales[0][row, b], scales[1][row, b] = after[0], after[1]
                 if len(tc) > 0:
@@ -54,18 +57,18 @@ def adam_compact(p, g, sums, source, rows, codes, scales, c, name, wipe):
 
 
 @njit
-def _block(p, g, mc, vc, tc, scales, scratch, c, key, wipe):
+def _block(p, g, mc, vc, tc, scales, scratch, constants, key, wipe):
     """One step of a block, p and g (L,), codes (L,); returns its new scales."""
     for k in range(len(tc)):
-        scratch[k + 2 * BLOCK] = decoded_positive(tc[k], tc.itemsize == 2, scales[2])
+        scratch[k + span(tc) * 2] = decoded_positive(tc[k], tc.itemsize == 2, scales[2])
     if mc.itemsize == 2:
-        _half_block(p, g, mc, vc, scratch, c, key)
+        _half_block(p, g, mc, vc, scratch, constants, key)
         after = scales
     else:
-        after = _byte_block(p, g, mc, vc, tc, scales, scratch, c)
+        after = _byte_block(p, g, mc, vc, tc, scales, scratch, constants)
     if tc.itemsize == 2:
         for k in range(len(tc)):
-            v, top = scratch[k + BLOCK], scratch[k + 2 * BLOCK]
+            v, top = scratch[k + HALF_BLOCK], scratch[k + 2 * HALF_BLOCK]
             tc[k] = bfloat16(v if v > top else top, np.uint32(noise(key, k) << _S16))
     if wipe:
         g[:] = 0
@@ -77,8 +80,8 @@ def _block(p, g, mc, vc, tc, scales, scratch, c, key, wipe):
 
 
 @njit
-def _half_block(p, g, mc, vc, scratch, c, key):
-    rate, root, b1, n1, b2, n2, eps, decay, shrink, sign = adam_constants(c, p.dtype)
+def _half_block(p, g, mc, vc, scratch, constants, key):
+    rate, root, b1, n1, b2, n2, eps, decay, shrink, sign = constants
     for k in range(len(p)):
         gradient = sign * g[k] + decay * p[k]
         m = b1 * decoded(mc[k], True, _ONE) + n1 * gradient
@@ -86,15 +89,15 @@ def _half_block(p, g, mc, vc, scratch, c, key):
         bits = noise(key, k)
         mc[k] = bfloat16(m, bits)
         vc[k] = bfloat16(v, np.uint32(bits << _S16))
-        top = scratch[k + 2 * BLOCK]
+        top = scratch[k + 2 * HALF_BLOCK]
         top = v if v > top else top
-        scratch[k + BLOCK] = v
+        scratch[k + HALF_BLOCK] = v
         p[k] = shrink * p[k] - rate * m / (np.sqrt(top) * root + eps)
 
 
 @njit
-def _byte_block(p, g, mc, vc, tc, scales, scratch, c):
-    rate, root, b1, n1, b2, n2, eps, decay, shrink, sign = adam_constants(c, p.dtype)
+def _byte_block(p, g, mc, vc, tc, scales, scratch, constants):
+    rate, root, b1, n1, b2, n2, eps, decay, shrink, sign = constants
     of_m, of_v = scales[0], scales[1]
     most_m, most_v, most_t = np.int32(0), np.int32(0), np.int32(0)
     for k in range(len(p)):

@@ -20,7 +20,7 @@ from rvtrain._jit import kernel, njit, prange
 from rvtrain._primitives._prefetch import prefetch_rows
 
 COLUMNS = 7
-"""Of the table: 0 Π β₁, 1 Π β₂, 2 D, 3 S₀, 4 ε S₁, 5 ε² S₂, 6 ε³ S₃ / S₀."""
+"""Of the table: 0 Π β₁, 1 Π β₂, 2 D, 3 S₀, 4 ε S₁, 5 ε² S₂, 6 the least v for which that will do."""
 
 
 @njit
@@ -64,15 +64,17 @@ def adam_dense(p, g, m, v, top, c, wipe):
 
 
 @kernel
-def adam_rows(p, g, sums, source, rows, m, v, top, c):
-    """One step of p[rows]; p, m, v (n, d), rows (R,) distinct, top (n, d) or (n, 0).
+def adam_rows(p, g, m, v, top, c, first, history, table):
+    """One step of p[g.rows], g a `Gradient`; p, m, v (n, d), top (n, d) or (n, 0).
 
-    The gradient of rows[r] is g[source[r]], or where that is negative, sums[−1 − source[r]].
+    Unless `first` is empty, the idle steps that the rows owe come before, as in `adam_missed`: each row is read once.
     """
-    for r in prange(len(rows)):
-        prefetch_rows(rows, r, p, m, v)
-        row, s = rows[r], source[r]
-        adam_elements(p[row], g[s] if s >= 0 else sums[-1 - s], m[row], v[row], top[row], c, False)
+    for r in prange(len(g.rows)):
+        prefetch_rows(g.rows, r, p, m, v)
+        row, s = g.rows[r], g.source[r]
+        if len(first) > 0:
+            missed_elements(p[row], m[row], v[row], top[row], first[r], history, table)
+        adam_elements(p[row], g.given[s] if s >= 0 else g.sums[-1 - s], m[row], v[row], top[row], c, False)
 
 
 @kernel
@@ -104,8 +106,11 @@ def adam_elements(p, g, m, v, top, c, wipe):
 
 
 @kernel
-def idle_table(history, amsgrad, table):
-    """table[s], (T, 7): what the steps s, s + 1, …, T − 1 do to an idle row, from the last one back."""
+def idle_table(history, amsgrad, left_out, table):
+    """table[s], (T, 7): what the steps s, s + 1, …, T − 1 do to an idle row, from the last one back.
+
+    left_out: how much of the movement the series may leave out.
+    """
     b1_all, b2_all, shrink_all, s0, s1, s2, s3 = 1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0
     for s in range(len(history) - 1, -1, -1):
         c = history[s]
@@ -119,7 +124,8 @@ def idle_table(history, amsgrad, table):
         b1_all, b2_all, shrink_all = b1_all * b1, b2_all * c[3], shrink_all * c[6]
         table[s, 0], table[s, 1], table[s, 2] = b1_all, b2_all, shrink_all
         table[s, 3], table[s, 4], table[s, 5] = s0, s1, s2
-        table[s, 6] = s3 / s0 if s0 > 0.0 else 0.0
+        # (ε/√v)³ S₃ / S₀ ≤ what may be left out: v must be at least this. NaN and ∞ are a no.
+        table[s, 6] = (s3 / s0 / left_out) ** (2.0 / 3.0) if s0 > 0.0 else 0.0
 
 
 @njit
@@ -128,8 +134,7 @@ def missed_elements(p, m, v, top, first, history, table):
     if first == len(history):
         return
     at = table[first]
-    # (ε/√v)³ S₃ / S₀ ≤ what may be left out: v must be at least this. NaN and ∞ are a no.
-    least = p.dtype.type((at[6] / (1e-8 if p.itemsize == 4 else 1e-14)) ** (2.0 / 3.0))
+    least = p.dtype.type(at[6])
     accurate = history[first, 5] == 0.0
     for k in range(len(p)):
         largest = top[k] if len(top) > 0 else v[k]

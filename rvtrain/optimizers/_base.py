@@ -9,7 +9,7 @@ import numpy as np
 from rvtrain import _validation as check
 from rvtrain.optimizers._arrays import Update, shapes_of, updates
 from rvtrain.optimizers._clip import is_finite, refuse, squares
-from rvtrain.optimizers._rows import Gradient, by_row, whole
+from rvtrain.optimizers._rows import Gradient, Idle, by_row, whole
 from rvtrain.optimizers._saving import flatten, nest, restored
 from rvtrain.optimizers._state import STATE_DTYPES, new_state
 
@@ -166,13 +166,14 @@ class Optimizer:
         if "touched" in state and (is_whole or before - state["history_start"] >= _LONGEST):
             self._catch_up(update.name, values, state)
         constants = self._next_constants(state, scale)
+        idle = None
         if "touched" in state and not is_whole:
-            self._idle(update.name, values, gradient.rows, state, before)
+            idle = self._idle(gradient.rows, state, before)
             state["touched"][gradient.rows] = state["step"]
         elif "touched" in state:
             state["touched"][:] = state["step"]
         if is_whole or len(gradient.rows):
-            self._apply(values, gradient, state, constants, update.name, zero_grads and is_whole)
+            self._apply(values, gradient, state, constants, idle, update.name, zero_grads and is_whole)
 
     def catch_up(self, params: Any) -> None:
         """Bring every row up to the last step, under ``lazy="exact"``: what idle rows still owe.
@@ -220,37 +221,41 @@ class Optimizer:
     def _catch_up(self, name: str, table: np.ndarray, state: dict[str, Any]) -> None:
         """Bring all rows up to the last step."""
         if "touched" in state:
-            self._idle(name, table, np.flatnonzero(state["touched"] < state["step"]), state, state["step"])
+            rows = np.flatnonzero(state["touched"] < state["step"])
+            idle = self._idle(rows, state, state["step"])
+            if idle is not None:
+                self._missed(table, rows, state, idle, name)
             state["touched"][:] = state["step"]
             state["history_start"] = state["step"]  # nobody owes the steps before any more
 
-    def _idle(self, name: str, table: np.ndarray, rows: np.ndarray, state: dict[str, Any], until: int) -> None:
-        """Give the rows the steps with zero gradient that they missed up to step `until`."""
+    def _idle(self, rows: np.ndarray, state: dict[str, Any], until: int) -> Idle | None:
+        """The steps with zero gradient that the rows missed up to step `until`, if any did."""
         first = state["touched"][rows]
         owed = until - int(first.min(initial=until))
-        if owed:
-            end = until - state["history_start"]
-            history = state["history"][end - owed : end]
-            self._missed(table, rows, state, first - (until - owed), history, name)
+        if not owed:
+            return None
+        end = until - state["history_start"]
+        return Idle(first - (until - owed), state["history"][end - owed : end])
 
     def _constants(self, step: int) -> np.ndarray:
         """The numbers of this step, float64."""
         raise NotImplementedError
 
-    def _apply(self, p: np.ndarray, g: Gradient, state: dict[str, Any], c: np.ndarray, name: str, wipe: bool) -> None:
-        """One step of an array, or of rows of it; wipe: leave zeros in the gradient."""
-        raise NotImplementedError
-
-    def _missed(
+    def _apply(
         self,
         p: np.ndarray,
-        rows: np.ndarray,
+        g: Gradient,
         state: dict[str, Any],
-        first: np.ndarray,
-        history: np.ndarray,
+        c: np.ndarray,
+        idle: Idle | None,
         name: str,
+        wipe: bool,
     ) -> None:
-        """The steps history[first[r]:] of rows[r], with zero gradient."""
+        """The idle steps of rows, if they owe any, and a step of them or of a whole array; wipe: leave zeros in g."""
+        raise NotImplementedError
+
+    def _missed(self, p: np.ndarray, rows: np.ndarray, state: dict[str, Any], idle: Idle, name: str) -> None:
+        """The idle steps of these rows."""
         raise NotImplementedError
 
     def reset(self) -> None:

@@ -19,6 +19,9 @@ from rvtrain._jit import njit
 from rvtrain._primitives._random import row_key
 
 BLOCK = 256
+"""Elements that share a scale, at most."""
+HALF_BLOCK = 2048
+"""Of bfloat16, those that share a key: as many as keep the first cache free for what streams by."""
 
 # Added after the division, so that s has the largest code: the bits of that less those of 1.0 over 2 or 4.
 _SIGNED = np.int32(np.float32(127).view(np.int32) - (127 << 22))
@@ -30,6 +33,12 @@ _ZERO, _ONE = np.float32(0), np.float32(1)
 _TINY = np.float32(1e-37)
 _GOLDEN = np.uint32(0x9E3779B9)
 _S16 = np.uint32(16)
+
+
+@njit
+def span(codes):
+    """Elements of a block of these codes."""
+    return HALF_BLOCK if codes.itemsize == 2 else BLOCK
 
 
 @njit

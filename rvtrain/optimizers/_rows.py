@@ -29,6 +29,15 @@ class Gradient(NamedTuple):
         )
 
 
+class Idle(NamedTuple):
+    """The steps with zero gradient that rows owe."""
+
+    first: np.ndarray
+    """Row r owes the steps first[r], first[r] + 1, … of the history: possibly none."""
+    history: np.ndarray
+    """(T, …): the constants of each step."""
+
+
 _NONE = np.empty(0, np.int64)
 
 

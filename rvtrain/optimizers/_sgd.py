@@ -8,7 +8,7 @@ import numpy as np
 from rvtrain import _validation as check
 from rvtrain.optimizers import _sgd_kernels as kernels
 from rvtrain.optimizers._base import Optimizer
-from rvtrain.optimizers._rows import Gradient
+from rvtrain.optimizers._rows import Gradient, Idle
 from rvtrain.optimizers._state import as_table, compact, noise
 
 
@@ -111,7 +111,18 @@ class SGD(Optimizer):
         rule = (self.momentum, 1.0 - self.dampening, self.weight_decay, sign)
         return np.array([self.learning_rate, *rule, float(self.nesterov), float(step == 1)])
 
-    def _apply(self, p: np.ndarray, g: Gradient, state: dict[str, Any], c: np.ndarray, name: str, wipe: bool) -> None:
+    def _apply(
+        self,
+        p: np.ndarray,
+        g: Gradient,
+        state: dict[str, Any],
+        c: np.ndarray,
+        idle: Idle | None,
+        name: str,
+        wipe: bool,
+    ) -> None:
+        if idle is not None:
+            self._missed(p, g.rows, state, idle, name)
         work = 8 * (len(g.rows) * p.shape[1] if len(g.rows) else p.size)
         if self._buffers and self.state_dtype != "float32":
             table, given, sums = as_table(p), as_table(g.given), as_table(g.sums)
@@ -126,25 +137,17 @@ class SGD(Optimizer):
             b = state["momentum_buffer"].reshape(-1) if self._buffers else flat[:0]
             kernels.sgd_dense.sized(2 * p.size)(flat, g.given.reshape(-1), b, c, wipe)
 
-    def _missed(
-        self,
-        p: np.ndarray,
-        rows: np.ndarray,
-        state: dict[str, Any],
-        first: np.ndarray,
-        history: np.ndarray,
-        name: str,
-    ) -> None:
-        table = np.empty((len(history), kernels.COLUMNS))
-        kernels.idle_table.serial(history, bool(self._buffers), table)
+    def _missed(self, p: np.ndarray, rows: np.ndarray, state: dict[str, Any], idle: Idle, name: str) -> None:
+        table = np.empty((len(idle.history), kernels.COLUMNS))
+        kernels.idle_table.serial(idle.history, bool(self._buffers), table)
         work = 8 * len(rows) * p.shape[1]
         if self._buffers and self.state_dtype != "float32":
             (codes,), (scales,) = compact(state, self._buffers, p.shape)
             kernels.sgd_compact_missed.sized(work)(
-                p, rows, codes, scales, first, table, noise(name, state["step"], idle=True)
+                p, rows, codes, scales, idle.first, table, noise(name, state["step"], idle=True)
             )
         else:
-            kernels.sgd_missed.sized(work)(p, rows, self._buffer(state, p), first, table)
+            kernels.sgd_missed.sized(work)(p, rows, self._buffer(state, p), idle.first, table)
 
     def _buffer(self, state: dict[str, Any], p: np.ndarray) -> np.ndarray:
         return state["momentum_buffer"] if self._buffers else np.empty((len(p), 0), p.dtype)

@@ -24,6 +24,7 @@ from rvtrain.optimizers._codes import (
     noise,
     noise_key,
     scale_of,
+    span,
 )
 
 COLUMNS = 4
@@ -94,28 +95,29 @@ def sgd_compact(p, g, sums, source, rows, codes, scales, c, name, wipe):
 
     name: two integers, of array and step.
     """
-    width = p.shape[1]
-    blocks = -(-width // BLOCK)
+    width, constants = p.shape[1], _constants(c, p.dtype)
+    length = span(codes)
+    blocks = -(-width // length)
     count = (len(p) if len(rows) == 0 else len(rows)) * blocks
     for chunk in prange(-(-count // _CHUNK)):
-        scratch = np.empty(BLOCK, p.dtype)
+        scratch = np.empty(length, p.dtype)
         for item in range(chunk * _CHUNK, min(count, (chunk + 1) * _CHUNK)):
             r, block = item // blocks, item % blocks
             row = r if len(rows) == 0 else rows[r]
             s = r if len(rows) == 0 else source[r]
-            low, high = block * BLOCK, min(width, (block + 1) * BLOCK)
+            low, high = block * length, min(width, (block + 1) * length)
             gradient = g[s, low:high] if s >= 0 else sums[-1 - s, low:high]
             key = noise_key(name[0], name[1], row * blocks + block)
             scale = at(scales, row, block)
-            scale = _block(p[row, low:high], gradient, codes[row, low:high], scale, scratch, c, key, wipe)
+            scale = _block(p[row, low:high], gradient, codes[row, low:high], scale, scratch, constants, key, wipe)
             if scales.size > 0:
                 scales[row, block] = scale
 
 
 @njit
-def _block(p, g, codes, scale, scratch, c, key, wipe):
+def _block(p, g, codes, scale, scratch, constants, key, wipe):
     """One step of a block, p, g and codes (L,); returns its new scale."""
-    rate, mu, fresh, decay, sign, of_g, of_b = _constants(c, p.dtype)
+    rate, mu, fresh, decay, sign, of_g, of_b = constants
     half = codes.itemsize == 2
     most = np.int32(0)
     for k in range(len(p)):
