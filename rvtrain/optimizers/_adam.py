@@ -10,7 +10,7 @@ from rvtrain import _validation as check
 from rvtrain.optimizers import _adam_compact_kernels as compact_kernels
 from rvtrain.optimizers import _adam_kernels as kernels
 from rvtrain.optimizers._base import Optimizer
-from rvtrain.optimizers._rows import Gradient, Idle
+from rvtrain.optimizers._rows import Gradient, Idle, by_table
 from rvtrain.optimizers._state import as_table, compact, noise
 
 
@@ -135,10 +135,9 @@ class Adam(Optimizer):
         if idle is not None and self.state_dtype != "float32":
             self._missed(p, g.rows, state, idle, name)
         if self.state_dtype != "float32":
-            table, given, sums = as_table(p), as_table(g.given), as_table(g.sums)
             codes, scales = self._compact(state, p)
             compact_kernels.adam_compact.sized(work)(
-                table, given, sums, g.source, g.rows, codes, scales, c, noise(name, state["step"]), wipe
+                as_table(p), by_table(g), codes, scales, c, noise(name, state["step"]), wipe
             )
         elif len(g.rows):
             first, history = idle or (g.rows[:0], np.empty((0, len(c))))

@@ -28,23 +28,23 @@ _ONE = np.float32(1)
 
 
 @kernel
-def adam_compact(p, g, sums, source, rows, codes, scales, c, name, wipe):
-    """One step of p (n, d), or of p[rows] as in `adam_rows`; codes of m, v and top (n, d), scales (n, blocks).
+def adam_compact(p, g, codes, scales, c, name, wipe):
+    """One step of p (n, d), or of p[g.rows], g a `Gradient`; codes of m, v and top (n, d), scales (n, blocks).
 
     Without AMSGrad those of top have no columns, and bfloat16 has no scales. name: two integers, of array and step.
     """
     width, constants = p.shape[1], adam_constants(c, p.dtype)
     block = span(codes[0])
     blocks = -(-width // block)
-    count = (len(p) if len(rows) == 0 else len(rows)) * blocks
+    count = (len(p) if len(g.rows) == 0 else len(g.rows)) * blocks
     for chunk in prange(-(-count // _CHUNK)):
         scratch = np.zeros(3 * block, p.dtype)
         for item in range(chunk * _CHUNK, min(count, (chunk + 1) * _CHUNK)):
             r, b = item // blocks, item % blocks
-            row = r if len(rows) == 0 else rows[r]
-            s = r if len(rows) == 0 else source[r]
+            row = r if len(g.rows) == 0 else g.rows[r]
+            s = r if len(g.rows) == 0 else g.source[r]
             low, high = b * block, min(width, (b + 1) * block)
-            gradient = g[s, low:high] if s >= 0 else sums[-1 - s, low:high]
+            gradient = g.given[s, low:high] if s >= 0 else g.sums[-1 - s, low:high]
             key = noise_key(name[0], name[1], row * blocks + b)
             mc, vc = codes[0][row, low:high], codes[1][row, low:high]
             tc = codes[2][row, low : high if codes[2].shape[1] > 0 else low]

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rvtrain._jit import kernel, njit, prange
+from rvtrain.optimizers._state import as_table
 
 _DIGIT = 11  # bits sorted at a time: a histogram that fits in the first cache
 
@@ -27,6 +28,11 @@ class Gradient(NamedTuple):
             if not len(self.sums)
             else np.concatenate([self.given[self.source[self.source >= 0]], self.sums])
         )
+
+
+def by_table(g: Gradient) -> Gradient:
+    """The same, where an array that is no table is one long row."""
+    return g._replace(given=as_table(g.given), sums=as_table(g.sums))
 
 
 class Idle(NamedTuple):

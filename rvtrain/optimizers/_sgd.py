@@ -8,7 +8,7 @@ import numpy as np
 from rvtrain import _validation as check
 from rvtrain.optimizers import _sgd_kernels as kernels
 from rvtrain.optimizers._base import Optimizer
-from rvtrain.optimizers._rows import Gradient, Idle
+from rvtrain.optimizers._rows import Gradient, Idle, by_table
 from rvtrain.optimizers._state import as_table, compact, noise
 
 
@@ -125,13 +125,12 @@ class SGD(Optimizer):
             self._missed(p, g.rows, state, idle, name)
         work = 8 * (len(g.rows) * p.shape[1] if len(g.rows) else p.size)
         if self._buffers and self.state_dtype != "float32":
-            table, given, sums = as_table(p), as_table(g.given), as_table(g.sums)
             (codes,), (scales,) = compact(state, self._buffers, p.shape)
             kernels.sgd_compact.sized(work)(
-                table, given, sums, g.source, g.rows, codes, scales, c, noise(name, state["step"]), wipe
+                as_table(p), by_table(g), codes, scales, c, noise(name, state["step"]), wipe
             )
         elif len(g.rows):
-            kernels.sgd_rows.sized(work)(p, g.given, g.sums, g.source, g.rows, self._buffer(state, p), c)
+            kernels.sgd_rows.sized(work)(p, g, self._buffer(state, p), c)
         else:
             flat = p.reshape(-1)
             b = state["momentum_buffer"].reshape(-1) if self._buffers else flat[:0]

@@ -78,35 +78,32 @@ def sgd_dense(p, g, b, c, wipe):
 
 
 @kernel
-def sgd_rows(p, g, sums, source, rows, b, c):
-    """One step of p[rows]; p (n, d), rows (R,) distinct, b (n, d) or (n, 0).
-
-    The gradient of rows[r] is g[source[r]], or where that is negative, sums[−1 − source[r]].
-    """
-    for r in prange(len(rows)):
-        prefetch_rows(rows, r, p, b, b)
-        row, s = rows[r], source[r]
-        _elements(p[row], g[s] if s >= 0 else sums[-1 - s], b[row], c, False)
+def sgd_rows(p, g, b, c):
+    """One step of p[g.rows], g a `Gradient`; p (n, d), b (n, d) or (n, 0)."""
+    for r in prange(len(g.rows)):
+        prefetch_rows(g.rows, r, p, b, b)
+        row, s = g.rows[r], g.source[r]
+        _elements(p[row], g.given[s] if s >= 0 else g.sums[-1 - s], b[row], c, False)
 
 
 @kernel
-def sgd_compact(p, g, sums, source, rows, codes, scales, c, name, wipe):
-    """One step of p (n, d), or of p[rows]; codes of b (n, d), scales (n, blocks), none for bfloat16.
+def sgd_compact(p, g, codes, scales, c, name, wipe):
+    """One step of p (n, d), or of p[g.rows], g a `Gradient`; codes of b (n, d), scales (n, blocks) or none.
 
     name: two integers, of array and step.
     """
     width, constants = p.shape[1], _constants(c, p.dtype)
     length = span(codes)
     blocks = -(-width // length)
-    count = (len(p) if len(rows) == 0 else len(rows)) * blocks
+    count = (len(p) if len(g.rows) == 0 else len(g.rows)) * blocks
     for chunk in prange(-(-count // _CHUNK)):
         scratch = np.empty(length, p.dtype)
         for item in range(chunk * _CHUNK, min(count, (chunk + 1) * _CHUNK)):
             r, block = item // blocks, item % blocks
-            row = r if len(rows) == 0 else rows[r]
-            s = r if len(rows) == 0 else source[r]
+            row = r if len(g.rows) == 0 else g.rows[r]
+            s = r if len(g.rows) == 0 else g.source[r]
             low, high = block * length, min(width, (block + 1) * length)
-            gradient = g[s, low:high] if s >= 0 else sums[-1 - s, low:high]
+            gradient = g.given[s, low:high] if s >= 0 else g.sums[-1 - s, low:high]
             key = noise_key(name[0], name[1], row * blocks + block)
             scale = at(scales, row, block)
             scale = _block(p[row, low:high], gradient, codes[row, low:high], scale, scratch, constants, key, wipe)
