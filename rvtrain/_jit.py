@@ -56,8 +56,8 @@ class Kernel:
         _threads.load_tbb()
         self.__name__ = func.__name__
         self.__doc__ = func.__doc__
-        self.parallel = _dispatcher(func, parallel=True)
         self.serial = _dispatcher(func, parallel=False)
+        self.parallel = _threads.Guarded(_dispatcher(func, parallel=True), self.serial)
 
     def __call__(self, *args: Any) -> Any:
         return self.parallel(*args)

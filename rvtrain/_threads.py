@@ -1,9 +1,13 @@
-"""The threading layer: TBB where it is installed, and nothing global changed."""
+"""The threading layer: TBB where it is installed, its rivals made safe, and nothing global changed."""
 
 import ctypes
 import functools
 import importlib.metadata
+import os
 import sys
+import threading
+from collections.abc import Callable
+from typing import Any
 
 # Operations below which waking the threads (about 4 µs under TBB) costs more than it saves.
 SERIAL_BELOW = 100_000
@@ -38,3 +42,57 @@ def load_tbb() -> bool:
                 return False
             return True
     return False
+
+
+class Guarded:
+    """A parallel function that its threading layer cannot bring down.
+
+    workqueue aborts the process when two threads call at once: one at a time, then. GNU's OpenMP kills a forked
+    child whose parent has run anything parallel: the serial twin serves there. TBB needs neither.
+    """
+
+    def __init__(self, parallel: Callable, serial: Callable) -> None:
+        self.parallel, self.serial = parallel, serial
+
+    def __call__(self, *args: Any) -> Any:
+        if _layer.free:
+            return self.parallel(*args)
+        if _layer.orphaned:
+            return self.serial(*args)
+        with _layer.lock:
+            result = self.parallel(*args)
+            _layer.settle()
+        return result
+
+
+class _Layer:
+    """What is known of numba's threading layer: nothing, before the first parallel call of the process."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.free = False
+        """Calls need no lock."""
+        self.orphaned = False
+        """This is a forked child of a process in which OpenMP has run."""
+        self._name = ""
+
+    def settle(self) -> None:
+        """Ask which layer has just served a call."""
+        import numba
+
+        try:
+            self._name = numba.threading_layer()
+        except ValueError:  # compiled without JIT, or with nothing parallel in it
+            return
+        self.free = self._name in ("tbb", "omp")
+
+    def forked(self) -> None:
+        """In a child: locks that other threads held are of no use, nor is OpenMP that has run."""
+        self.lock = threading.Lock()
+        if self._name == "omp":
+            self.free, self.orphaned = False, True
+
+
+_layer = _Layer()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_layer.forked)

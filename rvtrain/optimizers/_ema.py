@@ -7,6 +7,7 @@ import numpy as np
 
 from rvtrain import _validation as check
 from rvtrain._jit import kernel, prange
+from rvtrain.optimizers._saving import flatten
 
 
 class EMA:
@@ -63,20 +64,21 @@ class EMA:
             _move.sized(2 * p.size)(mine[name].reshape(-1), np.ascontiguousarray(p).reshape(-1), self.decay)
 
     def state_dict(self) -> dict[str, Any]:
-        """The average, and how it is taken."""
-        return {"decay": self.decay, "average": _copies("average", self.average)}
+        """The average, and how it is taken: a flat dict of arrays and numbers, which ``np.savez`` saves."""
+        return flatten({"decay": self.decay, "average": self.average})
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a `state_dict` of parameters of these shapes; ValueError if it is of others."""
-        if not isinstance(state, Mapping) or set(state) != {"decay", "average"}:
-            raise ValueError("state must be a dict with the keys 'decay' and 'average'")
+        mine = flatten({"average": self.average})
+        if not isinstance(state, Mapping) or set(state) != {"decay", *mine}:
+            raise ValueError(f"state must have the keys {['decay', *mine]}")
         decay = check.number("state['decay']", state["decay"], low=0.0, high=1.0, open_high=True)
-        mine, theirs = _named("average", self.average), _named("average", state["average"])
-        if set(mine) != set(theirs):
-            raise ValueError(f"state['average'] must be {sorted(mine)}, got {sorted(theirs)}")
-        for name, average in mine.items():
-            _fitting(name, theirs, average)
-        self.decay, self.average = decay, _copies("average", state["average"])
+        loaded = {name: np.array(_fitting(name, dict(state), average)) for name, average in mine.items()}
+        self.decay = decay
+        if isinstance(self.average, Mapping):
+            self.average = {name: loaded[f"average/{name}"] for name in self.average}
+        else:
+            self.average = loaded["average"]
 
 
 def _named(argument: str, value: Any) -> dict[str, Any]:

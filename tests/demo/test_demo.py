@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 
+import rvtrain as rt
 from rvtrain import cli
 from rvtrain.demo import _data, _metrics, _plot, _train, build_data
 from rvtrain.demo._features import TfIdf
@@ -91,6 +92,19 @@ def test_training__beats_the_strongest_untrained_features(result):
     assert hard.recall_1 > strongest.recall_1 + 0.05
     assert hard.ndcg_10 > in_batch.ndcg_10 - 0.01
     assert [len(curve) for curve in result.curves.values()] == [_train.WARM_EPOCHS + _train.LATE_EPOCHS] * 2
+
+
+def test_training__with_compact_state_finds_as_much():
+    """Recall@10 with moments in 16 and 8 bits within half a point of float32, from the same seed."""
+    recall = {}
+    for state_dtype in ("float32", "bfloat16", "int8"):
+        retriever = _train.Retriever(_data.load(0), seed=0)
+        retriever.optimizer = rt.AdamW(retriever.params, _train.PEAK_RATE, _train.DECAY, state_dtype=state_dtype)
+        for _ in range(_train.WARM_EPOCHS):
+            retriever.epoch(False, lambda samples: None)
+        recall[state_dtype] = retriever.evaluate().recall_10
+    assert abs(recall["bfloat16"] - recall["float32"]) <= 0.005
+    assert abs(recall["int8"] - recall["float32"]) <= 0.005
 
 
 def test_plot__draws_a_picture(result, tmp_path):

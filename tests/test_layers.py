@@ -1,0 +1,132 @@
+"""Every threading layer, in processes of their own: many threads at once, forked children, the same bits."""
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+WORK = """
+import hashlib, os, sys, threading
+import numba, numpy as np, rvtrain as rt
+
+rng = np.random.default_rng(0)
+anchors, positives = rng.normal(size=(2, 300, 48)).astype(np.float32)
+candidates = rng.normal(size=(2000, 48)).astype(np.float32)
+start, grads = rng.normal(size=(2, 60_000)).astype(np.float32)
+
+def work():
+    '''A digest of what a loss, a miner and an optimizer return, all large enough for the parallel kernels.'''
+    digest = hashlib.sha256()
+    value, pair = rt.InfoNCELoss().compute_with_gradients(anchors, positives, wrt=("anchors", "positives"))
+    params = start.copy()
+    rt.AdamW(params).step(params, grads, max_norm=1.0)
+    drawn = rt.HardNegativeMiner.distance_weighted().mine(anchors, candidates, 5)
+    for array in (np.array(value), *pair, rt.top_k(anchors, candidates, 7)[1], drawn, params):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+"""
+
+
+def run(code, layer=None, timeout=240):
+    """What a process of its own prints, under that layer."""
+    environment = os.environ | ({"NUMBA_THREADING_LAYER": layer} if layer else {})
+    call = [sys.executable, "-W", "ignore", "-c", WORK + textwrap.dedent(code)]
+    result = subprocess.run(call, capture_output=True, text=True, timeout=timeout, check=False, env=environment)
+    assert result.returncode == 0, result.stderr[-2000:]
+    return result.stdout.strip()
+
+
+def available(layer):
+    """Whether numba can use the layer here."""
+    module = layer if layer == "workqueue" else f"{layer}pool"
+    code = f"import rvtrain._threads as t; t.load_tbb(); import numba.np.ufunc.{module}"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+LAYERS = [
+    pytest.param(layer, marks=pytest.mark.skipif(not available(layer), reason=f"numba has no {layer} here"))
+    for layer in ("tbb", "omp", "workqueue")
+]
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
+
+
+@pytest.fixture(scope="module")
+def expected():
+    """The digest of a process with one thread."""
+    return run("numba.set_num_threads(1); print(work())")
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_same_bits_in_every_layer(layer, expected):
+    assert run("print(work(), numba.threading_layer())", layer) == f"{expected} {layer}"
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_eight_threads_at_once(layer, expected):
+    code = """
+        found = []
+        threads = [threading.Thread(target=lambda: found.extend(work() for _ in range(200))) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        print(len(found), *set(found))
+    """
+    assert run(code, layer) == f"1600 {expected}"
+
+
+FORKS = {
+    "fork": """
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if work() == expected else 3)
+        ok = os.wait()[1] == 0
+    """,
+    "grandchild": """
+        if os.fork() == 0:
+            if os.fork() == 0:
+                os._exit(0 if work() == expected else 3)
+            os._exit(os.wait()[1] != 0 or work() != expected)
+        ok = os.wait()[1] == 0
+    """,
+    "Process": """
+        queue = fork.Queue()
+        process = fork.Process(target=lambda: queue.put(work()))
+        process.start()
+        ok = queue.get(timeout=5) == expected
+        process.join()
+    """,
+    "Pool": """
+        with fork.Pool(2) as pool:
+            ok = pool.map_async(call, range(4)).get(timeout=5) == [expected] * 4
+    """,
+    "ProcessPoolExecutor": """
+        with concurrent.futures.ProcessPoolExecutor(2, mp_context=fork) as pool:
+            ok = list(pool.map(call, range(4), timeout=5)) == [expected] * 4
+    """,
+    "DataLoader": """
+        from torch.utils.data import DataLoader
+        loader = DataLoader([0, 1, 2], num_workers=2, batch_size=None, collate_fn=call, multiprocessing_context=fork)
+        ok = list(loader) == [expected] * 3
+    """,
+}
+
+
+@needs_fork
+@pytest.mark.parametrize("way", FORKS)
+@pytest.mark.parametrize("layer", LAYERS)
+def test_forked_children_compute_after_their_parent_has(layer, way, expected):
+    if way == "DataLoader":
+        pytest.importorskip("torch")
+    code = f"""
+import concurrent.futures, multiprocessing
+fork = multiprocessing.get_context("fork")
+expected = work()
+def call(_):
+    return work()
+{textwrap.dedent(FORKS[way])}
+print(ok, expected)
+"""
+    assert run(code, layer, timeout=60) == f"True {expected}"
