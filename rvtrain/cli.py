@@ -1,6 +1,7 @@
 """The command line: parse, show progress, print. Nothing here that a user of the library would need."""
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 
@@ -22,9 +23,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     demo.add_argument("--plot", metavar="FILE", help="draw learning curves and recall before and after")
     demo.add_argument("--seed", type=int, default=0, help="of the split and the training (default: 0)")
+    demo.set_defaults(run=_demo)
+    info = commands.add_parser(
+        "info",
+        help="show what kernels are compiled for, how many threads run them, and where they are kept",
+        description="Show versions, threading layer and threads, vector width and tile, and the cache folder.",
+    )
+    info.add_argument("--json", action="store_true", help="for machines")
+    info.set_defaults(run=_info)
     options = parser.parse_args(arguments)
     try:
-        return _demo(options)
+        code: int = options.run(options)
+        return code
     except (OSError, ValueError, ImportError) as error:
         print(f"rvtrain: {error}", file=sys.stderr)
         return 1
@@ -56,4 +66,16 @@ def _demo(options: argparse.Namespace) -> int:
 
         _plot.draw(result, options.plot)
         print(f"\nwritten: {options.plot}")
+    return 0
+
+
+def _info(options: argparse.Namespace) -> int:
+    from rvtrain import _machine
+
+    facts = _machine.facts()
+    if options.json:
+        print(json.dumps(facts))
+    else:
+        for name, value in facts.items():
+            print(f"{name:16} {value}")
     return 0

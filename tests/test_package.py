@@ -18,7 +18,7 @@ LAYERS = [
     {"_jit"},
     {"_primitives"},
     {"losses", "optimizers", "mining", "curriculum", "functional", "checkpoint"},
-    {"demo"},
+    {"demo", "_machine"},
     {"cli"},
     {"__main__"},
 ]

@@ -1,6 +1,7 @@
 """The threading layer, and what a call must leave as it found it."""
 
 import importlib.metadata
+import json
 import os
 import subprocess
 import sys
@@ -74,3 +75,29 @@ def test_calls__from_several_threads_at_once_are_right(rng):
     alone = [work(batch) for batch in batches]
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(work, batches)) == alone
+
+
+@needs_tbb
+def test_info__tells_what_is_used(capsys):
+    from rvtrain import cli
+
+    assert cli.main(["info", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["threading layer"] in ("tbb", "omp", "workqueue")
+    assert facts["threads"] == numba.get_num_threads() and facts["vector bits"] in (128, 256, 512)
+    assert facts["numba"] == numba.__version__ and facts["tbb"] == importlib.metadata.version("tbb")
+    assert cli.main(["info"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == len(facts)
+
+
+def test_alternating_with_blas__changes_nothing(rng):
+    """What it costs is measured by a benchmark."""
+    before = numba.get_num_threads(), numba.config.THREADING_LAYER, dict(os.environ)
+    a = rng.normal(size=(128, 128)).astype(np.float32)
+    product, norm = a @ a, None
+    for _ in range(1000):
+        assert np.array_equal(a @ a, product)
+        now = rt.clip_grad_norm(np.ones(200_000, np.float32), 1e9)
+        assert norm in (None, now)
+        norm = now
+    assert before == (numba.get_num_threads(), numba.config.THREADING_LAYER, dict(os.environ))

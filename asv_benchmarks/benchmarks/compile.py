@@ -1,4 +1,4 @@
-"""What a user waits for before anything is computed: the import, and the first call."""
+"""What a user waits for before anything is computed: the import, and the first call; and what company costs."""
 
 import os
 import statistics
@@ -6,6 +6,12 @@ import subprocess
 import sys
 import tempfile
 import time
+
+import numpy as np
+
+import rvtrain as rt
+
+from .common import Benchmark
 
 FIRST_CALL = (
     "import numpy as np, rvtrain as rt\n"
@@ -51,3 +57,35 @@ class FirstCall:
             return statistics.median(seconds(FIRST_CALL, environment) for _ in range(3))
 
     track_warm_seconds.unit = "s"
+
+
+class BesideBlas(Benchmark):
+    """A product of NumPy and a kernel in turns, over the sum of both alone: does either leave threads spinning?"""
+
+    turns = 1000
+
+    def setup(self):
+        self.a = self.rng().normal(size=(256, 256)).astype(np.float32)
+        self.g = np.ones(500_000, np.float32)
+        self.kernel()
+
+    def kernel(self):
+        rt.clip_grad_norm(self.g, 1e9)
+
+    def product(self):
+        self.a @ self.a
+
+    def track_over_the_sum_of_both(self):
+        def seconds(*calls):
+            time.sleep(0.25)
+            begin = time.perf_counter()
+            for _ in range(self.turns):
+                for call in calls:
+                    call()
+            return time.perf_counter() - begin
+
+        rounds = [(seconds(self.product, self.kernel), seconds(self.product), seconds(self.kernel)) for _ in range(5)]
+        both, product, kernel = (statistics.median(column) for column in zip(*rounds, strict=True))
+        return both / (product + kernel)
+
+    track_over_the_sum_of_both.unit = "x"

@@ -1,0 +1,40 @@
+"""What rvtrain finds on this machine: for `rvtrain info`, and for reports of bugs."""
+
+import importlib.metadata
+import platform
+
+import numba
+import numpy as np
+
+import rvtrain
+from rvtrain import _cache, _threads
+from rvtrain._primitives._byte_tile import has_byte_products
+from rvtrain._primitives._tile import tile_shape, vector_bytes
+
+
+def facts() -> dict[str, str | int]:
+    """Versions, threads, vectors and folders, by name. Runs a kernel, since numba chooses its layer at the first."""
+    rvtrain.clip_grad_norm(np.zeros(2 * _threads.SERIAL_BELOW, np.float32), 1.0)
+    tiles = {name: "{}×{}".format(*tile_shape(np.dtype(name))) for name in ("float32", "float64")}
+    return {
+        "rvtrain": rvtrain.__version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "numba": numba.__version__,
+        "llvmlite": importlib.metadata.version("llvmlite"),
+        "tbb": _version("tbb"),
+        "threading layer": numba.threading_layer(),
+        "threads": _threads.thread_count(),
+        "vector bits": 8 * vector_bytes(),
+        "tile float32": tiles["float32"],
+        "tile float64": tiles["float64"],
+        "8-bit products": "yes" if has_byte_products() else "no",
+        "cache folder": str(_cache.folder() or "none: nowhere to write, kernels are compiled in each process"),
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
