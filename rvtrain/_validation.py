@@ -124,6 +124,21 @@ def integer(name: str, value: Any, *, low: int | None = None, high: int | None =
     return result
 
 
+def neighbours(k: Any) -> int:
+    """How many a row asks for: more than there are is allowed, more than memory could hold is not."""
+    return integer("k", k, low=1, high=1_000_000)
+
+
+def temperature(value: Any) -> float:
+    """τ such that float32 holds 1 / τ²."""
+    return number("temperature", value, low=1e-15, high=1e15)
+
+
+def margin(value: Any) -> float:
+    """A distance above 0 whose square float32 holds."""
+    return number("margin", value, low=0.0, high=1e15, open_low=True)
+
+
 def choice(name: str, value: Any, options: Collection[str]) -> str:
     """`value` if it is one of the options."""
     if not isinstance(value, str) or value not in options:

@@ -48,7 +48,7 @@ class CurriculumStage:
             raise TypeError(f"name must be a string, got {self.name!r}")
         checked = {
             "duration": check.integer("duration", self.duration, low=1),
-            "temperature": check.number("temperature", self.temperature, low=0.0, open_low=True),
+            "temperature": check.temperature(self.temperature),
             "k_neighbors": check.integer("k_neighbors", self.k_neighbors, low=1),
             "difficulty": check.number("difficulty", self.difficulty, low=0.0, high=1.0),
         }

@@ -63,7 +63,7 @@ class InfoNCELoss:
 
     @temperature.setter
     def temperature(self, value: float) -> None:
-        self._temperature = check.number("temperature", value, low=0.0, open_low=True)
+        self._temperature = check.temperature(value)
 
     def __repr__(self) -> str:
         return (

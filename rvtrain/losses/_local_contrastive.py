@@ -64,7 +64,7 @@ class LocalContrastiveLoss:
 
     @margin.setter
     def margin(self, value: float) -> None:
-        self._margin = check.number("margin", value, low=0.0, open_low=True)
+        self._margin = check.margin(value)
 
     def __repr__(self) -> str:
         return f"LocalContrastiveLoss(margin={self.margin:g}, reduction={self.reduction!r}, form={self.form!r})"

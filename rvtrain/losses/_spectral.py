@@ -70,7 +70,7 @@ class SpectralRegularization:
 
     @weight.setter
     def weight(self, value: float) -> None:
-        self._weight = check.number("weight", value, low=0.0)
+        self._weight = check.number("weight", value, low=0.0, high=1e15)
 
     def __repr__(self) -> str:
         return f"SpectralRegularization(weight={self.weight:g}, normalized={self.normalized})"

@@ -64,6 +64,7 @@ def _bound(name: str, value: Any, positives: Any = ()) -> float | None:
     return check.number(name, value)
 
 
+@np.errstate(over="ignore")
 def above(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """t of `dtype` with s > t if and only if s > x, for all s of `dtype`: x (float64) rounded down."""
     t = x.astype(dtype)
@@ -75,6 +76,7 @@ def below(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
     return -above(-x, dtype)
 
 
+@np.errstate(over="ignore")
 def at_least(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """t with s > t if and only if s ≥ x."""
     return np.nextafter(below(x, dtype), dtype.type(-np.inf))

@@ -50,7 +50,7 @@ class GraphNegativeMiner:
 
     def __init__(self, graph: Any, min_hops: int = 2, max_hops: int = 3) -> None:
         self.min_hops = check.integer("min_hops", min_hops, low=1)
-        self.max_hops = check.integer("max_hops", max_hops, low=self.min_hops)
+        self.max_hops = check.integer("max_hops", max_hops, low=self.min_hops, high=2**31 - 1)
         if hasattr(graph, "tocoo"):
             if graph.shape[0] != graph.shape[1]:
                 raise ValueError(f"graph must be square, got shape {graph.shape}")
@@ -98,7 +98,7 @@ class GraphNegativeMiner:
         z = np.ascontiguousarray(check.float_array("embeddings", embeddings, 2))
         if len(z) < self._nodes:
             raise ValueError(f"embeddings must have a row for each of {self._nodes} nodes, got shape {z.shape}")
-        k = check.integer("k", k, low=1)
+        k = check.neighbours(k)
         check.flag("return_scores", return_scores)
         whom = np.arange(len(z)) if nodes is None else check.indices("nodes", nodes, (None,), len(z))
         rows = Rows(z, checked_inverse_norms("embeddings", z))

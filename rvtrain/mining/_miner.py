@@ -70,8 +70,8 @@ class HardNegativeMiner:
         if not isinstance(strategy, MiningStrategy):
             strategy = MiningStrategy(check.choice("strategy", strategy, [s.value for s in MiningStrategy]))
         self.strategy = strategy
-        self.margin = check.number("margin", margin, low=0.0, open_low=True)
-        self.temperature = check.number("temperature", temperature, low=0.0, open_low=True)
+        self.margin = check.margin(margin)
+        self.temperature = check.temperature(temperature)
         self.seed = check.integer("seed", seed, low=0, high=2**63 - 1)
         self.density = check.choice("density", density, DENSITIES)
         self.fill = check.flag("fill", fill)
@@ -174,7 +174,7 @@ class HardNegativeMiner:
         if positives is not None:
             p = check.float_array("positives", positives, a.ndim)
             check.same_shape("positives", p, "anchors", a.shape)
-        k = check.integer("k", k, low=1)
+        k = check.neighbours(k)
         check.flag("return_scores", return_scores)
         filters = parsed(
             range_min, range_max, min_score, max_score, absolute_margin, relative_margin, sampling, positives

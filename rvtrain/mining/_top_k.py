@@ -104,7 +104,7 @@ def weighted_sample(weights: Any, k: int, seed: int) -> np.ndarray:
     array([3, 1])
     """
     w = check.float_array("weights", weights, (1, 2))
-    k = check.integer("k", k, low=1)
+    k = check.neighbours(k)
     seed = check.integer("seed", seed, low=0, high=2**63 - 1)
     rows = np.atleast_2d(np.ascontiguousarray(w))
     positive, good = np.empty(len(rows), np.int64), np.empty(len(rows), np.bool_)

@@ -261,7 +261,7 @@ A, C = np.ones((3, 4)), np.ones((5, 4))
         ((A.astype(int), C, 1), {}, TypeError, "anchors must be float32 or float64"),
         ((A, C[:, :3], 1), {}, ValueError, "candidates must have 4 columns"),
         ((A, C[:0], 1), {}, ValueError, "candidates must not be empty"),
-        ((A, C, 0), {}, ValueError, "k must be at least 1"),
+        ((A, C, 0), {}, ValueError, r"k must be in \[1, "),
         ((A, C, 1.0), {}, TypeError, "k must be an integer"),
         ((A, C, 1), {"positives": C}, ValueError, "positives must have the shape of anchors"),
         ((A, C, 1), {"exclude": [[5]] * 3}, ValueError, r"exclude must lie in \[-1, 4\]"),
