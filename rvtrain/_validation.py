@@ -136,7 +136,7 @@ def temperature(value: Any) -> float:
 
 def margin(value: Any) -> float:
     """A distance above 0 whose square float32 holds."""
-    return number("margin", value, low=0.0, high=1e15, open_low=True)
+    return number("margin", value, low=0.0, high=1e18, open_low=True)
 
 
 def choice(name: str, value: Any, options: Collection[str]) -> str:
