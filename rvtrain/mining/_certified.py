@@ -1,5 +1,7 @@
 """Exact search by certified bounds on 8-bit products, where processor and data allow it."""
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from rvtrain._primitives import _byte_tile
@@ -18,6 +20,8 @@ _CODE_BYTES = 1 << 27
 # Candidates whose codes stay in the second-level cache while all queries of a task meet them.
 _BLOCK_BYTES = 1 << 18
 _SLAB_ROWS = 2048
+# Queries that go first, to see whether bounds leave few enough of these data: if not for most, none follow.
+_PROBE_ROWS = 96
 
 
 def worthwhile(queries: int, candidates: np.ndarray, dtype: np.dtype, k: int) -> bool:
@@ -39,12 +43,11 @@ def certified(queries: engine.Rows, rows: engine.Rows, limits: Limits, best: Bes
     block = max(1, _BLOCK_BYTES // (COLUMNS * 4 * words(dim)))
     capacity = max(1024, 4 * k)
     given_up = []
-    for first in range(0, len(queries.x), _SLAB_ROWS):
-        part = slice(first, min(first + _SLAB_ROWS, len(queries.x)))
-        count = part.stop - first
+    for first, stop in _slabs(len(queries.x)):
+        part, count = slice(first, stop), stop - first
         query_codes = _codes("query", engine.Rows(queries.x[part], queries.inverse[part]), ROWS, offset=0)
         waiting = Waiting(
-            np.full((count, k), -np.inf, np.float32),
+            np.repeat(limits.floors[part, np.newaxis], k, axis=1),
             workspace("waiting", (count, capacity), np.dtype(np.int64)),
             workspace("highs", (count, capacity), np.dtype(np.float32)),
             np.zeros(count, np.int64),
@@ -62,7 +65,19 @@ def certified(queries: engine.Rows, rows: engine.Rows, limits: Limits, best: Bes
         )
         certify(queries, first, rows, len(rows.x), query_codes, codes, block, limits, waiting, scratch, best)
         given_up.append(first + np.flatnonzero(waiting.sizes < 0))
+        if first == 0 and 2 * len(given_up[0]) > count:
+            given_up.append(np.arange(stop, len(queries.x)))
+            break
     return np.concatenate(given_up)
+
+
+def _slabs(count: int) -> Iterator[tuple[int, int]]:
+    """(first, stop) of the queries that are searched for at once."""
+    start = _PROBE_ROWS if count >= 4 * _PROBE_ROWS else 0
+    if start:
+        yield 0, start
+    for first in range(start, count, _SLAB_ROWS):
+        yield first, min(first + _SLAB_ROWS, count)
 
 
 def _codes(name: str, rows: engine.Rows, width: int, offset: int) -> Codes:

@@ -6,7 +6,8 @@
 #     |q · x − q̃ · x̃| ≤ ‖q − q̃‖ ‖x‖ + ‖q̃‖ ‖x − x̃‖ ≤ e_q + ‖q̃‖ e_x =: h        (Cauchy–Schwarz)
 #
 # so that q̃ · x̃ ± h are bounds. A query keeps a heap of the k highest lower bounds; its root T only rises, and a
-# candidate whose upper bound is below T is not among the k best, now or ever. The others wait in a short list:
+# candidate whose upper bound is below T is not among the k best, now or ever. Where scores must lie in a window,
+# T starts at its floor, and only what lies below its ceiling for certain raises T. The others wait in a short list:
 #
 #     bytes ─ tile_bytes ─▶ int32 tile ─ screen: upper bound ≥ T? ─▶ waiting ─ at the end ─▶ float scores, selection
 #
@@ -44,7 +45,7 @@ class Waiting(NamedTuple):
     """What the bounds have left of the candidates, query by query."""
 
     low: np.ndarray
-    """(B, k) float32 heap of the highest lower bounds, lowest at the root; −inf until there are k"""
+    """(B, k) float32 heap of the highest lower bounds, lowest at the root; the floors until there are k"""
     columns: np.ndarray
     """(B, capacity) int64"""
     highs: np.ndarray
@@ -134,13 +135,24 @@ def _certify_task(task, queries, first, rows, count, query_codes, codes, block, 
                 b = j * steps * COLUMNS
                 tile_bytes(query_codes.words, a, codes.words, b, steps, query_codes.starts, p * ROWS, tile)
                 for r in range(here):
-                    need = waiting.needs[p * ROWS + r]
-                    if _any_reaches(tile, r, j, codes.scales, codes.errors, scales[r], errors[r], need):
+                    need, ceiling = waiting.needs[p * ROWS + r], limits.ceilings[first + p * ROWS + r]
+                    if ceiling < np.inf:
+                        cap = ceiling + _rounding(errors[r], dim)
+                        hit = _any_between(tile, r, j, codes.scales, codes.errors, scales[r], errors[r], need, cap)
+                    else:
+                        hit = _any_reaches(tile, r, j, codes.scales, codes.errors, scales[r], errors[r], need)
+                    if hit:
                         _admit(tile, bounds, p, r, j, first, count, dim, query_codes, codes, limits, waiting)
     query, others, scores = scratch.query[task], scratch.others[task], scratch.scores[task]
     for i in range(begin * ROWS, min(end * ROWS, len(waiting.sizes))):
         if waiting.sizes[i] >= 0:
-            _rescore(i, first, queries, rows, waiting, query, others, scores, best)
+            _rescore(i, first, queries, rows, limits, waiting, query, others, scores, best)
+
+
+@njit
+def _rounding(error, dim):
+    """The part of h that no candidate changes: e_q, and what float32 arithmetic loses."""
+    return error * _GROWS + np.float32(dim) * np.float32(1.3e-7) + np.float32(2) * _TINY
 
 
 @njit
@@ -158,13 +170,23 @@ def _any_reaches(tile, r, j, scales, errors, scale, error, need):
     return hit
 
 
+@njit
+def _any_between(tile, r, j, scales, errors, scale, error, need, cap):
+    """Whether, besides, q̃ · x̃ − ‖q̃‖ e_x of that column is below `cap`."""
+    hit, spread = False, _spread(error)
+    for q in range(COLUMNS):
+        about, half = np.float32(tile[r, q]) * scales[j, q] * scale, spread * errors[j, q]
+        hit |= (about + half >= need) & (about - half < cap)
+    return hit
+
+
 @inlined
 def _admit(tile, bounds, p, r, j, first, count, dim, query_codes, codes, limits, waiting):
     """Let the columns of panel j whose upper bound reaches T wait for query r of panel p."""
     i = p * ROWS + r
     scale, error = query_codes.scales[p, r], query_codes.errors[p, r]
     spread = _spread(error)
-    base = error * _GROWS + np.float32(dim) * np.float32(1.3e-7) + np.float32(2) * _TINY
+    base, ceiling = _rounding(error, dim), limits.ceilings[first + i]
     lows = waiting.low[i]
     lowest = lows[0]
     for q in range(COLUMNS):
@@ -172,13 +194,13 @@ def _admit(tile, bounds, p, r, j, first, count, dim, query_codes, codes, limits,
         bounds[1, q] = spread * codes.errors[j, q] + base
     for q in range(COLUMNS):
         about, half = bounds[0, q], bounds[1, q]
-        if about + half < lowest:
+        if about + half < lowest or about - half >= ceiling:
             continue
         column = j * COLUMNS + q
         if column >= count or not is_allowed(first + i, column, column, limits):
             continue
         low = about - half
-        if low > lowest:
+        if low > lowest and about + half < ceiling:
             _replace_lowest(lows, low)
             lowest = lows[0]
         if waiting.sizes[i] == waiting.columns.shape[1]:
@@ -219,8 +241,8 @@ def _compact(i, lowest, waiting):
 
 
 @njit
-def _rescore(i, first, queries, rows, waiting, query, others, scores, best):
-    """Score what waits for query i in float, and keep the best."""
+def _rescore(i, first, queries, rows, limits, waiting, query, others, scores, best):
+    """Score what waits for query i in float, and keep the best in its window."""
     _compact(i, waiting.low[i, 0], waiting)
     row = first + i
     unit_row(queries, row, query)
@@ -234,6 +256,8 @@ def _rescore(i, first, queries, rows, waiting, query, others, scores, best):
         for c in range(here):
             s, column = scores[c], waiting.columns[i, start + c]
             key = np.float64(s)
+            if s <= limits.floors[row] or s >= limits.ceilings[row]:
+                continue
             if size < len(keys):
                 rise(keys, columns, found, size, key, column, s)
                 size += 1

@@ -28,7 +28,7 @@ def search(
 
     limits.column_ids are those of all candidates.
     """
-    by_bounds = rule.kind == BY_SCORE and _unbounded(limits) and candidates.in_memory
+    by_bounds = rule.kind == BY_SCORE and candidates.in_memory
     if by_bounds and worthwhile(len(queries.x), candidates.source, candidates.dtype, k):
         return _certified(queries, candidates.all_rows(), k, limits, progress)
     groups = engine.tiles(min(len(queries.x), _SLAB_ROWS), engine.GROUP)
@@ -64,10 +64,6 @@ def _certified(
         progress(len(rows.x), len(rows.x))
     finish.sized(20 * best.keys.size)(best)
     return best.columns[0], best.scores[0]
-
-
-def _unbounded(limits: Limits) -> bool:
-    return bool(np.isneginf(limits.floors).all() and np.isposinf(limits.ceilings).all())
 
 
 def scan_block(queries: engine.Rows, rows: engine.Rows, start: int, limits: Limits, rule: Rule, best: Best) -> None:

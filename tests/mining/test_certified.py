@@ -22,9 +22,11 @@ def for_small_ones_too(monkeypatch):
 def both(monkeypatch):
     """A call by bounds and without them, and how many queries the bounds gave up."""
 
+    choice, inner = _search.worthwhile, _search.certified
+
     def run(call):
         given_up = []
-        inner = _search.certified
+        monkeypatch.setattr(_search, "worthwhile", choice)
 
         def spy(*arguments):
             given_up.append(inner(*arguments))
@@ -91,6 +93,30 @@ def test_mine__keeps_to_its_exclusions(kind, both, rng):
     np.testing.assert_array_equal(found[1], expected[1])
 
 
+WINDOWS = {
+    "semi_hard": (rt.HardNegativeMiner.semi_hard(0.1), {}),
+    "semi_hard, not filled": (rt.HardNegativeMiner.semi_hard(0.05, fill=False), {}),
+    "ceiling": (rt.HardNegativeMiner.hardest(), {"max_score": 0.2}),
+    "floor": (rt.HardNegativeMiner.hardest(), {"min_score": 0.1}),
+    "nothing": (rt.HardNegativeMiner.hardest(), {"min_score": 0.3, "max_score": 0.3}),
+    "margins": (rt.HardNegativeMiner.hardest(), {"relative_margin": 0.05, "absolute_margin": 0.01}),
+}
+
+
+@pytest.mark.parametrize("nearness", [0.0, 0.3, 2.0])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("window", WINDOWS)
+def test_mine__keeps_to_its_window(window, kind, nearness, both, rng):
+    miner, filters = WINDOWS[window]
+    anchors, candidates = rng.normal(size=(40, 64)).astype(np.float32), data(kind, 64, rng)
+    positives = (nearness * anchors + rng.normal(size=anchors.shape)).astype(np.float32)
+    found, expected, _ = both(
+        lambda: miner.mine(anchors, candidates, 12, positives=positives, return_scores=True, **filters)
+    )
+    np.testing.assert_array_equal(found[0], expected[0])
+    np.testing.assert_array_equal(found[1], expected[1])
+
+
 def test_bounds__that_leave_everything_are_given_up(both, rng):
     candidates = np.tile(rng.normal(size=(1, 128)).astype(np.float32), (4000, 1))
     queries = rng.normal(size=(40, 128)).astype(np.float32)
@@ -98,6 +124,18 @@ def test_bounds__that_leave_everything_are_given_up(both, rng):
     assert given_up == 40
     np.testing.assert_array_equal(indices, expected)
     np.testing.assert_array_equal(indices, np.tile(np.arange(5), (40, 1)))
+
+
+def test_bounds__are_tried_on_some_before_all_queries(both, rng):
+    candidates = np.tile(rng.normal(size=(1, 16)).astype(np.float32), (3000, 1))
+    queries = rng.normal(size=(500, 16)).astype(np.float32)
+    (_, indices), (_, expected), given_up = both(lambda: rt.top_k(queries, candidates, 5))
+    assert given_up == 500
+    np.testing.assert_array_equal(indices, expected)
+    mixed = np.concatenate([candidates, rng.normal(size=(3000, 16)).astype(np.float32)])
+    (scores, indices), (expected_scores, expected), _ = both(lambda: rt.top_k(queries, mixed, 5))
+    np.testing.assert_array_equal(indices, expected)
+    np.testing.assert_array_equal(scores, expected_scores)
 
 
 def test_bounds__leave_few_of_ordinary_data(both, rng):
