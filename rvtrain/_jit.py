@@ -8,6 +8,7 @@ from typing import Any
 import numba
 from llvmlite import binding
 from numba import prange
+from numba.cpython.unsafe.numbers import trailing_zeros
 from numba.extending import intrinsic, overload, register_jitable
 
 from rvtrain import _cache, _threads
@@ -25,6 +26,7 @@ __all__ = [
     "overload",
     "prange",
     "register_jitable",
+    "trailing_zeros",
 ]
 
 FASTMATH = {"reassoc", "contract", "arcp", "nsz", "afn"}

@@ -9,34 +9,46 @@ _LINE = 64  # bytes of a cache line
 _AHEAD = 3  # rows
 
 
-@intrinsic
-def _prefetch(typingctx, table, row, column):
-    """Begin to fetch the cache line of table[row, column], which will be written."""
+def _prefetching(for_writing):
+    def _prefetch(typingctx, table, row, column):
+        """Begin to fetch the cache line of table[row, column]."""
 
-    def generate(context, builder, signature, args):
-        array = context.make_array(signature.args[0])(context, builder, args[0])
-        shape, strides = (cgutils.unpack_tuple(builder, part) for part in (array.shape, array.strides))
-        place = cgutils.get_item_pointer2(context, builder, array.data, shape, strides, "C", list(args[1:]))
-        byte, int32 = ir.IntType(8).as_pointer(), ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [byte, int32, int32, int32])
-        fetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        for_writing, keep, data = int32(1), int32(3), int32(1)
-        builder.call(fetch, [builder.bitcast(place, byte), for_writing, keep, data])
-        return context.get_dummy_value()
+        def generate(context, builder, signature, args):
+            array = context.make_array(signature.args[0])(context, builder, args[0])
+            shape, strides = (cgutils.unpack_tuple(builder, part) for part in (array.shape, array.strides))
+            place = cgutils.get_item_pointer2(context, builder, array.data, shape, strides, "C", list(args[1:]))
+            byte, int32 = ir.IntType(8).as_pointer(), ir.IntType(32)
+            kind = ir.FunctionType(ir.VoidType(), [byte, int32, int32, int32])
+            fetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+            keep, data = int32(3), int32(1)
+            builder.call(fetch, [builder.bitcast(place, byte), int32(for_writing), keep, data])
+            return context.get_dummy_value()
 
-    return types.none(table, types.intp, types.intp), generate
+        return types.none(table, types.intp, types.intp), generate
+
+    return intrinsic(_prefetch)
+
+
+_to_read, _to_write = _prefetching(0), _prefetching(1)
 
 
 @njit
-def _prefetch_row(table, row):
+def prefetch_row(table, row):
+    """Begin to fetch a row of a C-contiguous table (n, d), to be read."""
     for column in range(0, table.shape[1], _LINE // table.itemsize):
-        _prefetch(table, row, column)
+        _to_read(table, row, column)
+
+
+@njit
+def _prefetch_row_to_write(table, row):
+    for column in range(0, table.shape[1], _LINE // table.itemsize):
+        _to_write(table, row, column)
 
 
 @njit
 def prefetch_rows(rows, r, a, b, c):
     """Begin to fetch the row of three C-contiguous tables (n, d) whose turn comes a little after that of rows[r]."""
     if r + _AHEAD < len(rows):
-        _prefetch_row(a, rows[r + _AHEAD])
-        _prefetch_row(b, rows[r + _AHEAD])
-        _prefetch_row(c, rows[r + _AHEAD])
+        _prefetch_row_to_write(a, rows[r + _AHEAD])
+        _prefetch_row_to_write(b, rows[r + _AHEAD])
+        _prefetch_row_to_write(c, rows[r + _AHEAD])

@@ -90,5 +90,7 @@ def _codes(name: str, rows: engine.Rows, width: int, offset: int) -> Codes:
         workspace(f"{name} errors", (shape[0], width), real),
         workspace(f"{name} starts", (shape[0], width), _byte_tile.WORD),
     )
-    encode.sized(8 * rows.x.size)(rows, offset, codes)
+    tasks = min(shape[0], 4 * thread_count())
+    lines = workspace("lines", (tasks, 4 * words(dim)), np.dtype(np.uint8))
+    encode.sized(8 * rows.x.size)(rows, offset, lines, codes)
     return codes
