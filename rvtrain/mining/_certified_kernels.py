@@ -265,21 +265,27 @@ def _compact(i, lowest, waiting):
 
 @njit
 def _rescore(i, first, queries, rows, limits, waiting, query, others, scores, best):
-    """Score what waits for query i in float, and keep the best in its window."""
+    """Score what waits for query i in float, highest bound first, and keep the best in its window.
+
+    Whose bound is below the k-th score by then is not scored, nor are those after it.
+    """
     _compact(i, waiting.low[i, 0], waiting)
     row = first + i
     unit_row(queries, row, query)
     keys, columns, found = best.keys[0, row], best.columns[0, row], best.scores[0, row]
-    size = 0
-    for start in range(0, waiting.sizes[i], TOGETHER):
-        here = min(TOGETHER, waiting.sizes[i] - start)
-        for c in range(start + here, min(start + 2 * TOGETHER, waiting.sizes[i])):
-            prefetch_row(rows.x, waiting.columns[i, c])
+    highs, names = waiting.highs[i], waiting.columns[i]
+    size, left = 0, waiting.sizes[i]
+    for at in range(left // 2 - 1, -1, -1):
+        _settle(highs, names, at, left)
+    coming = _pop_highest(highs, names, left, rows.x)
+    while left > 0 and not (size == len(keys) and highs[left - 1] < keys[0]):
+        here = left - coming
         for c in range(here):
-            unit_row(rows, waiting.columns[i, start + c], others[c])
+            unit_row(rows, names[left - 1 - c], others[c])
+        following = _pop_highest(highs, names, coming, rows.x)
         dots(query, others, scores)
         for c in range(here):
-            s, column = scores[c], waiting.columns[i, start + c]
+            s, column = scores[c], names[left - 1 - c]
             key = np.float64(s)
             if s <= limits.floors[row] or s >= limits.ceilings[row]:
                 continue
@@ -288,4 +294,33 @@ def _rescore(i, first, queries, rows, limits, waiting, query, others, scores, be
                 size += 1
             elif worse(keys[0], columns[0], key, column):
                 sink(keys, columns, found, size, key, column, s)
+        left, coming = coming, following
     best.sizes[0, row] = size
+
+
+@njit
+def _pop_highest(highs, names, size, table):
+    """Move the TOGETHER highest of a heap to its end, highest last, their rows on the way; returns what is left."""
+    left = size
+    while left > max(size - TOGETHER, 0):
+        left -= 1
+        highs[0], highs[left] = highs[left], highs[0]
+        names[0], names[left] = names[left], names[0]
+        _settle(highs, names, 0, left)
+        prefetch_row(table, names[left])
+    return left
+
+
+@njit
+def _settle(highs, names, at, size):
+    """Let entry `at` of a heap, highest first, sink to its place."""
+    high, name = highs[at], names[at]
+    while 2 * at + 1 < size:
+        child = 2 * at + 1
+        if child + 1 < size and highs[child + 1] > highs[child]:
+            child += 1
+        if highs[child] <= high:
+            break
+        highs[at], names[at] = highs[child], names[child]
+        at = child
+    highs[at], names[at] = high, name
