@@ -31,6 +31,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     info.add_argument("--json", action="store_true", help="for machines")
     info.set_defaults(run=_info)
+    warmup = commands.add_parser(
+        "warmup",
+        help="compile all kernels now, so that no later process waits for them",
+        description="Compile every kernel for this machine into the cache folder: for images of containers, and for "
+        "clusters that share a folder. Takes a few minutes, and nothing where it was done before.",
+    )
+    warmup.set_defaults(run=_warmup)
     options = parser.parse_args(arguments)
     try:
         code: int = options.run(options)
@@ -78,4 +85,17 @@ def _info(options: argparse.Namespace) -> int:
     else:
         for name, value in facts.items():
             print(f"{name:16} {value}")
+    return 0
+
+
+def _warmup(options: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from rvtrain import _cache, _warmup
+
+    with tqdm(desc="compiling", unit=" parts") as bar:
+        for done, total in _warmup.compile_all():
+            bar.total = total
+            bar.update(done - bar.n)
+    print(f"compiled kernels are in {_cache.folder()}")
     return 0

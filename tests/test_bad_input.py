@@ -148,8 +148,8 @@ def draw(anchors, candidates, k, temperature, anchor_ids, candidate_ids, seed):
     return miner.mine(anchors, candidates, k, anchor_ids=anchor_ids, candidate_ids=candidate_ids)
 
 
-def in_batch(embeddings, labels, k):
-    return rt.InBatchMiner(rt.MiningStrategy.HARDEST).mine(embeddings, k, labels=labels)
+def in_batch(anchors, ids, k):
+    return rt.InBatchMiner(rt.MiningStrategy.HARDEST).mine(anchors, k, ids=ids)
 
 
 def near_in_graph(graph, embeddings, k, min_hops, max_hops):
@@ -191,7 +191,7 @@ FUNCTIONS = {
         "positives": array(r, t, 5, 7), "exclude": indices(r, 20, 5, 2), "margin": 0.2, "max_score": 0.9}),
     "draw": (draw, lambda r, t: {"anchors": array(r, t, 5, 7), "candidates": array(r, t, 20, 7), "k": 3,
         "temperature": 1.0, "anchor_ids": indices(r, 4, 5), "candidate_ids": indices(r, 4, 20), "seed": 0}),
-    "in-batch miner": (in_batch, lambda r, t: {"embeddings": array(r, t, 12, 5), "labels": indices(r, 3, 12),
+    "in-batch miner": (in_batch, lambda r, t: {"anchors": array(r, t, 12, 5), "ids": indices(r, 3, 12),
         "k": 2}),
     "graph miner": (near_in_graph, lambda r, t: {"graph": indices(r, 12, 20, 2), "embeddings": array(r, t, 12, 5),
         "k": 2, "min_hops": 2, "max_hops": 3}),

@@ -32,12 +32,15 @@ CALL = """
 import sys
 import numpy as np
 from rvtrain._small import doubled
-x = np.array([1.5, 4.0], sys.argv[1])
-out = np.empty_like(x)
-doubled.serial(x, out)
-print(out.tolist(), "read" if sum(doubled.serial.stats.cache_hits.values()) else "compiled")
+for dtype in sys.argv[1].split(","):
+    before = sum(doubled.serial.stats.cache_hits.values())
+    x = np.array([1.5, 4.0]).astype(dtype)
+    out = np.empty_like(x)
+    doubled.serial(x, out)
+    print(out.tolist(), "read" if sum(doubled.serial.stats.cache_hits.values()) > before else "compiled", end=" ")
 """
 COMPILED, READ = "[3.0, 8.0] compiled", "[3.0, 8.0] read"
+RACES = int(os.environ.get("RVTRAIN_RACES", "5"))
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="POSIX permissions and paths")
 
 
@@ -77,7 +80,9 @@ def run(*args, **options):
 def test_second_process__reads_what_the_first_compiled(package, cache):
     assert run(package, cache) == COMPILED
     assert run(package, cache) == READ
-    assert run(package, cache, NUMBA_OPT="1") == COMPILED
+    for setting in ({"NUMBA_OPT": "1"}, {"NUMBA_BOUNDSCHECK": "1"}, {"NUMBA_CPU_NAME": "generic"}):
+        assert run(package, cache, **setting) == COMPILED
+        assert run(package, cache, **setting) == READ
     assert run(package, cache) == READ
 
 
@@ -98,11 +103,14 @@ def test_changed_helper_in_another_file__gives_new_code(package, cache):
 
 
 def test_processes_racing_on_an_empty_folder__all_get_their_own_code(package, cache):
-    dtypes = ["float32", "float64"] * 2
-    for process in [start(package, cache, dtype) for dtype in dtypes]:
-        assert finish(process).startswith("[3.0, 8.0]")
-    assert [run(package, cache, dtype) for dtype in dtypes[:2]] == [READ, READ]
-    assert not list(cache.glob("*.tmp"))
+    dtypes = ["float32", "float64", "int32", "int64"]
+    for _ in range(RACES):
+        shutil.rmtree(cache, ignore_errors=True)
+        lines = [finish(process) for process in [start(package, cache, ",".join(dtypes)) for _ in range(4)]]
+        for line in lines:
+            assert line.replace("read", "compiled") == " ".join([COMPILED] * 2 + ["[2, 8] compiled"] * 2)
+        assert len(list(cache.iterdir())) == len(dtypes)  # no temporary file is left
+    assert run(package, cache, ",".join(dtypes)).count("read") == len(dtypes)
 
 
 @POSIX

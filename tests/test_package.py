@@ -18,7 +18,7 @@ LAYERS = [
     {"_jit"},
     {"_primitives"},
     {"losses", "optimizers", "mining", "curriculum", "functional", "checkpoint"},
-    {"demo", "_machine"},
+    {"demo", "_machine", "_warmup"},
     {"cli"},
     {"__main__"},
 ]

@@ -1,0 +1,126 @@
+"""Every kernel compiled ahead: for images of containers, and for clusters that share a cache folder."""
+
+import concurrent.futures
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+import rvtrain as rt
+from rvtrain import _cache, _threads
+
+ROWS, DIM = 40, 8
+Task = tuple[str, str, bool]
+"""Name of one of `WORK`, dtype, and whether the parallel kernels or their serial twins."""
+
+
+def compile_all() -> Iterator[tuple[int, int]]:
+    """Compile all kernels, in as many processes as there are processors; yields (done, of how many).
+
+    Raises
+    ------
+    OSError
+        If there is no folder to keep them in.
+    """
+    if _cache.folder() is None:
+        raise OSError("nowhere to keep compiled kernels: set RVTRAIN_CACHE_DIR to a folder of your own")
+    tasks = [
+        (name, dtype, parallel) for name in WORK for dtype in ("float32", "float64") for parallel in (True, False)
+    ]
+    processes = min(len(tasks), os.cpu_count() or 1)
+    with concurrent.futures.ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+        for done, task in enumerate(concurrent.futures.as_completed(pool.submit(compile_one, t) for t in tasks), 1):
+            task.result()
+            yield done, len(tasks)
+
+
+def compile_one(task: Task) -> None:
+    """Call whatever uses the kernels of this task."""
+    name, dtype, parallel = task
+    _threads.SERIAL_BELOW = 0 if parallel else 2**62
+    WORK[name](np.dtype(dtype), np.random.default_rng(0))
+
+
+def _infonce(dtype: np.dtype, rng: np.random.Generator) -> None:
+    a, p, n = rng.normal(size=(3, ROWS, DIM)).astype(dtype)
+    ids = np.arange(ROWS)
+    wrt = ("anchors", "positives", "temperature")
+    for temperature in (0.5, 0.001):
+        rt.InfoNCELoss(temperature).compute_with_gradients(a, p, wrt=wrt, anchor_ids=ids)
+        rt.InfoNCELoss(temperature, symmetric=True).compute_with_gradients(a, p, wrt=wrt)
+    every = ("anchors", "positives", "negatives", "temperature")
+    rt.InfoNCELoss().compute_with_gradients(a, p, n, wrt=every, anchor_ids=ids, negative_ids=ids)
+    indices = rng.integers(0, ROWS, (ROWS, 3))
+    rt.InfoNCELoss().compute_with_gradients(a, p, n, wrt=every, negative_indices=indices)
+
+
+def _local_and_spectral(dtype: np.dtype, rng: np.random.Generator) -> None:
+    a, p, n = rng.normal(size=(3, ROWS, DIM)).astype(dtype)
+    edges, others = rng.integers(0, ROWS, (2, ROWS, 2))
+    for form in ("pairwise", "triplet"):
+        loss = rt.LocalContrastiveLoss(2.0, form=form)
+        every = ("anchors", "positives", "negatives")
+        loss.compute_with_gradients(a, p, wrt=every[:2], anchor_ids=edges[:, 0])
+        loss.compute_with_gradients(a, p, n, wrt=every)
+        loss.compute_with_gradients(a, p, n, wrt=every, negative_indices=others)
+        loss.compute_graph_with_gradients(a, edges, others)
+    for normalized in (True, False):
+        spectral = rt.SpectralRegularization(normalized=normalized)
+        wrt = ("embeddings", "edge_weights")
+        spectral.compute_with_gradients(a, edges, rng.random(ROWS).astype(dtype), wrt=wrt)
+        spectral.compute_with_gradients(a, edges)
+
+
+def _optimizers(dtype: np.dtype, rng: np.random.Generator, state_dtype: str = "float32") -> None:
+    grads, rows = rng.normal(size=(ROWS, DIM)).astype(dtype), rng.integers(0, ROWS, ROWS)
+    for lazy in ("idle", "exact"):
+        for make in (rt.SGD, rt.Adam):
+            options = {"momentum": 0.9} if make is rt.SGD else {"amsgrad": True}
+            for choice in ({}, options):
+                optimizer = make((ROWS, DIM), 0.01, lazy=lazy, state_dtype=state_dtype, **choice)
+                params = grads.copy()
+                for here in (None, rows, rows[:3], rows, None):
+                    g = grads if here is None else grads[: len(here)]
+                    optimizer.step(params, g.copy(), rows=here, max_norm=1.0, zero_grads=here is None)
+                    optimizer.step(params, g, rows=here)
+    large = np.zeros(5000, dtype)  # small ones are looked through by NumPy
+    rt.SGD(5000, 0.01).step(large, large.copy())
+    rt.clip_grad_norm(grads, 1.0)
+    rt.EMA(grads).update(grads)
+
+
+def _compact(dtype: np.dtype, rng: np.random.Generator) -> None:
+    for state_dtype in ("bfloat16", "int8"):
+        _optimizers(dtype, rng, state_dtype)
+
+
+def _search(dtype: np.dtype, rng: np.random.Generator) -> None:
+    candidates = rng.normal(size=(4500, DIM)).astype(dtype)
+    for queries in (candidates[:ROWS], candidates[0]):
+        rt.top_k(queries, candidates, 3)
+        rt.top_k(queries, iter([candidates]), 3)
+        rt.HardNegativeMiner.semi_hard().mine(queries, candidates, 3, positives=queries, range_max=9)
+        rt.HardNegativeMiner.hardest().mine(queries, candidates, 3, range_max=9, sampling="random")
+        for strategy in rt.MiningStrategy:
+            rt.HardNegativeMiner(strategy).mine(queries, candidates, 3, positives=queries, sampling="random")
+            rt.HardNegativeMiner(strategy, density="wu2017").mine(queries, candidates, 3, range_min=1)
+
+
+def _functional(dtype: np.dtype, rng: np.random.Generator) -> None:
+    x = rng.normal(size=(ROWS, DIM)).astype(dtype)
+    rt.logsumexp(x)
+    rt.cosine_similarity(x, x)
+    rt.weighted_sample(np.abs(x), 2, 0)
+    rt.InBatchMiner.hardest().mine(x, 2, positives=x, ids=np.arange(ROWS))
+    rt.GraphNegativeMiner(rng.integers(0, ROWS, (2 * ROWS, 2))).mine(x, 2)
+
+
+WORK: dict[str, Callable[[np.dtype, np.random.Generator], None]] = {
+    "infonce": _infonce,
+    "local and spectral": _local_and_spectral,
+    "optimizers": _optimizers,
+    "compact optimizers": _compact,
+    "search": _search,
+    "functional": _functional,
+}

@@ -1,0 +1,72 @@
+"""`rvtrain warmup`: afterwards nothing has to be compiled."""
+
+import subprocess
+import sys
+
+import pytest
+
+from rvtrain import _cache
+
+# Prints how many kernels the package has, and those that the work of warmup leaves out.
+REGISTRY = """
+import gc, importlib, pkgutil
+import rvtrain
+from rvtrain import _warmup
+from rvtrain._jit import Kernel
+
+for module in pkgutil.walk_packages(rvtrain.__path__, "rvtrain."):
+    if module.name not in ("rvtrain.__main__", "rvtrain.demo.build_data"):
+        importlib.import_module(module.name)
+for name in _warmup.WORK:
+    for dtype in ("float32", "float64"):
+        for parallel in (True, False):
+            _warmup.compile_one((name, dtype, parallel))
+kernels = [x for x in gc.get_objects() if isinstance(x, Kernel)]
+print(len(kernels))
+for kernel in kernels:
+    if not kernel.serial.signatures and not kernel.parallel.parallel.signatures:
+        print(kernel.__name__)
+"""
+
+
+def run(*command):
+    result = subprocess.run([sys.executable, *command], capture_output=True, text=True, timeout=1200, check=False)
+    assert result.returncode == 0, result.stderr
+    return result
+
+
+@pytest.fixture(scope="module")
+def warm():
+    folder = _cache.folder()
+    if folder is None:
+        pytest.skip("nowhere to keep compiled kernels")
+    result = run("-m", "rvtrain", "warmup")
+    assert str(folder) in result.stdout
+    assert "100%" in result.stderr
+    return folder
+
+
+def test_warmup__leaves_the_demo_nothing_to_compile(warm):
+    before = set(warm.iterdir())
+    run("-m", "rvtrain", "demo")
+    assert set(warm.iterdir()) == before
+
+
+def test_warmup__calls_every_kernel(warm):
+    before = set(warm.iterdir())
+    count, *missed = run("-c", REGISTRY).stdout.split()
+    assert int(count) > 30
+    assert missed == []
+    assert set(warm.iterdir()) == before
+
+
+def test_warmup__says_where_it_cannot_write(tmp_path):
+    shared = tmp_path / "shared"
+    shared.mkdir(mode=0o777)
+    shared.chmod(0o777)
+    command = (
+        f"import os; os.environ['RVTRAIN_CACHE_DIR'] = {str(shared)!r}; from rvtrain import cli; cli.main(['warmup'])"
+    )
+    result = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=False)
+    assert "RVTRAIN_CACHE_DIR" in result.stderr
+    assert "Traceback" not in result.stderr
