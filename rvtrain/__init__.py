@@ -34,6 +34,21 @@ _HOMES = {
     ),
     "functional": ("cosine_similarity", "logsumexp"),
     "checkpoint": ("load_checkpoint", "save_checkpoint"),
+    "training": (
+        "EmbeddingTable",
+        "LinearAdapter",
+        "MLPAdapter",
+        "Trainer",
+        "TwoTower",
+        "alignment",
+        "evaluate_retrieval",
+        "map_at_r",
+        "mrr_at_k",
+        "ndcg_at_k",
+        "precision_at_k",
+        "recall_at_k",
+        "uniformity",
+    ),
     "_primitives._workspace": ("release_workspaces",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

@@ -184,3 +184,43 @@ def infonce_in_batch_gradients(anchors, positives, temperature):
     to_a = (to_a - a * (a * to_a).sum(axis=1, keepdims=True)) / norm_a
     to_p = (to_p - p * (p * to_p).sum(axis=1, keepdims=True)) / norm_p
     return value, to_a, to_p
+
+
+def linear_adapter(params, x, residual):
+    """x W + b [+ x], W = A B at low rank."""
+    weight = params["weight"] if "weight" in params else params["down"] @ params["up"]
+    return x @ weight + params.get("bias", 0.0) + (x if residual else 0.0)
+
+
+def mlp_adapter(params, x, residual):
+    """[x +] GELU(LayerNorm(x) W1 + b1) W2 + b2, with the tanh form of GELU."""
+    normal = (x - x.mean(axis=1, keepdims=True)) / np.sqrt(x.var(axis=1, keepdims=True) + 1e-5)
+    z = (params["gain"] * normal + params["shift"]) @ params["weight1"] + params["bias1"]
+    h = z / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (z + 0.044715 * z**3)))
+    return h @ params["weight2"] + params["bias2"] + (x if residual else 0.0)
+
+
+def retrieval_metric(kind, k, ranking, relevant):
+    """One query's metric, by its definition; ranking and relevant are lists of documents."""
+    good = set(relevant)
+    if kind == "map":
+        r = len(good)
+        places = [i for i, d in enumerate(ranking[:r], 1) if d in good]
+        return sum(sum(d in good for d in ranking[:i]) / i for i in places) / r
+    head = ranking[:k]
+    found = [i for i, d in enumerate(head, 1) if d in good]
+    if kind == "recall":
+        return len(found) / len(good)
+    if kind == "precision":
+        return len(found) / k
+    if kind == "mrr":
+        return 1 / found[0] if found else 0.0
+    ideal = sum(1 / np.log2(1 + i) for i in range(1, min(k, len(good)) + 1))
+    return sum(1 / np.log2(1 + i) for i in found) / ideal
+
+
+def uniformity(x, t):
+    """log of the mean of exp(−t ‖x̂_i − x̂_j‖²) over i < j."""
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    terms = [np.exp(-t * ((unit[i] - unit[j]) ** 2).sum()) for i in range(len(x)) for j in range(i)]
+    return np.log(np.mean(terms))

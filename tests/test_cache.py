@@ -62,7 +62,8 @@ def cache(tmp_path):
 
 def start(package, cache, dtype="float64", **environment):
     """A process of its own that runs the kernel in the copied package."""
-    env = {**os.environ, "RVTRAIN_CACHE_DIR": str(cache), **environment}
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("NUMBA_")}
+    env = {**plain, "RVTRAIN_CACHE_DIR": str(cache), **environment}
     call = [sys.executable, "-c", CALL, dtype]
     return subprocess.Popen(call, cwd=package, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 

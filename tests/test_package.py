@@ -18,6 +18,7 @@ LAYERS = [
     {"_jit"},
     {"_primitives"},
     {"losses", "optimizers", "mining", "curriculum", "functional", "checkpoint"},
+    {"training"},
     {"demo", "_machine", "_warmup"},
     {"cli"},
     {"__main__"},

@@ -112,6 +112,8 @@ def _column_ids(
     if row_ids.shape[1] == 0:
         raise ValueError("negative_ids needs anchor_ids or positive_ids to be compared with, got neither")
     own = negatives.ndim == 3
+    if not own and np.ndim(negative_ids) == 2:
+        return check.integer_array("negative_ids", negative_ids, (len(negatives), None))
     ids = _ids("negative_ids", negative_ids, negatives.shape[:-1], single and own)
     return ids[..., np.newaxis]
 

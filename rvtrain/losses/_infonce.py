@@ -95,8 +95,9 @@ class InfoNCELoss:
             where they stand. −1: no negative there.
         anchor_ids, positive_ids : integer array of shape (B,), optional
         negative_ids : integer array of shape (N,), (B, N) or (M,), as `negatives`, optional
-            A negative that shares an id with the row's anchor or positive is not counted. In-batch, a row's
-            positive carries both of its row's ids.
+            Or of shape (N, c) or (M, c), for a pool whose rows have several ids each. A negative that shares an
+            id with the row's anchor or positive is not counted. In-batch, a row's positive carries both of its
+            row's ids.
 
         Returns
         -------

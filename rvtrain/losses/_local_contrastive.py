@@ -93,8 +93,9 @@ class LocalContrastiveLoss:
             Each anchor's own negatives as rows of `negatives`, which is then a pool (M, d). −1: none there.
         anchor_ids, positive_ids : integer array of shape (B,), optional
         negative_ids : integer array of shape (N,), (B, N) or (M,), as `negatives`, optional
-            A negative that shares an id with the row's anchor or positive is not counted. In-batch, a row's
-            positive carries both of its row's ids.
+            Or of shape (N, c) or (M, c), for a pool whose rows have several ids each. A negative that shares an
+            id with the row's anchor or positive is not counted. In-batch, a row's positive carries both of its
+            row's ids.
 
         Returns
         -------

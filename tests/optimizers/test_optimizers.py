@@ -386,7 +386,7 @@ def test_zero_grads__leaves_zeros_and_makes_the_same_step(name, dtype, rng):
         expected, actual = p.copy(), p.copy()
         getattr(rt, kind)(p, lr=0.1, **options).step(expected, grads)
         assert getattr(rt, kind)(p, lr=0.1, **options).step(actual, grads, zero_grads=True) is None
-        np.testing.assert_array_equal(actual, expected)
+        assert relative_error(actual, expected) < TOLERANCE[dtype] / 100  # another kernel may fuse otherwise
         assert not grads.any()
 
 

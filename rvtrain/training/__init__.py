@@ -1,0 +1,31 @@
+"""From arrays to trained embeddings: models, metrics, and the loop that joins the parts."""
+
+from rvtrain.training._adapters import LinearAdapter, MLPAdapter
+from rvtrain.training._metrics import (
+    alignment,
+    evaluate_retrieval,
+    map_at_r,
+    mrr_at_k,
+    ndcg_at_k,
+    precision_at_k,
+    recall_at_k,
+    uniformity,
+)
+from rvtrain.training._towers import EmbeddingTable, TwoTower
+from rvtrain.training._trainer import Trainer
+
+__all__ = [
+    "EmbeddingTable",
+    "LinearAdapter",
+    "MLPAdapter",
+    "Trainer",
+    "TwoTower",
+    "alignment",
+    "evaluate_retrieval",
+    "map_at_r",
+    "mrr_at_k",
+    "ndcg_at_k",
+    "precision_at_k",
+    "recall_at_k",
+    "uniformity",
+]

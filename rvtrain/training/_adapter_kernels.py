@@ -1,0 +1,57 @@
+"""The loops of the adapters that are no matrix products.
+
+GELU by its tanh: z (1 + tanh(√(2/π) (z + 0.044715 z³))) / 2 = z σ(t), t = √(8/π) (z + 0.044715 z³).
+"""
+
+import math
+
+import numpy as np
+
+from rvtrain._jit import kernel, prange
+from rvtrain._primitives._exp import exp
+
+_EPS = 1e-5
+_SLOPE = math.sqrt(8.0 / math.pi)
+_CUBE = 0.044715
+
+
+@kernel
+def layer_norm(x, gain, shift, normal, inverse, out):
+    """normal = (x − mean) · inverse, inverse = 1 / √(var + 1e-5) by row, out = gain · normal + shift; all (n, d)."""
+    for i in prange(len(x)):
+        mean, square = 0.0, 0.0
+        for k in range(x.shape[1]):
+            mean += np.float64(x[i, k])
+        mean /= x.shape[1]
+        for k in range(x.shape[1]):
+            square += (x[i, k] - mean) * (x[i, k] - mean)
+        center = x.dtype.type(mean)
+        inverse[i] = 1.0 / np.sqrt(square / x.shape[1] + _EPS)
+        for k in range(x.shape[1]):
+            normal[i, k] = (x[i, k] - center) * inverse[i]
+            out[i, k] = gain[k] * normal[i, k] + shift[k]
+
+
+@kernel
+def gelu(z, out):
+    """out = z σ(t); both (n, d)."""
+    real = z.dtype.type
+    slope, cubic, one = real(_SLOPE), real(_SLOPE * _CUBE), real(1)
+    for i in prange(len(z)):
+        for k in range(z.shape[1]):
+            x = z[i, k]
+            e = exp(-abs(x * (x * x * cubic + slope)))
+            out[i, k] = x * (one if x >= 0 else e) / (one + e)
+
+
+@kernel
+def gelu_backward(z, grad):
+    """In place, grad times the derivative: g + z g (1 − g) t′ with g = σ(t); z, grad (n, d)."""
+    real = z.dtype.type
+    slope, cubic, one, three = real(_SLOPE), real(_SLOPE * _CUBE), real(1), real(3)
+    for i in prange(len(z)):
+        for k in range(z.shape[1]):
+            x = z[i, k]
+            e = exp(-abs(x * (x * x * cubic + slope)))
+            gate = (one if x >= 0 else e) / (one + e)
+            grad[i, k] *= gate + x * gate * (one - gate) * (slope + three * cubic * x * x)
