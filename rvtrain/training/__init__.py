@@ -11,6 +11,7 @@ from rvtrain.training._metrics import (
     recall_at_k,
     uniformity,
 )
+from rvtrain.training._saving import load_model, save_model
 from rvtrain.training._towers import EmbeddingTable, TwoTower
 from rvtrain.training._trainer import Trainer
 
@@ -22,10 +23,12 @@ __all__ = [
     "TwoTower",
     "alignment",
     "evaluate_retrieval",
+    "load_model",
     "map_at_r",
     "mrr_at_k",
     "ndcg_at_k",
     "precision_at_k",
     "recall_at_k",
+    "save_model",
     "uniformity",
 ]

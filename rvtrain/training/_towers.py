@@ -21,7 +21,7 @@ class TwoTower:
     ----------
     query, document : adapters
     params : dict of arrays
-        The adapters' own arrays, as ``query/…`` and ``document/…``, or ``shared/…``.
+        The adapters' own arrays, as ``query/…`` and ``document/…``; those of a shared one by their own names.
 
     References
     ----------
@@ -33,7 +33,7 @@ class TwoTower:
     >>> sorted(rt.TwoTower(rt.LinearAdapter(4), rt.LinearAdapter(6, 4)).params)
     ['document/weight', 'query/weight']
     >>> sorted(rt.TwoTower(rt.LinearAdapter(4)).params)
-    ['shared/weight']
+    ['weight']
     """
 
     def __init__(self, query: Adapter, document: Adapter | None = None) -> None:
@@ -45,10 +45,7 @@ class TwoTower:
             raise ValueError(
                 f"query and document must have outputs of one size and dtype, got {query} and {document}"
             )
-        self._sides = {"shared": query} if self.is_shared else {"query": query, "document": self.document}
-        self.params = {
-            f"{side}/{name}": array for side, tower in self._sides.items() for name, array in tower.params.items()
-        }
+        self.params = query.params if self.is_shared else _by_side(self.query.params, self.document.params)
 
     @property
     def is_shared(self) -> bool:
@@ -61,8 +58,12 @@ class TwoTower:
     def collect(self, query: dict[str, np.ndarray], document: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Gradients of both sides under the keys of `params`; summed where the sides share."""
         if self.is_shared:
-            return {f"shared/{name}": query[name] + document[name] for name in query}
-        return {f"query/{k}": v for k, v in query.items()} | {f"document/{k}": v for k, v in document.items()}
+            return {name: query[name] + document[name] for name in query}
+        return _by_side(query, document)
+
+
+def _by_side(query: dict[str, np.ndarray], document: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {f"query/{k}": v for k, v in query.items()} | {f"document/{k}": v for k, v in document.items()}
 
 
 class EmbeddingTable:

@@ -223,13 +223,12 @@ def test_run_that_is_killed__ends_as_one_that_is_not(tmp_path):
 
 def test_fit_labels__gathers_what_is_alike(rng):
     y = rng.permutation(np.repeat(list("abcd"), 50))
-    x = (rng.normal(size=(200, 30)) * 2).astype(np.float32)
+    x = rng.normal(size=(200, 30)).astype(np.float32)
     x[:, :4] += 3 * (y[:, np.newaxis] == np.array(list("abcd")))
     model = rt.LinearAdapter(30, 8)
-    trainer = trainer_of(model, metric="map@r", epochs=10)
+    trainer = trainer_of(model, metric="map@r", epochs=30)
     metric = trainer.fit_labels(x[:150], y[:150], (x[150:], y[150:])).history["metric"]
-    assert metric[0] < 0.75
-    assert metric.max() > 0.8
+    assert metric.max() > 0.55 > 0.35 > metric[0]
     with pytest.raises(ValueError, match="y must have a label that at least two rows share"):
         trainer.fit_labels(x[:2], ["a", "b"])
 

@@ -1,0 +1,44 @@
+"""Models in files."""
+
+import numpy as np
+import pytest
+
+import rvtrain as rt
+
+MODELS = {
+    "linear": lambda d: rt.LinearAdapter(5, 3, bias=True, seed=1, dtype=d),
+    "low rank": lambda d: rt.LinearAdapter(5, rank=2, seed=1, dtype=d),
+    "mlp": lambda d: rt.MLPAdapter(5, hidden=9, residual=False, seed=1, dtype=d),
+    "towers": lambda d: rt.TwoTower(rt.LinearAdapter(5, dtype=d), rt.MLPAdapter(4, 5, seed=2, dtype=d)),
+    "shared": lambda d: rt.TwoTower(rt.LinearAdapter(5, dtype=d)),
+    "table": lambda d: rt.EmbeddingTable(7, 3, dtype=d),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_load_model__is_what_was_saved(name, dtype, tmp_path, rng):
+    model = MODELS[name](dtype)
+    for value in model.params.values():
+        value += rng.normal(size=value.shape).astype(dtype)
+    rt.save_model(tmp_path / "model.npz", model)
+    loaded = rt.load_model(tmp_path / "model.npz")
+    assert repr(loaded) == repr(model)
+    assert set(loaded.params) == set(model.params)
+    for key, value in model.params.items():
+        np.testing.assert_array_equal(loaded.params[key], value)
+        assert loaded.params[key].dtype == dtype
+
+
+def test_model_files__that_are_none_are_refused(tmp_path):
+    with pytest.raises(TypeError, match="model must be"):
+        rt.save_model(tmp_path / "model.npz", np.eye(3))
+    assert not list(tmp_path.iterdir())
+    rt.save_checkpoint(tmp_path / "other.npz", table=np.eye(3))
+    with pytest.raises(ValueError, match="holds no model"):
+        rt.load_model(tmp_path / "other.npz")
+    rt.save_checkpoint(
+        tmp_path / "odd.npz",
+        model={"kind": "LinearAdapter", "options": {"in_features": 3}, "params": {"weight": np.eye(4)}},
+    )
+    with pytest.raises(ValueError, match="holds no model"):
+        rt.load_model(tmp_path / "odd.npz")
