@@ -107,6 +107,13 @@ def _search(dtype: np.dtype, rng: np.random.Generator) -> None:
             rt.HardNegativeMiner(strategy, density="wu2017").mine(queries, candidates, 3, range_min=1)
 
 
+def _training(dtype: np.dtype, rng: np.random.Generator) -> None:
+    x = rng.normal(size=(ROWS, DIM)).astype(dtype)
+    for adapter in (rt.LinearAdapter(DIM, rank=2, dtype=dtype), rt.MLPAdapter(DIM, dtype=dtype)):
+        y, saved = adapter.forward(x, np.arange(5))
+        adapter.backward(saved, y)
+
+
 def _functional(dtype: np.dtype, rng: np.random.Generator) -> None:
     x = rng.normal(size=(ROWS, DIM)).astype(dtype)
     rt.logsumexp(x)
@@ -121,6 +128,7 @@ WORK: dict[str, Callable[[np.dtype, np.random.Generator], None]] = {
     "local and spectral": _local_and_spectral,
     "optimizers": _optimizers,
     "compact optimizers": _compact,
+    "training": _training,
     "search": _search,
     "functional": _functional,
 }

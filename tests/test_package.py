@@ -20,6 +20,7 @@ LAYERS = [
     {"losses", "optimizers", "mining", "curriculum", "functional", "checkpoint"},
     {"training"},
     {"demo", "_machine", "_warmup"},
+    {"sklearn"},
     {"_commands", "_plots"},
     {"cli"},
     {"__main__"},

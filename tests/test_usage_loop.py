@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 README = Path(__file__).parents[1] / "README.md"
 # The package is specified by this loop: it must keep running word for word.
@@ -34,6 +35,32 @@ def test_readme__loop_runs_and_brings_the_anchor_to_its_positive():
     assert scope["neg_indices"].shape == (20,)
     assert scope["curriculum"].is_complete
     assert value(scope["params"]) < 0.9 * value(scope["first"])
+
+
+# What each page must have found by its end.
+PAGES = {
+    "retriever": lambda s: s["before"] < 0.1 < 0.7 < s["after"] and s["found"].shape == (300, 10),
+    "graph": lambda s: s["history"]["metric"].max() > 0.3 and s["same"] > 0.8 and s["hard"].shape == (320, 5),
+    "labels": lambda s: s["history"]["metric"].max() > 2.5 * s["history"]["metric"][0] and s["accuracy"] > s["plain"],
+    "negatives": lambda s: (
+        not (s["found"][:20] == np.arange(500, 520)[:, np.newaxis]).any() and _lines(s["path"]) == 1000
+    ),
+}
+
+
+def _lines(path):
+    return len(Path(path).read_text(encoding="utf-8").splitlines())
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_example__runs_and_shows_what_it_says(page):
+    text = (README.parent / "docs" / "examples" / f"{page}.md").read_text(encoding="utf-8")
+    if "sklearn" in text:
+        pytest.importorskip("sklearn")
+    scope: dict = {}
+    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(block, scope)
+    assert PAGES[page](scope)
 
 
 def test_guide__snippets_run():
