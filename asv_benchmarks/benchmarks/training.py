@@ -14,7 +14,7 @@ RATE, DECAY, TEMPERATURE = 1e-3, 0.01, 0.05
 def data(rng):
     """Queries and documents that share a hidden part, seen through different rotations and noise."""
     hidden = rng.normal(size=(PAIRS + HELD_BACK, 48))
-    sides = (hidden @ rng.normal(size=(48, DIM)) + 4 * rng.normal(size=(len(hidden), DIM)) for _ in range(2))
+    sides = (hidden @ rng.normal(size=(48, DIM)) + 14 * rng.normal(size=(len(hidden), DIM)) for _ in range(2))
     return [side.astype(np.float32) for side in sides]
 
 
