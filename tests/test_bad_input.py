@@ -156,6 +156,35 @@ def near_in_graph(graph, embeddings, k, min_hops, max_hops):
     return rt.GraphNegativeMiner(graph, min_hops=min_hops, max_hops=max_hops).mine(embeddings, k)
 
 
+def adapt(x, rows, grad):
+    adapter = rt.MLPAdapter(7, 4, hidden=5)
+    y, saved = adapter.forward(x, rows)
+    return y, list(adapter.backward(saved, grad).values())
+
+
+def evaluate(queries, documents, relevant):
+    return list(rt.evaluate_retrieval(queries, documents, relevant, ["recall@3", "ndcg@2", "map@r"]).values())
+
+
+def fit(queries, documents, pairs, temperature, epochs):
+    model = rt.LinearAdapter(6, 4)
+    few = min(epochs, 3) if isinstance(epochs, int) else epochs  # nobody waits for 2⁷⁰
+    rt.Trainer(model, rt.InfoNCELoss(temperature), epochs=few).fit(queries, documents, pairs)
+    return model.params["weight"]
+
+
+def fit_labels(X, y):
+    model = rt.LinearAdapter(6, 4)
+    rt.Trainer(model, epochs=2, batch_size=4).fit_labels(X, y)
+    return model.params["weight"]
+
+
+def fit_graph(edges):
+    table = rt.EmbeddingTable(8, 3)
+    rt.Trainer(table, epochs=2, batch_size=4).fit_graph(edges)
+    return table.weight
+
+
 def logsumexp(x):
     if not x.size:
         return np.full(x.shape[:-1], -np.inf)
@@ -195,9 +224,26 @@ FUNCTIONS = {
         "k": 2}),
     "graph miner": (near_in_graph, lambda r, t: {"graph": indices(r, 12, 20, 2), "embeddings": array(r, t, 12, 5),
         "k": 2, "min_hops": 2, "max_hops": 3}),
+    "adapter": (adapt, lambda r, t: {"x": array(r, t, 9, 7), "rows": indices(r, 9, 5), "grad": array(r, t, 5, 4)}),
+    "evaluate_retrieval": (evaluate, lambda r, t: {"queries": array(r, t, 4, 6), "documents": array(r, t, 9, 6),
+        "relevant": indices(r, 9, 4, 2)}),
+    "ndcg_at_k": (rt.ndcg_at_k, lambda r, t: {"ranked": indices(r, 9, 4, 5), "relevant": indices(r, 9, 4), "k": 3}),
+    "map_at_r": (rt.map_at_r, lambda r, t: {"ranked": indices(r, 9, 4, 5), "relevant": indices(r, 9, 4, 3)}),
+    "alignment": (rt.alignment, lambda r, t: {"x": array(r, t, 5, 3), "y": array(r, t, 5, 3), "alpha": 2.0}),
+    "uniformity": (rt.uniformity, lambda r, t: {"x": array(r, t, 5, 3), "t": 2.0}),
+    "trainer fit": (fit, lambda r, t: {"queries": array(r, t, 5, 6), "documents": array(r, t, 8, 6),
+        "pairs": indices(r, 5, 7, 2), "temperature": 0.1, "epochs": 2}),
+    "trainer fit_labels": (fit_labels, lambda r, t: {"X": array(r, t, 9, 6), "y": indices(r, 3, 9)}),
+    "trainer fit_graph": (fit_graph, lambda r, t: {"edges": indices(r, 8, 9, 2)}),
 }  # fmt: skip
 # What else a message may call an argument: by what it makes of it, or the constructor's word for it.
-ALSO = {"graph": ("edges",), "edges": ("graph",), "negative_ids": ("ids",), "anchor_ids": ("ids",)}
+ALSO = {
+    "graph": ("edges",),
+    "edges": ("graph",),
+    "negative_ids": ("ids",),
+    "anchor_ids": ("ids",),
+    "documents": ("queries",),
+}
 
 ORACLES = {
     "infonce in-batch": lambda r, anchors, positives, temperature: (

@@ -9,7 +9,6 @@ import numpy as np
 import rvtrain as rt
 from rvtrain.demo._data import Pairs, load
 from rvtrain.demo._features import TfIdf
-from rvtrain.demo._metrics import Quality, quality
 
 FEATURES, STRONGEST, DIM = 2048, 16_384, 256
 """Buckets of the features trained on and of the strongest untrained baseline; dimension of the embeddings."""
@@ -17,8 +16,15 @@ FEATURES, STRONGEST, DIM = 2048, 16_384, 256
 BATCH, PEAK_RATE, DECAY = 256, 2e-3, 0.1
 WARM_EPOCHS, LATE_EPOCHS = 5, 3
 """In-batch for all; then the rest in-batch, or against mined negatives."""
+EPOCHS = WARM_EPOCHS + LATE_EPOCHS
 
-Params = dict[str, np.ndarray]
+
+class Quality(NamedTuple):
+    """Means over the held-back queries, each of which has one right answer."""
+
+    recall_1: float
+    recall_10: float
+    ndcg_10: float
 
 
 class Row(NamedTuple):
@@ -36,103 +42,65 @@ class Result(NamedTuple):
     curves: dict[str, list[float]]
 
 
-class Retriever:
-    """Adapters for sentences and names, their optimizer, and what one epoch does."""
+class Data(NamedTuple):
+    """The pairs, and features of both sides, fitted on the training pairs."""
 
-    def __init__(self, pairs: Pairs, seed: int) -> None:
-        self.pairs = pairs
-        self.rng = np.random.default_rng(seed)
-        known = [texts[i] for texts in (pairs.sentences, pairs.names) for i in pairs.train]
-        tfidf = TfIdf(FEATURES).fit(known)
-        self.sentences, self.names = tfidf.transform(pairs.sentences), tfidf.transform(pairs.names)
-        # One random projection for both sides: at the start the cosines are about those of the features.
-        start = (self.rng.normal(size=(FEATURES, DIM)) / np.sqrt(DIM)).astype(np.float32)
-        self.params: Params = {"sentences": start.copy(), "names": start}
-        self.optimizer = rt.AdamW(self.params, PEAK_RATE, DECAY)
-        self.miner = rt.HardNegativeMiner.hardest()
-        count = len(pairs.train)
-        self.curriculum = rt.CurriculumScheduler(
+    pairs: Pairs
+    sentences: np.ndarray
+    names: np.ndarray
+
+    def quality(self, model: rt.TwoTower | None = None) -> Quality:
+        """The held-back sentences against all names, as they are or as a model embeds them."""
+        queries, documents, held = self.sentences[self.pairs.held_back], self.names, self.pairs.held_back
+        if model is not None:
+            queries, documents = model.query.transform(queries), model.document.transform(documents)
+        return Quality(
+            *rt.evaluate_retrieval(queries, documents, held, ["recall@1", "recall@10", "ndcg@10"]).values()
+        )
+
+
+def featured(pairs: Pairs, buckets: int) -> Data:
+    """Features of so many buckets."""
+    tfidf = TfIdf(buckets).fit([texts[i] for texts in (pairs.sentences, pairs.names) for i in pairs.train])
+    return Data(pairs, tfidf.transform(pairs.sentences), tfidf.transform(pairs.names))
+
+
+def trainer(data: Data, seed: int, epochs: int, hard: bool, state_dtype: str = "float32") -> rt.Trainer:
+    """Two adapters and what trains them, up to that epoch of `EPOCHS`; hard: mining follows the in-batch epochs."""
+    model = rt.TwoTower(*(rt.LinearAdapter(FEATURES, DIM, seed=seed) for _ in "qd"))  # one start for both sides
+    count = len(data.pairs.train)
+    per_epoch = -(-count // BATCH)
+    return rt.Trainer(
+        model,
+        rt.InfoNCELoss(),
+        rt.AdamW(model.params, PEAK_RATE, DECAY, state_dtype=state_dtype),
+        schedule=rt.warmup_cosine(PEAK_RATE, per_epoch // 2, EPOCHS * per_epoch),
+        curriculum=rt.CurriculumScheduler(
             [
                 rt.CurriculumStage("in-batch", WARM_EPOCHS * count, temperature=0.07, k_neighbors=1),
                 rt.CurriculumStage("hard", count, temperature=0.06, k_neighbors=2),
                 rt.CurriculumStage("harder", (LATE_EPOCHS - 1) * count, temperature=0.05, k_neighbors=4),
             ]
-        )
-        epochs = WARM_EPOCHS + LATE_EPOCHS
-        per_epoch = -(-count // BATCH)
-        self.schedule = rt.warmup_cosine(PEAK_RATE, per_epoch // 2, epochs * per_epoch)
-        self.steps = 0
+        ),
+        miner=rt.HardNegativeMiner.hardest(),
+        mine_from=WARM_EPOCHS if hard else EPOCHS,
+        epochs=epochs,
+        batch_size=BATCH,
+        seed=seed,
+    )
 
-    def epoch(self, hard: bool, progress: Callable[[int], None]) -> float:
-        """Go once through the training pairs; Recall@10 on the held-back ones afterwards."""
-        mined = self._mine() if hard else None
-        order = self.rng.permutation(self.pairs.train)
-        for start in range(0, len(order), BATCH):
-            batch = order[start : start + BATCH]
-            self.optimizer.learning_rate = self.schedule(self.steps)
-            self.optimizer.step(self.params, self._gradients(batch, mined))
-            self.curriculum.step(len(batch))
-            self.steps += 1
-            progress(len(batch))
-        return self.evaluate().recall_10
 
-    def _gradients(self, batch: np.ndarray, mined: np.ndarray | None) -> Params:
-        """Gradients of InfoNCE over the batch's own names and the names mined for it, each projected once."""
-        loss = rt.InfoNCELoss(self.curriculum.current_params().temperature)
-        sentences = self.sentences[batch]
-        pool = np.union1d(batch, batch if mined is None else mined[batch])
-        names = self.names[pool]
-        anchors, projected = sentences @ self.params["sentences"], names @ self.params["names"]
-        own = np.searchsorted(pool, batch)
-        _, (to_anchors, to_positives, to_pool) = loss.compute_with_gradients(
-            anchors,
-            projected[own],
-            projected,
-            wrt=("anchors", "positives", "negatives"),
-            positive_ids=batch,
-            negative_ids=pool,
-        )
-        to_pool[own] += to_positives
-        return {"sentences": sentences.T @ to_anchors, "names": names.T @ to_pool}
+def fit(trainer: rt.Trainer, data: Data, progress: Callable[[int], None]) -> list[float]:
+    """Train on the training pairs; Recall@10 on the held-back ones after each epoch."""
+    train, curve = data.pairs.train, []
 
-    def _mine(self) -> np.ndarray:
-        """For each training pair (by row of the data) the names that are wrongly near its sentence."""
-        train = self.pairs.train
-        k = self.curriculum.current_params().k_neighbors
-        near = self.miner.mine(
-            self.sentences[train] @ self.params["sentences"],
-            self.names[train] @ self.params["names"],
-            k,
-            exclude=np.arange(len(train))[:, np.newaxis],
-        )
-        mined = np.zeros((len(self.names), k), np.int64)
-        mined[train] = train[near]
-        return mined
+    def listen(trainer: rt.Trainer, record: dict[str, float]) -> None:
+        curve.append(data.quality(trainer.model).recall_10)
+        progress(len(train))
 
-    def evaluate(self) -> Quality:
-        """The held-back sentences against all names."""
-        held = self.pairs.held_back
-        queries = self.sentences[held] @ self.params["sentences"]
-        return quality(queries, self.names @ self.params["names"], held)
-
-    def snapshot(self) -> dict:
-        """What is needed to go on from here."""
-        return {
-            "params": {name: value.copy() for name, value in self.params.items()},
-            "optimizer": self.optimizer.state_dict(),
-            "curriculum": self.curriculum.state_dict(),
-            "rng": self.rng.bit_generator.state,
-            "steps": self.steps,
-        }
-
-    def restore(self, snapshot: dict) -> None:
-        """Go on from a `snapshot`."""
-        for name, value in snapshot["params"].items():
-            self.params[name][...] = value
-        self.optimizer.load_state_dict(snapshot["optimizer"])
-        self.curriculum.load_state_dict(snapshot["curriculum"])
-        self.rng.bit_generator.state = snapshot["rng"]
-        self.steps = snapshot["steps"]
+    trainer.callbacks = (listen,)
+    trainer.fit(data.sentences[train], data.names[train], np.repeat(np.arange(len(train))[:, np.newaxis], 2, axis=1))
+    return curve
 
 
 def run(seed: int, progress: Callable[[int], None], describe: Callable[[str], None]) -> Result:
@@ -141,48 +109,25 @@ def run(seed: int, progress: Callable[[int], None], describe: Callable[[str], No
     Both trainings share their first epochs, whose seconds count in both lines.
     """
     describe("features")
-    pairs = load(seed)
-    begin = time.perf_counter()
-    retriever = Retriever(pairs, seed)
-    seconds = time.perf_counter() - begin
-    held = pairs.held_back
-    untrained = quality(retriever.sentences[held], retriever.names, held)
-    rows = [Row(f"untrained: tf-idf, {FEATURES} buckets", untrained, seconds), strongest(pairs)]
-    shared, curve = 0.0, []
-    for _ in range(WARM_EPOCHS):
-        describe("in-batch")
-        recall, seconds = _timed(retriever, False, progress)
-        shared += seconds
-        curve.append(recall)
-    half_way = retriever.snapshot()
+    pairs, rows, of = load(seed), [], {}
+    for buckets in (FEATURES, STRONGEST):  # more than the latter did not help: few n-grams share a bucket by then
+        begin = time.perf_counter()
+        of[buckets] = featured(pairs, buckets)
+        rows.append(Row(f"untrained: tf-idf, {buckets} buckets", of[buckets].quality(), time.perf_counter() - begin))
+    data = of[FEATURES]
+    describe("in-batch")
+    half_way = trainer(data, seed, WARM_EPOCHS, hard=False)
+    curve = fit(half_way, data, progress)
     curves = {}
     for name, hard in (("in-batch only", False), ("with hard negatives", True)):
-        retriever.restore(half_way)
-        curves[name], total = list(curve), shared
-        for _ in range(LATE_EPOCHS):
-            describe(name)
-            recall, seconds = _timed(retriever, hard, progress)
-            total += seconds
-            curves[name].append(recall)
-        rows.append(Row(f"trained: {name}", retriever.evaluate(), total))
+        describe(name)
+        whole = trainer(data, seed, EPOCHS, hard)
+        whole.load_state_dict(half_way.state_dict())
+        curves[name] = curve + fit(whole, data, progress)
+        rows.append(Row(f"trained: {name}", data.quality(whole.model), float(whole.history["seconds"].sum())))
     return Result(rows, curves)
 
 
 def samples(seed: int) -> int:
     """How many samples `run` will report to `progress`."""
     return (WARM_EPOCHS + 2 * LATE_EPOCHS) * len(load(seed).train)
-
-
-def strongest(pairs: Pairs) -> Row:
-    """The best untrained features of this kind that we found: so many buckets that few n-grams share one."""
-    begin = time.perf_counter()
-    tfidf = TfIdf(STRONGEST).fit([texts[i] for texts in (pairs.sentences, pairs.names) for i in pairs.train])
-    queries = tfidf.transform([pairs.sentences[i] for i in pairs.held_back])
-    found = quality(queries, tfidf.transform(pairs.names), pairs.held_back)
-    return Row(f"untrained: tf-idf, {STRONGEST} buckets", found, time.perf_counter() - begin)
-
-
-def _timed(retriever: Retriever, hard: bool, progress: Callable[[int], None]) -> tuple[float, float]:
-    begin = time.perf_counter()
-    recall = retriever.epoch(hard, progress)
-    return recall, time.perf_counter() - begin

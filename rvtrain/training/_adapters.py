@@ -63,6 +63,8 @@ class Adapter:
             raise ValueError(f"x must have shape (n, {self.in_features}), got {table.shape}")
         if rows is not None:
             rows = check.indices("rows", rows, (None,), len(table))
+            if not len(rows):
+                raise ValueError("rows must not be empty")
         if table.dtype != self.dtype:
             table, rows = (table if rows is None else table[rows]).astype(self.dtype), None
         return self._forward(table, rows)

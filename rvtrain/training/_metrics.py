@@ -6,9 +6,13 @@ from typing import Any
 import numpy as np
 
 from rvtrain import _validation as check
-from rvtrain._primitives._norms import EPS
+from rvtrain._primitives._engine import Rows
+from rvtrain._primitives._norms import EPS, checked_inverse_norms
 from rvtrain.functional import cosine_similarity, logsumexp
-from rvtrain.mining import HardNegativeMiner, top_k
+from rvtrain.mining import HardNegativeMiner
+from rvtrain.mining._candidates import candidates_of
+from rvtrain.mining._search import no_limits, search
+from rvtrain.mining._selection_kernels import BY_SCORE, Rule
 
 _BLOCK = 1024
 
@@ -44,6 +48,8 @@ class Hits:
 def hits(ranked: Any, relevant: Any) -> Hits:
     """Compare rankings with what is relevant."""
     ranks = check.integer_array("ranked", ranked, (None, None))
+    if not ranks.size:
+        raise ValueError(f"ranked must not be empty, got shape {ranks.shape}")
     wanted = _relevant(relevant, len(ranks))
     found = np.empty(ranks.shape, bool)
     for start in range(0, len(ranks), _BLOCK):
@@ -171,7 +177,7 @@ def alignment(x: Any, y: Any, alpha: float = 2.0) -> float:
     ----------
     x, y : arrays of shape (n, d), float32 or float64
     alpha : float
-        α > 0.
+        α in (0, 1000].
 
     Returns
     -------
@@ -197,7 +203,7 @@ def alignment(x: Any, y: Any, alpha: float = 2.0) -> float:
     """
     x, y = check.float_array("x", x, 2), check.float_array("y", y, 2)
     check.same_shape("y", y, "x", x.shape)
-    alpha = check.number("alpha", alpha, low=0.0, open_low=True)
+    alpha = check.number("alpha", alpha, low=0.0, high=1000.0, open_low=True)
     for name, values in (("x", x), ("y", y)):
         check.finite(name, values)
     distances = np.linalg.norm(_unit(x) - _unit(y), axis=1)
@@ -237,6 +243,7 @@ def uniformity(x: Any, t: float = 2.0) -> float:
     -8.0
     """
     x = check.float_array("x", x, 2)
+    check.finite("x", x)
     t = check.number("t", t, low=0.0, open_low=True)
     if len(x) < 2:
         raise ValueError(f"x must have at least two rows, got shape {x.shape}")
@@ -325,11 +332,10 @@ def evaluate_retrieval(
     q = check.float_array("queries", queries, 2)
     wanted = _relevant(relevant, len(q))
     depth = depth_of(known, int((wanted >= 0).sum(axis=1).max()))
-    if hasattr(documents, "shape"):
-        depth = min(depth, len(documents))
-    _, ranked = top_k(q, documents, depth)
-    if depth < (needed := depth_of(known, 1)):  # fewer documents than ranks: the rest of a ranking is empty
-        ranked = np.pad(ranked, ((0, 0), (0, needed - depth)), constant_values=-1)
+    pool = candidates_of("documents", documents, q.shape[1], "queries", q.dtype)
+    q = np.ascontiguousarray(q, pool.dtype)
+    rows = Rows(q, checked_inverse_norms("queries", q))
+    ranked, _ = search(rows, pool, depth, Rule(BY_SCORE), no_limits(len(q), pool.dtype))  # −1 beyond the last
     return means(hits(ranked, wanted), known)
 
 

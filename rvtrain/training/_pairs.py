@@ -78,6 +78,12 @@ def _table(name: str, x: Any) -> np.ndarray:
     return table
 
 
+def fits(name: str, table: np.ndarray, tower: Adapter) -> None:
+    """Raise unless the tower takes the rows of this table."""
+    if table.shape[1] != tower.in_features:
+        raise ValueError(f"{name} must have {tower.in_features} columns like the model's input, got {table.shape}")
+
+
 def towards(
     tower: Adapter, table: np.ndarray, rows: np.ndarray, micro: int | None
 ) -> tuple[np.ndarray, Callable[[np.ndarray], dict[str, np.ndarray]]]:

@@ -12,7 +12,7 @@ from rvtrain import _validation as check
 from rvtrain.losses import SpectralRegularization
 from rvtrain.mining import HardNegativeMiner
 from rvtrain.training import _metrics as metrics
-from rvtrain.training._pairs import PairData, embedded, towards
+from rvtrain.training._pairs import PairData, embedded, fits, towards
 from rvtrain.training._towers import EmbeddingTable, TwoTower
 
 Weighted = list[tuple[Any, float]]
@@ -60,6 +60,9 @@ class PairTask(Task):
     ) -> None:
         self.towers, self.data, self.held_back, self.limit, self.micro = towers, data, held_back, limit, micro
         self.samples = len(data.pairs)
+        for each in (data,) if held_back is None else (data, held_back):
+            fits("queries", each.queries, towers.query)
+            fits("documents", each.documents, towers.document)
 
     def mine(self, miner: HardNegativeMiner, k: int) -> None:
         """Of all documents; a query's own are left out, and what shares an id with the first of them."""
@@ -128,6 +131,8 @@ class LabelTask(Task):
     ) -> None:
         self.towers, self.micro = towers, micro
         self.x, self.y = _labelled("X", x, "y", y)
+        fits("X", self.x, towers.query)
+        fits("X", self.x, towers.document)
         self.held_back = (
             None if held_back is None else _labelled("validation[0]", held_back[0], "validation[1]", held_back[1])
         )

@@ -1,4 +1,4 @@
-"""The demo: its data, features and metrics, and that it learns; the command line around it."""
+"""The demo: its data and features, and that it learns; the command line around it."""
 
 import subprocess
 import sys
@@ -6,9 +6,8 @@ import sys
 import numpy as np
 import pytest
 
-import rvtrain as rt
 from rvtrain import cli
-from rvtrain.demo import _data, _metrics, _plot, _train, build_data
+from rvtrain.demo import _data, _plot, _train, build_data
 from rvtrain.demo._features import TfIdf
 
 
@@ -68,18 +67,6 @@ def test_features__are_fitted_on_what_they_are_given_alone():
     assert not TfIdf(512).fit(texts[:2]).transform([""]).any()
 
 
-def test_quality__matches_a_naive_ranking(rng):
-    queries, documents = rng.normal(size=(40, 6)), rng.normal(size=(90, 6))
-    right = rng.integers(0, 90, 40)
-    cosines = (queries / np.linalg.norm(queries, axis=1, keepdims=True)) @ (
-        documents / np.linalg.norm(documents, axis=1, keepdims=True)
-    ).T
-    ranks = np.array([1 + (row > row[i]).sum() for row, i in zip(cosines, right, strict=True)])
-    found = _metrics.quality(queries, documents, right)
-    gain = np.where(ranks <= 10, 1 / np.log2(1 + ranks), 0).mean()
-    assert found == pytest.approx(((ranks == 1).mean(), (ranks <= 10).mean(), gain))
-
-
 @pytest.fixture(scope="module")
 def result():
     return _train.run(0, lambda n: None, lambda text: None)
@@ -96,13 +83,11 @@ def test_training__beats_the_strongest_untrained_features(result):
 
 def test_training__with_compact_state_finds_as_much():
     """Recall@10 with moments in 16 and 8 bits within half a point of float32, from the same seed."""
+    data = _train.featured(_data.load(0), _train.FEATURES)
     recall = {}
     for state_dtype in ("float32", "bfloat16", "int8"):
-        retriever = _train.Retriever(_data.load(0), seed=0)
-        retriever.optimizer = rt.AdamW(retriever.params, _train.PEAK_RATE, _train.DECAY, state_dtype=state_dtype)
-        for _ in range(_train.WARM_EPOCHS):
-            retriever.epoch(False, lambda samples: None)
-        recall[state_dtype] = retriever.evaluate().recall_10
+        trainer = _train.trainer(data, 0, _train.WARM_EPOCHS, hard=False, state_dtype=state_dtype)
+        recall[state_dtype] = _train.fit(trainer, data, lambda samples: None)[-1]
     assert abs(recall["bfloat16"] - recall["float32"]) <= 0.005
     assert abs(recall["int8"] - recall["float32"]) <= 0.005
 

@@ -308,7 +308,7 @@ def test_errors__name_the_argument_and_change_nothing(retrieval, tmp_path):
         ((queries, documents, pairs[:0]), ValueError, "pairs must not be empty"),
         ((queries, documents, pairs.astype(float)), TypeError, "pairs must"),
         ((broken, documents, pairs), ValueError, "queries must be finite"),
-        ((queries[:, :5], documents, pairs), ValueError, "x must have shape"),
+        ((queries[:, :5], documents, pairs), ValueError, "queries must have 24 columns like the model"),
     ):
         with pytest.raises(kind, match=message):
             trainer.fit(*arguments)
