@@ -47,6 +47,20 @@ def test_layer__is_tbb_where_it_is_installed():
     assert run("step(); print(numba.threading_layer())") == "tbb"
 
 
+def test_layer__is_another_where_tbb_is_not_installed():
+    missing = """
+import importlib.metadata
+found = importlib.metadata.files
+def files(name):
+    if name == "tbb":
+        raise importlib.metadata.PackageNotFoundError(name)
+    return found(name)
+importlib.metadata.files = files
+print(step() == {-0.5}, numba.threading_layer() in ("omp", "workqueue"))
+"""
+    assert run(missing) == "True True"
+
+
 @needs_tbb
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
 def test_forked_child__computes_after_its_parent_has():

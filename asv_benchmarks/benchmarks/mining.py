@@ -119,6 +119,28 @@ class Strategies(Benchmark):
         self.miner.mine(self.anchors, self.candidates, 16, positives=self.positives)
 
 
+class SemiHard(Benchmark):
+    """Semi-hard over hardest: with positives near their anchors, above most candidates, and among them at random."""
+
+    params = (["near", "among"],)
+    param_names = ("positives",)
+
+    def setup(self, positives):
+        rng = self.rng()
+        self.anchors, noise = rng.normal(size=(2, 1024, 128)).astype(np.float32)
+        self.candidates = rng.normal(size=(20_000, 128)).astype(np.float32)
+        self.positives = self.anchors + 0.5 * noise if positives == "near" else noise
+        self.hardest, self.semi_hard = rt.HardNegativeMiner.hardest(), rt.HardNegativeMiner.semi_hard(0.2)
+
+    def mine(self, miner):
+        miner.mine(self.anchors, self.candidates, 16, positives=self.positives)
+
+    def track_over_hardest(self, positives):
+        return speedup(lambda: self.mine(self.hardest), lambda: self.mine(self.semi_hard))
+
+    track_over_hardest.unit = "x"
+
+
 class DistanceWeighted(Benchmark):
     """16 negatives of 20,000 drawn for 1,024 anchors, beside the same draw from a matrix of scores in torch."""
 
