@@ -30,7 +30,14 @@ def search(
     """
     by_bounds = rule.kind == BY_SCORE and candidates.in_memory
     if by_bounds and worthwhile(len(queries.x), candidates.source, candidates.dtype, k):
-        return _certified(queries, candidates.all_rows(), k, limits, progress)
+        return _certified(queries, candidates, k, limits, progress)
+    return _scanned(queries, candidates, k, rule, limits, progress)
+
+
+def _scanned(
+    queries: engine.Rows, candidates: Candidates, k: int, rule: Rule, limits: Limits, progress: Progress | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """By float scores, a block of candidates at a time."""
     groups = engine.tiles(min(len(queries.x), _SLAB_ROWS), engine.GROUP)
     best = empty_best(len(queries.x), k, candidates.dtype, parts=max(1, thread_count() // groups))
     seen = 0
@@ -49,21 +56,21 @@ def search(
 
 
 def _certified(
-    queries: engine.Rows, rows: engine.Rows, k: int, limits: Limits, progress: Progress | None
+    queries: engine.Rows, candidates: Candidates, k: int, limits: Limits, progress: Progress | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    best = empty_best(len(queries.x), k, rows.x.dtype)
-    rest = certified(queries, rows, limits, best)
-    if len(rest):  # bounds too wide for these data
-        few = empty_best(len(rest), k, rows.x.dtype)
+    """By bounds, and by float scores for queries whose bounds are too wide for these data."""
+    best = empty_best(len(queries.x), k, candidates.dtype)
+    rest = certified(queries, candidates.all_rows(), limits, best)
+    finish.sized(20 * best.keys.size)(best)
+    columns, scores = best.columns[0], best.scores[0]
+    if len(rest):
         floors, ceilings, exclude, row_ids = (x[rest] for x in limits[:4])
         of_rest = Limits(floors, ceilings, exclude, row_ids, limits.column_ids)
-        scan_block(engine.Rows(queries.x[rest], queries.inverse[rest]), rows, 0, of_rest, Rule(BY_SCORE), few)
-        for all_rows, some in zip(best, few, strict=True):
-            all_rows[:, rest] = some
+        few = engine.Rows(queries.x[rest], queries.inverse[rest])
+        columns[rest], scores[rest] = _scanned(few, candidates, k, Rule(BY_SCORE), of_rest, None)
     if progress is not None:
-        progress(len(rows.x), len(rows.x))
-    finish.sized(20 * best.keys.size)(best)
-    return best.columns[0], best.scores[0]
+        progress(len(candidates.source), len(candidates.source))
+    return columns, scores
 
 
 def scan_block(queries: engine.Rows, rows: engine.Rows, start: int, limits: Limits, rule: Rule, best: Best) -> None:

@@ -1,5 +1,7 @@
 """The search by bounds against the search without: the same candidates, order and bits, whatever the data."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -142,3 +144,15 @@ def test_bounds__leave_few_of_ordinary_data(both, rng):
     queries, candidates = rng.normal(size=(100, 128)), rng.normal(size=(20_000, 128))
     *_, given_up = both(lambda: rt.top_k(queries.astype(np.float32), candidates.astype(np.float32), 10))
     assert given_up == 0
+
+
+def test_bounds__that_are_given_up_cost_no_copy_of_the_candidates():
+    candidates = np.ones((200_000, 32), np.float32)
+    queries = np.ones((40, 32), np.float32)
+    rt.top_k(queries, candidates[:5000], 3)
+    rt.release_workspaces()
+    tracemalloc.start()
+    rt.top_k(queries, candidates, 3)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 0.8 * candidates.nbytes
