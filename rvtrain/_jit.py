@@ -31,20 +31,23 @@ __all__ = [
 
 FASTMATH = {"reassoc", "contract", "arcp", "nsz", "afn"}
 
+# Nobody calls these from Python: the wrappers for that would be a tenth of all compile time.
+_INNER: dict[str, Any] = {"error_model": "numpy", "nogil": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+
 
 def njit(func: Callable) -> Any:
     """Compile a serial function, to be called from kernels: compiled into them, never cached alone."""
-    return numba.njit(func, fastmath=FASTMATH, error_model="numpy", nogil=True)
+    return numba.njit(func, fastmath=FASTMATH, **_INNER)
 
 
 def inlined(func: Callable) -> Any:
     """The same, its body put in place of each call: for inner loops that would copy many arrays into a call."""
-    return numba.njit(func, fastmath=FASTMATH, error_model="numpy", nogil=True, inline="always")
+    return numba.njit(func, fastmath=FASTMATH, inline="always", **_INNER)
 
 
 def in_order(func: Callable) -> Any:
     """The same, its sums in the order written: without fastmath, which lets even fused products be regrouped."""
-    return numba.njit(func, fastmath=False, error_model="numpy", nogil=True)  # unset, it would be the caller's
+    return numba.njit(func, fastmath=False, **_INNER)  # unset, it would be the caller's
 
 
 class Kernel:

@@ -133,11 +133,10 @@ def score_block(left, panels, start, stop, slab, top, origin, chunk):
     height, width = mr(left), nr(left)
     dim, across = left.shape[1], slab.shape[1]
     for j in range(start, stop):
-        for p in range(len(left)):
-            at = ((top + p) * across + j - origin) * height * width
-            for k in range(0, dim, chunk):
-                steps = min(chunk, dim - k)
-                a, b = (p * dim + k) * height, (j * dim + k) * width
+        for k in range(0, dim, chunk):  # outside of p: this part of the panel stays in the first cache
+            steps, b = min(chunk, dim - k), (j * dim + k) * width
+            for p in range(len(left)):
+                a, at = (p * dim + k) * height, ((top + p) * across + j - origin) * height * width
                 tile_panels(left, a, height, panels, b, steps, slab, at, width, k > 0)
 
 

@@ -1,13 +1,17 @@
 """Matrix products on the tile engine. The left operand is rows of a table, read where they stand.
 
 # Design: both operands are packed in the microkernel's reading order (`_engine.py`), the left by groups of its
-# rows, a stretch of k at a time; accumulators are written to a padded output, which is as large as whole tiles:
+# rows, a stretch of k at a time:
 #
 #     out[i, c] = Σ_k left[i, k] right[k, c]        left  = x[rows], or its transpose
 #                                                   right = w, or its transpose, or w + 1 for a residual layer
 #
-# No copy of x[rows] is made beyond a group's, no BLAS and its threads are woken beside ours, and the result does not
-# depend on how many threads there are.
+#     for a stretch of k: pack the group's rows; for a panel of columns; for a chunk of k; for the group's row panels:
+#         a tile, whose right operand (a chunk of a panel, 12 KiB or so) stays in the first cache from row to row
+#
+# Whole tiles are added to the output where they belong, those at its edges by way of a tile of scratch. No copy of
+# x[rows] is made beyond a task's, no BLAS and its threads are woken beside ours, and the result does not depend on
+# how many threads there are.
 """
 
 from typing import Any
@@ -20,8 +24,8 @@ from rvtrain._primitives._tile import mr, nr, tile_panels, tile_shape
 from rvtrain._primitives._workspace import workspace
 from rvtrain._threads import thread_count
 
-_STRETCH = 8 * CHUNK
-"""Of k, that a group's packed rows hold at a time."""
+_STRETCH = 4 * CHUNK
+"""Of k, that a group's packed rows hold at a time: 128 KiB in float32."""
 
 
 def product(x: np.ndarray, rows: np.ndarray | None, w: np.ndarray, *, residual: bool = False) -> np.ndarray:
@@ -60,13 +64,15 @@ def _packed(w: np.ndarray, transposed: bool, residual: bool) -> np.ndarray:
 
 def _multiply(x: Any, rows: np.ndarray, transposed: bool, panels: np.ndarray, high: int, wide: int) -> np.ndarray:
     height, width, _ = tile_shape(x.dtype)
-    across, depth, _ = panels.shape
-    padded = tiles(high, height)
-    group = min(GROUP // height, tiles(padded, 4 * thread_count()))
-    left = workspace("left rows", (tiles(padded, group), group, min(_STRETCH, depth), height), x.dtype)
-    out = np.empty((padded * height, across * width), x.dtype)
-    _multiply_groups.sized(out.size * depth)(x, rows, transposed, panels, left, out)
-    return np.ascontiguousarray(out[:high, :wide])
+    depth = panels.shape[1]
+    tasks = 4 * thread_count()
+    group = min(GROUP // height, tiles(tiles(high, height), tasks))
+    tasks = min(tasks, tiles(tiles(high, height), group))
+    left = workspace("left rows", (tasks, group, min(_STRETCH, depth), height), x.dtype)
+    edges = workspace("edges", (tasks, height, width), x.dtype)
+    out = np.empty((high, wide), x.dtype)
+    _multiply_tasks.sized(out.size * depth)(x, rows, transposed, panels, left, edges, out)
+    return out
 
 
 @kernel
@@ -102,53 +108,85 @@ def _pack_block(first, w, transposed, residual, panels):
 
 
 @kernel
-def _multiply_groups(x, rows, transposed, panels, left, out):
-    """out = x[rows] · right, or x[rows]ᵀ · right, padded to whole tiles; left (groups, G, stretch, MR) is scratch."""
-    for g in prange(len(left)):
-        _multiply_group(np.int64(g), x, rows, transposed, panels, left[g], out)
+def _multiply_tasks(x, rows, transposed, panels, left, edges, out):
+    """out = x[rows] · right, or x[rows]ᵀ · right; scratch: left (tasks, G, stretch, MR), edges (tasks, MR, NR)."""
+    for task in prange(len(left)):
+        _multiply_groups(np.int64(task), x, rows, transposed, panels, left, edges[task], out)
 
 
 @njit
-def _multiply_group(g, x, rows, transposed, panels, left, out):
+def _multiply_groups(task, x, rows, transposed, panels, left, edge, out):
+    """One task's share of the groups of rows of out."""
+    rows_of_group, mine = left.shape[1] * mr(out), left[task]
+    groups = (len(out) + rows_of_group - 1) // rows_of_group
+    for g in range(groups * task // len(left), groups * (task + 1) // len(left)):
+        _multiply_group(g * rows_of_group, x, rows, transposed, panels, mine, edge, out)
+
+
+@njit
+def _multiply_group(first, x, rows, transposed, panels, left, edge, out):
     height, width = mr(out), nr(out)
-    depth, stretch, stride = panels.shape[1], left.shape[1], out.shape[1]
-    first = g * len(left) * height
-    high = min(len(left), (len(out) - first) // height)
+    (count, across), depth, stretch = out.shape, panels.shape[1], left.shape[1]
+    high = min(len(left), (count - first + height - 1) // height)
     for start in range(0, depth, stretch):
         stop = min(start + stretch, depth)
-        for p in range(high):
-            if transposed:
-                _pack_columns_of(x, rows, first + p * height, start, stop, left[p])
-            else:
-                _pack_rows_of(x, rows, first + p * height, start, stop, left[p])
+        if transposed:
+            _pack_columns_of(x, rows, first, start, stop, left[:high])
+        else:
+            _pack_rows_of(x, rows, first, start, stop, left[:high])
         for j in range(len(panels)):
-            for p in range(high):
-                at = (first + p * height) * stride + j * width
-                for k in range(start, stop, CHUNK):
-                    a, b = (p * stretch + k - start) * height, (j * depth + k) * width
-                    steps = min(CHUNK, stop - k)
-                    tile_panels(left, a, height, panels, b, steps, out, at, stride, k > 0)
+            for k in range(start, stop, CHUNK):
+                steps, b = min(CHUNK, stop - k), (j * depth + k) * width
+                for p in range(high):
+                    a, top = (p * stretch + k - start) * height, first + p * height
+                    if top + height <= count and (j + 1) * width <= across:
+                        at = top * across + j * width
+                        tile_panels(left, a, height, panels, b, steps, out, at, across, k > 0)
+                    else:
+                        _edge_tile(left, a, panels, b, steps, edge, out, top, j * width, k > 0)
+
+
+@njit
+def _edge_tile(left, a, panels, b, steps, edge, out, top, first, add):
+    """A tile of which only a part lies in out, whose first element is out[top, first]."""
+    high, wide = min(mr(out), len(out) - top), min(nr(out), out.shape[1] - first)
+    if add:
+        edge[:high, :wide] = out[top : top + high, first : first + wide]
+    tile_panels(left, a, mr(out), panels, b, steps, edge, 0, nr(out), add)
+    out[top : top + high, first : first + wide] = edge[:high, :wide]
 
 
 @njit
 def _pack_rows_of(x, rows, first, start, stop, left):
-    """left[k − start, r] = element k of row rows[first + r], 0 beyond the last."""
-    for r in range(left.shape[1]):
-        if first + r < len(rows):
-            row = x[rows[first + r]]
-            for k in range(start, stop):
-                left[k - start, r] = row[k]
-        else:
-            left[: stop - start, r] = 0
+    """left[p, k − start, r] = element k of row rows[first + p · MR + r], 0 beyond the last."""
+    height = mr(left)
+    for p in range(len(left)):
+        for r in range(height):
+            i = first + p * height + r
+            if i < len(rows):
+                row = x[rows[i]]
+                for k in range(start, stop):
+                    left[p, k - start, r] = row[k]
+            else:
+                left[p, : stop - start, r] = 0
 
 
 @njit
 def _pack_columns_of(x, rows, first, start, stop, left):
-    """left[k − start, r] = element first + r of row rows[k], 0 beyond the last element."""
-    here = min(left.shape[1], x.shape[1] - first)
-    for k in range(start, stop):
-        row = x[rows[k]]
-        for r in range(here):
-            left[k - start, r] = row[first + r]
-        for r in range(here, left.shape[1]):
-            left[k - start, r] = 0
+    """left[p, k − start, r] = element first + p · MR + r of row rows[k], 0 beyond the last element.
+
+    Some rows at a time, so that whole cache lines are read and written.
+    """
+    height, columns = mr(left), x.shape[1]
+    for begin in range(start, stop, 16):
+        for p in range(len(left)):
+            here = first + p * height
+            for k in range(begin, min(begin + 16, stop)):
+                row = x[rows[k]]
+                if here + height <= columns:
+                    part = row[here : here + height]
+                    for r in range(height):
+                        left[p, k - start, r] = part[r]
+                else:
+                    for r in range(height):
+                        left[p, k - start, r] = row[here + r] if here + r < columns else 0

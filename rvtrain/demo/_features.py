@@ -23,7 +23,7 @@ class TfIdf:
 
     def fit(self, texts: list[str]) -> "TfIdf":
         """Learn the inverse document frequencies, log((1 + n) / (1 + df)) + 1."""
-        present = sum(np.bincount(np.unique(self._buckets(text)), minlength=self.dim) for text in texts)
+        present = np.bincount(np.concatenate([np.unique(self._buckets(text)) for text in texts]), minlength=self.dim)
         self.idf = np.log((1 + len(texts)) / (1 + present)) + 1
         return self
 
@@ -31,9 +31,8 @@ class TfIdf:
         """float32 (n, dim), rows of length one (zero for a text without any n-gram)."""
         out = np.zeros((len(texts), self.dim), np.float32)
         for row, text in zip(out, texts, strict=True):
-            counts = np.bincount(self._buckets(text), minlength=self.dim)
-            used = np.flatnonzero(counts)
-            weights = (1 + np.log(counts[used])) * self.idf[used]
+            used, counts = np.unique(self._buckets(text), return_counts=True)
+            weights = (1 + np.log(counts)) * self.idf[used]
             row[used] = weights / np.linalg.norm(weights)
         return out
 

@@ -47,11 +47,15 @@ class Data(NamedTuple):
 
     pairs: Pairs
     sentences: np.ndarray
+    """Those to train on."""
+    held_back: np.ndarray
+    """The sentences to measure on."""
     names: np.ndarray
+    """All of them."""
 
     def quality(self, model: rt.TwoTower | None = None) -> Quality:
         """The held-back sentences against all names, as they are or as a model embeds them."""
-        queries, documents, held = self.sentences[self.pairs.held_back], self.names, self.pairs.held_back
+        queries, documents, held = self.held_back, self.names, self.pairs.held_back
         if model is not None:
             queries, documents = model.query.transform(queries), model.document.transform(documents)
         return Quality(
@@ -60,9 +64,11 @@ class Data(NamedTuple):
 
 
 def featured(pairs: Pairs, buckets: int) -> Data:
-    """Features of so many buckets."""
-    tfidf = TfIdf(buckets).fit([texts[i] for texts in (pairs.sentences, pairs.names) for i in pairs.train])
-    return Data(pairs, tfidf.transform(pairs.sentences), tfidf.transform(pairs.names))
+    """Features of so many buckets; none to train on where there are more than `FEATURES`."""
+    train, held_back = ([pairs.sentences[i] for i in part] for part in (pairs.train, pairs.held_back))
+    tfidf = TfIdf(buckets).fit(train + [pairs.names[i] for i in pairs.train])
+    sentences = tfidf.transform(train if buckets <= FEATURES else [])
+    return Data(pairs, sentences, tfidf.transform(held_back), tfidf.transform(pairs.names))
 
 
 def trainer(data: Data, seed: int, epochs: int, hard: bool, state_dtype: str = "float32") -> rt.Trainer:
@@ -99,7 +105,7 @@ def fit(trainer: rt.Trainer, data: Data, progress: Callable[[int], None]) -> lis
         progress(len(train))
 
     trainer.callbacks = (listen,)
-    trainer.fit(data.sentences[train], data.names[train], np.repeat(np.arange(len(train))[:, np.newaxis], 2, axis=1))
+    trainer.fit(data.sentences, data.names[train], np.repeat(np.arange(len(train))[:, np.newaxis], 2, axis=1))
     return curve
 
 

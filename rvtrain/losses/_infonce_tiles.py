@@ -107,6 +107,13 @@ def hide(slab, top, panels, start, stop, origin, first, columns):
 
 
 @njit
+def score(left, columns, start, stop, slab, top, origin, first, fine):
+    """Cosines of a group of rows, from row `first` on, with a block of columns: `score_block`, then `hide`."""
+    score_block(left, columns.panels, start, stop, slab, top, origin, FINE_CHUNK if fine else CHUNK)
+    hide(slab, top, len(left), start, stop, origin, first, columns)
+
+
+@njit
 def exponentials(slab, top, panels, start, stop, origin, tops, scale, sums):
     """In place exp((cos − tops) · scale), and their sums lane by lane; tops (P, MR), sums (P, MR, NR)."""
     for p in range(panels):
@@ -192,8 +199,8 @@ def _one_sided_group(g, rows, start_row, columns, to, work, scale, bounded, bloc
         sums[:] = -np.inf
         for start in range(0, across, block):
             stop = min(start + block, across)
-            score_block(left, columns.panels, start, stop, slab, top, 0, FINE_CHUNK)
-            hide(slab, top, panels, start, stop, 0, first, columns)
+            origin = 0 if keep else start
+            score(left, columns, start, stop, slab, top, origin, first, not bounded)
             raise_tops(slab, top, panels, start, stop, sums)
         largest_lane(sums, tops)
     sums[:] = 0
@@ -201,8 +208,7 @@ def _one_sided_group(g, rows, start_row, columns, to, work, scale, bounded, bloc
         stop = min(start + block, across)
         origin = 0 if keep else start
         if bounded:
-            score_block(left, columns.panels, start, stop, slab, top, origin, CHUNK)
-            hide(slab, top, panels, start, stop, origin, first, columns)
+            score(left, columns, start, stop, slab, top, origin, first, not bounded)
         exponentials(slab, top, panels, start, stop, origin, tops, scale, sums)
         if len(work.to_rows) > 0:
             at = first // slab.shape[2]
@@ -238,8 +244,7 @@ def _symmetric_sums_group(g, rows, start_row, columns, to, work, scale, block):
     for start in range(0, across, block):
         stop = min(start + block, across)
         origin = 0 if keep else start
-        score_block(left, columns.panels, start, stop, slab, top, origin, CHUNK)
-        hide(slab, top, panels, start, stop, origin, first, columns)
+        score(left, columns, start, stop, slab, top, origin, first, False)
         exponentials(slab, top, panels, start, stop, origin, tops, scale, sums)
         for j in range(start, stop):
             for p in range(top, top + panels):
@@ -274,8 +279,7 @@ def _symmetric_weights_group(g, rows, start_row, columns, shares, work, scale, b
     for start in range(0, across, block):
         stop = min(start + block, across)
         if not kept:
-            score_block(left, columns.panels, start, stop, slab, top, 0, CHUNK)
-            hide(slab, top, panels, start, stop, 0, first, columns)
+            score(left, columns, start, stop, slab, top, 0, first, False)
             exponentials(slab, top, panels, start, stop, 0, tops, scale, sums)
         share_columns(slab, top, panels, start, stop, first, shares)
         if len(work.to_rows) > 0:

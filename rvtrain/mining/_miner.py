@@ -206,10 +206,8 @@ class HardNegativeMiner:
 
     def _rule(self, dim: int, sampling: str) -> Rule:
         kind = {MiningStrategy.RANDOM: UNIFORM, MiningStrategy.DISTANCE_WEIGHTED: DENSITIES[self.density]}
-        uniform = sampling == "random"
-        return Rule(
-            UNIFORM if uniform else kind.get(self.strategy, BY_SCORE), self.temperature, dim, self.seed, self._draws
-        )
+        chosen = UNIFORM if sampling == "random" else kind.get(self.strategy, BY_SCORE)
+        return Rule(chosen, self.temperature, float(dim), self.seed, self._draws)
 
     def _choose(self, pool: Pool, k: int, tops: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         rule = self._rule(pool.queries.x.shape[1], pool.filters.sampling)

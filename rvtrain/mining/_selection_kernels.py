@@ -30,7 +30,7 @@ _NEAREST_DROPPED = 0.0199
 
 
 class Rule(NamedTuple):
-    """What makes a key of a score."""
+    """What makes a key of a score. Keep to these types: others are another compilation of the kernels."""
 
     kind: int
     temperature: float = 1.0
