@@ -15,8 +15,9 @@ from rvtrain.losses._arguments import Pairs, inverse_index
 
 # exp((cos − 1) / τ) stays above e⁻⁶⁰, far from the subnormals, as long as 2 / τ does not exceed this.
 _BOUNDED = 60.0
-# Of a slab: half a third-level cache. Each slab reads all columns again, so that few high ones beat many small ones.
-_SLAB_BYTES = 1 << 24
+# Of a slab: a quarter of a third-level cache, which others use too. Each slab reads all columns again, so that few
+# high ones beat many small ones while they stay in there.
+_SLAB_BYTES = 1 << 23
 
 
 class Call:

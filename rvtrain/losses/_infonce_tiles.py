@@ -173,6 +173,12 @@ def close_group(first, tops, sums, to):
         close(i, total, tops[p, r], to)
 
 
+@njit
+def groups_of(first, count, height):
+    """Groups of rows in the slab from row `first` on: the last slab has as many as there are rows left."""
+    return (min(height, count - first) + GROUP - 1) // GROUP
+
+
 @kernel
 def one_sided(rows, columns, to, work, scale, bounded, block):
     """Every row against every column: losses, slopes and shares, and the sums that work has room for.
@@ -181,10 +187,12 @@ def one_sided(rows, columns, to, work, scale, bounded, block):
     """
     height = len(work.slab) * mr(work.slab)
     for first in range(0, len(rows.x), height):
-        for g in prange(height // GROUP):
+        groups = groups_of(first, len(rows.x), height)
+        for g in prange(groups):
             _one_sided_group(np.int64(g), rows, first, columns, to, work, scale, bounded, block)
+        slab = work.slab[: groups * (GROUP // mr(work.slab))]
         for j in prange(len(work.to_columns) // nr(work.slab)):
-            add_weighted_rows(work.slab, np.int64(j), work.strips, work.to_columns, first)
+            add_weighted_rows(slab, np.int64(j), work.strips, work.to_columns, first)
 
 
 @njit
@@ -223,10 +231,11 @@ def symmetric_sums(rows, columns, to, work, column_sums, scale, block):
     """First sweep: losses and shares of the rows, and the sums of the columns' exponentials (m padded,)."""
     height, width = len(work.slab) * mr(work.slab), nr(work.slab)
     for first in range(0, len(rows.x), height):
-        for g in prange(height // GROUP):
+        groups = groups_of(first, len(rows.x), height)
+        for g in prange(groups):
             _symmetric_sums_group(np.int64(g), rows, first, columns, to, work, scale, block)
         for j in prange(len(columns.panels)):
-            for g in range(height // GROUP):
+            for g in range(groups):
                 for q in range(width):
                     column_sums[j * width + q] += work.by_group[g, j, q]
 
@@ -262,10 +271,12 @@ def symmetric_weights(rows, columns, shares, work, scale, block):
     """
     height = len(work.slab) * mr(work.slab)
     for first in range(0, len(rows.x), height):
-        for g in prange(height // GROUP):
+        groups = groups_of(first, len(rows.x), height)
+        for g in prange(groups):
             _symmetric_weights_group(np.int64(g), rows, first, columns, shares, work, scale, block)
+        slab = work.slab[: groups * (GROUP // mr(work.slab))]
         for j in prange(len(work.to_columns) // nr(work.slab)):
-            add_weighted_rows(work.slab, np.int64(j), work.strips, work.to_columns, first)
+            add_weighted_rows(slab, np.int64(j), work.strips, work.to_columns, first)
 
 
 @njit
