@@ -28,6 +28,14 @@ def threads(request):
     numba.set_num_threads(before)
 
 
+def from_python(inner):
+    """An inner function of kernels, compiled alike but to be called from here: as it is, it has no wrapper for that."""
+    if not hasattr(inner, "targetoptions"):  # under NUMBA_DISABLE_JIT
+        return inner
+    options = {k: v for k, v in inner.targetoptions.items() if not k.endswith("_wrapper")}
+    return numba.jit(inner.py_func, **options)
+
+
 def relative_error(actual, expected):
     """Largest error, measured against the largest magnitude that was expected."""
     actual, expected = np.asarray(actual, dtype=np.float64), np.asarray(expected, dtype=np.float64)

@@ -33,6 +33,8 @@ def _mine_lane(lane, rows, nodes, starts, others, hops, marks, queues, best):
                         last += 1
                         if hop >= hops[0]:
                             _offer(i, nodes[i], node, rows, best)
+            if last == end:  # no hop further finds more, and there may be 2³¹ of them
+                break
             begin, end = end, last
 
 

@@ -3,7 +3,7 @@
 import numba
 import numpy as np
 import pytest
-from conftest import TOLERANCE, relative_error
+from conftest import TOLERANCE, from_python, relative_error
 
 import rvtrain as rt
 from rvtrain.optimizers import _codes
@@ -118,6 +118,7 @@ def test_codes__each_comes_back_as_itself():
         (False, np.arange(-127, 128), _codes.decoded, _codes.code),
         (False, np.arange(256), _codes.decoded_positive, _codes.code_positive),
     ):
+        read, write = from_python(read), from_python(write)
         for scale in np.float32([1.0, 3e-20, 7e30]):
             values = [read(int(c), half, scale) for c in codes]
             assert [int(write(v, np.float32(1) / scale)) for v in values] == list(codes)

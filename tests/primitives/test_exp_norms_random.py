@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from conftest import from_python
 
 from rvtrain._jit import njit
 from rvtrain._primitives._exp import exp
@@ -10,6 +11,7 @@ from rvtrain._primitives._random import row_key, uniform
 from rvtrain._primitives._workspace import release_workspaces, workspace
 
 
+@from_python
 @njit
 def exps(x, out):
     for i in range(len(x)):
@@ -50,6 +52,7 @@ def test_inverse_norms__name_the_first_row_that_is_not_finite(bad, dtype):
         checked_inverse_norms("x", x)
 
 
+@from_python
 @njit
 def uniforms(seed, draw, out):
     for i in range(len(out)):

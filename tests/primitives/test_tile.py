@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import TOLERANCE, relative_error
+from conftest import TOLERANCE, from_python, relative_error
 
 import rvtrain as rt
 from rvtrain._jit import njit
@@ -16,17 +16,20 @@ from rvtrain._primitives import _products as products
 from rvtrain._primitives import _tile as tile
 
 
+@from_python
 @njit
 def panels_of(left, right, out, add):
     tile.tile_panels(left, 0, left.shape[1], right, 0, len(left), out, 0, out.shape[1], add)
 
 
+@from_python
 @njit
 def rows_of(blocks, right, out, add):
     size = blocks.shape[1] * blocks.shape[2]
     tile.tile_rows(blocks, 0, size, right, 0, len(blocks), out, 0, out.shape[1], add)
 
 
+@from_python
 @njit
 def columns_of(blocks, start, right, out, add):
     size = blocks.shape[1] * blocks.shape[2]
