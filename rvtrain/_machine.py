@@ -8,7 +8,7 @@ import numpy as np
 
 import rvtrain
 from rvtrain import _cache, _threads
-from rvtrain._primitives._byte_tile import has_byte_products
+from rvtrain._primitives._byte_tile import byte_tile
 from rvtrain._primitives._tile import tile_shape, vector_bytes
 
 
@@ -28,7 +28,7 @@ def facts() -> dict[str, str | int]:
         "vector bits": 8 * vector_bytes(),
         "tile float32": tiles["float32"],
         "tile float64": tiles["float64"],
-        "8-bit products": "yes" if has_byte_products() else "no",
+        "8-bit products": tile.instructions if (tile := byte_tile()) else "no",
         "cache folder": str(_cache.folder() or "none: nowhere to write, kernels are compiled in each process"),
     }
 

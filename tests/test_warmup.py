@@ -13,7 +13,7 @@ import gc, importlib, pkgutil
 import rvtrain
 from rvtrain import _warmup
 from rvtrain._jit import Kernel
-from rvtrain._primitives._byte_tile import has_byte_products
+from rvtrain._primitives._byte_tile import byte_tile
 
 for module in pkgutil.walk_packages(rvtrain.__path__, "rvtrain."):
     if module.name not in ("rvtrain.__main__", "rvtrain.demo.build_data"):
@@ -25,7 +25,7 @@ for name in _warmup.WORK:
 kernels = [x for x in gc.get_objects() if isinstance(x, Kernel)]
 print(len(kernels))
 for kernel in kernels:
-    if "_certified" in kernel.serial.py_func.__module__ and not has_byte_products():
+    if "_certified" in kernel.serial.py_func.__module__ and byte_tile() is None:
         continue
     if not kernel.serial.signatures and not kernel.parallel.parallel.signatures:
         print(kernel.__name__)

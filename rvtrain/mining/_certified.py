@@ -6,7 +6,7 @@ import numpy as np
 
 from rvtrain._primitives import _byte_tile
 from rvtrain._primitives import _engine as engine
-from rvtrain._primitives._byte_tile import COLUMNS, ROWS, has_byte_products, packed_shape, words
+from rvtrain._primitives._byte_tile import COLUMNS, ROWS, TILE, byte_tile, packed_shape, words
 from rvtrain._primitives._pairs import TOGETHER
 from rvtrain._primitives._workspace import workspace
 from rvtrain._threads import thread_count
@@ -28,7 +28,7 @@ def worthwhile(queries: int, candidates: np.ndarray, dtype: np.dtype, k: int) ->
     """Whether `certified` is expected to be the faster way to the k best of these candidates, taken as `dtype`."""
     count, dim = candidates.shape
     return bool(
-        has_byte_products()
+        byte_tile()
         and dtype == np.float32
         and queries >= _FEWEST_QUERIES
         and count >= max(_FEWEST_CANDIDATES, _FEWEST_PER_RESULT * k)
@@ -39,13 +39,13 @@ def worthwhile(queries: int, candidates: np.ndarray, dtype: np.dtype, k: int) ->
 def certified(queries: engine.Rows, rows: engine.Rows, limits: Limits, best: Best) -> np.ndarray:
     """Fill `best` with the k most similar of all rows for each query; returns the queries that were given up."""
     dim, k = rows.x.shape[1], best.keys.shape[2]
-    codes = _codes("candidate", rows, COLUMNS, offset=128)
+    codes = _codes("candidate", rows, COLUMNS, levels=127, offset=128)
     block = max(1, _BLOCK_BYTES // (COLUMNS * 4 * words(dim)))
     capacity = max(1024, 4 * k)
     given_up = []
     for first, stop in _slabs(len(queries.x)):
         part, count = slice(first, stop), stop - first
-        query_codes = _codes("query", engine.Rows(queries.x[part], queries.inverse[part]), ROWS, offset=0)
+        query_codes = _codes("query", engine.Rows(queries.x[part], queries.inverse[part]), ROWS, TILE.left_levels, 0)
         waiting = Waiting(
             np.repeat(limits.floors[part, np.newaxis], k, axis=1),
             workspace("waiting", (count, capacity), np.dtype(np.int64)),
@@ -80,7 +80,7 @@ def _slabs(count: int) -> Iterator[tuple[int, int]]:
         yield first, min(first + _SLAB_ROWS, count)
 
 
-def _codes(name: str, rows: engine.Rows, width: int, offset: int) -> Codes:
+def _codes(name: str, rows: engine.Rows, width: int, levels: int, offset: int) -> Codes:
     count, dim = rows.x.shape
     shape = packed_shape(count, dim, width)
     real = np.dtype(np.float32)
@@ -92,5 +92,5 @@ def _codes(name: str, rows: engine.Rows, width: int, offset: int) -> Codes:
     )
     tasks = min(shape[0], 4 * thread_count())
     lines = workspace("lines", (tasks, 4 * words(dim)), np.dtype(np.uint8))
-    encode.sized(8 * rows.x.size)(rows, offset, lines, codes)
+    encode.sized(8 * rows.x.size)(rows, levels, offset, lines, codes)
     return codes

@@ -74,7 +74,7 @@ class Scratch(NamedTuple):
 
 
 @kernel
-def encode(rows, offset, lines, codes):
+def encode(rows, levels, offset, lines, codes):
     """Codes of rows (n, d) float32, packed by the width of codes.words; offset 128 makes them unsigned.
 
     lines (tasks, 4 ⌈d / 4⌉) uint8 holds one row's codes for each task, before they go to their places.
@@ -82,14 +82,14 @@ def encode(rows, offset, lines, codes):
     for task in prange(len(lines)):
         panels = len(codes.words)
         for panel in range(panels * task // len(lines), panels * (task + 1) // len(lines)):
-            _encode_panel(np.int64(panel), rows, offset, lines[task], codes)
+            _encode_panel(np.int64(panel), rows, levels, offset, lines[task], codes)
 
 
 @njit
-def _encode_panel(panel, rows, offset, line, codes):
-    """With g = 127 / max |x|, the code of an element x is rint(g x), and r = g x − code is lost: e = s ‖r‖.
+def _encode_panel(panel, rows, levels, offset, line, codes):
+    """With g = levels / max |x|, the code of an element x is rint(g x), and r = g x − code is lost: e = s ‖r‖.
 
-    An r is wrong by 2e-5 at most: four roundings of a number up to 127.
+    An r is wrong by 2e-5 at most: four roundings of a number up to 127, which levels do not exceed.
     """
     width, (count, dim) = codes.words.shape[2], rows.x.shape
     whole_words = line.view(np.int32)
@@ -100,8 +100,8 @@ def _encode_panel(panel, rows, offset, line, codes):
         if i < count:
             x = rows.x[i]
             top = _largest_magnitude(x)
-            stretch = np.float32(127) / top if top > 1e-30 else np.float32(0)
-            scale = np.float32(top * rows.inverse[i] / 127.0)
+            stretch = np.float32(levels) / top if top > 1e-30 else np.float32(0)
+            scale = np.float32(top * rows.inverse[i] / levels)
             for k in range(dim):
                 stretched = x[k] * stretch
                 code = np.rint(stretched)
