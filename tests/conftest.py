@@ -29,7 +29,7 @@ def threads(request):
 
 
 def from_python(inner):
-    """An inner function of kernels, compiled alike but to be called from here: as it is, it has no wrapper for that."""
+    """An inner function of kernels, compiled alike but to be called from here: it has no wrapper for that."""
     if not hasattr(inner, "targetoptions"):  # under NUMBA_DISABLE_JIT
         return inner
     options = {k: v for k, v in inner.targetoptions.items() if not k.endswith("_wrapper")}

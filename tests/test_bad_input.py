@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import rvtrain as rt
 
-CASES = 800  # of each function
+CASES = 400  # of each function: more than 10,000 in all
 
 
 def with_element(value):
@@ -265,6 +265,10 @@ def same(one, other):
 
 def clean(value):
     return np.array(value, order="C") if isinstance(value, np.ndarray) else value
+
+
+def test_cases__are_ten_thousand():
+    assert CASES * len(FUNCTIONS) >= 10_000
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
