@@ -58,7 +58,6 @@ def certified(queries: engine.Rows, rows: engine.Rows, limits: Limits, best: Bes
         real = rows.x.dtype
         scratch = Scratch(
             workspace("tiles", (tasks, ROWS, COLUMNS), _byte_tile.WORD),
-            workspace("bounds", (tasks, 2, COLUMNS), real),
             workspace("query", (tasks, dim), real),
             workspace("others", (tasks, TOGETHER, dim), real),
             workspace("scores", (tasks, TOGETHER), real),

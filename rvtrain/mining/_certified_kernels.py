@@ -20,14 +20,13 @@ from typing import NamedTuple
 import numpy as np
 
 from rvtrain._jit import inlined, kernel, njit, prange, trailing_zeros
-from rvtrain._primitives._byte_tile import COLUMNS, ROWS, tile_bytes
+from rvtrain._primitives._byte_tile import COLUMNS, ROWS, at_least, tile_bytes
 from rvtrain._primitives._pairs import TOGETHER, dots, unit_row
 from rvtrain._primitives._prefetch import prefetch_row
 from rvtrain.mining._selection_kernels import is_allowed, rise, sink, worse
 
 _GROWS = np.float32(1.000001)
 _TINY = np.float32(1e-6)
-_BITS = np.uint32(1) << np.arange(COLUMNS, dtype=np.uint32)
 
 
 class Codes(NamedTuple):
@@ -63,8 +62,6 @@ class Scratch(NamedTuple):
 
     tiles: np.ndarray
     """(tasks, ROWS, COLUMNS) int32"""
-    bounds: np.ndarray
-    """(tasks, 2, COLUMNS) float32"""
     query: np.ndarray
     """(tasks, d) a query at length one"""
     others: np.ndarray
@@ -145,7 +142,7 @@ def certify(queries, first, rows, count, query_codes, codes, block, limits, wait
 def _certify_task(task, queries, first, rows, count, query_codes, codes, block, limits, waiting, scratch, best):
     tasks, panels, across = len(scratch.tiles), len(query_codes.words), len(codes.words)
     begin, end = panels * task // tasks, panels * (task + 1) // tasks
-    tile, bounds, steps, dim = scratch.tiles[task], scratch.bounds[task], codes.words.shape[1], rows.x.shape[1]
+    tile, steps, dim = scratch.tiles[task], codes.words.shape[1], rows.x.shape[1]
     for start in range(0, across, block):
         for p in range(begin, end):
             a, here = p * steps * ROWS, min(ROWS, len(waiting.sizes) - p * ROWS)
@@ -154,14 +151,10 @@ def _certify_task(task, queries, first, rows, count, query_codes, codes, block, 
                 b = j * steps * COLUMNS
                 tile_bytes(query_codes.words, a, codes.words, b, steps, query_codes.starts, p * ROWS, tile)
                 for r in range(here):
-                    need, ceiling = waiting.needs[p * ROWS + r], limits.ceilings[first + p * ROWS + r]
-                    if ceiling < np.inf:
-                        cap = ceiling + _rounding(errors[r], dim)
-                        hit = _any_between(tile, r, j, codes.scales, codes.errors, scales[r], errors[r], need, cap)
-                    else:
-                        hit = _any_reaches(tile, r, j, codes.scales, codes.errors, scales[r], errors[r], need)
-                    if hit:
-                        _admit(tile, bounds, p, r, j, first, count, dim, query_codes, codes, limits, waiting)
+                    need, spread = waiting.needs[p * ROWS + r], _spread(errors[r])
+                    hits = at_least(tile, r, codes.scales, codes.errors, j, scales[r], spread, need)
+                    if hits:
+                        _admit(tile, hits, p, r, j, first, count, dim, query_codes, codes, limits, waiting)
     query, others, scores = scratch.query[task], scratch.others[task], scratch.scores[task]
     for i in range(begin * ROWS, min(end * ROWS, len(waiting.sizes))):
         if waiting.sizes[i] >= 0:
@@ -180,44 +173,21 @@ def _spread(error):
     return (np.float32(1) + error) * _GROWS
 
 
-@njit
-def _any_reaches(tile, r, j, scales, errors, scale, error, need):
-    """Whether q̃ · x̃ + ‖q̃‖ e_x reaches `need` for any column of panel j."""
-    hit, spread = False, _spread(error)
-    for q in range(COLUMNS):
-        hit |= np.float32(tile[r, q]) * scales[j, q] * scale + spread * errors[j, q] >= need
-    return hit
-
-
-@njit
-def _any_between(tile, r, j, scales, errors, scale, error, need, cap):
-    """Whether, besides, q̃ · x̃ − ‖q̃‖ e_x of that column is below `cap`."""
-    hit, spread = False, _spread(error)
-    for q in range(COLUMNS):
-        about, half = np.float32(tile[r, q]) * scales[j, q] * scale, spread * errors[j, q]
-        hit |= (about + half >= need) & (about - half < cap)
-    return hit
-
-
 @inlined
-def _admit(tile, bounds, p, r, j, first, count, dim, query_codes, codes, limits, waiting):
-    """Let the columns of panel j whose upper bound reaches T wait for query r of panel p."""
+def _admit(tile, hits, p, r, j, first, count, dim, query_codes, codes, limits, waiting):
+    """Let those of these columns of panel j whose upper bound reaches T wait for query r of panel p."""
     i = p * ROWS + r
-    scale, error = query_codes.scales[p, r], query_codes.errors[p, r]
-    spread = _spread(error)
-    base, ceiling = _rounding(error, dim), limits.ceilings[first + i]
+    scale, spread = query_codes.scales[p, r], _spread(query_codes.errors[p, r])
+    base, ceiling = _rounding(query_codes.errors[p, r], dim), limits.ceilings[first + i]
     lows = waiting.low[i]
     lowest = lows[0]
-    reaching = np.uint32(0)
-    for q in range(COLUMNS):
-        about = np.float32(tile[r, q]) * codes.scales[j, q] * scale
+    if ceiling < np.inf:  # not those whose lower bound is above it
+        hits &= ~at_least(tile, r, codes.scales, codes.errors, j, scale, -spread, ceiling + base)
+    while hits:
+        q = np.int64(trailing_zeros(hits))
+        hits &= hits - np.uint32(1)
+        about, column = np.float32(tile[r, q]) * codes.scales[j, q] * scale, j * COLUMNS + q
         half = spread * codes.errors[j, q] + base
-        bounds[0, q], bounds[1, q] = about, half
-        reaching |= _BITS[q] if (about + half >= lowest) & (about - half < ceiling) else np.uint32(0)
-    while reaching:
-        q = np.int64(trailing_zeros(reaching))
-        reaching &= reaching - np.uint32(1)
-        about, half, column = bounds[0, q], bounds[1, q], j * COLUMNS + q
         if about + half < lowest:  # which has risen since
             continue
         if column >= count or not is_allowed(first + i, column, column, limits):
