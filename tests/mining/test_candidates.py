@@ -123,7 +123,8 @@ def test_mine__memory_does_not_grow_with_the_candidates(tmp_path, rng, monkeypat
         rt.HardNegativeMiner.hardest().mine(anchors, stream, 5)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[1] < 1.2 * peaks[0]
+    # The block being read may or may not be whole when the one before is done with: one more or less of 40.
+    assert peaks[1] < peaks[0] + 2 * 8192 * row.nbytes
 
 
 @pytest.mark.parametrize("strategy", list(rt.MiningStrategy))
