@@ -1,5 +1,6 @@
 """The cache of compiled kernels: used again, never stale, never trusted when damaged or foreign."""
 
+import ctypes
 import os
 import shutil
 import stat
@@ -39,7 +40,57 @@ for dtype in sys.argv[1].split(","):
     doubled.serial(x, out)
     print(out.tolist(), "read" if sum(doubled.serial.stats.cache_hits.values()) > before else "compiled", end=" ")
 """
+# Four processes for each race, which have imported everything and compiled no kernel yet, let go at once.
+RACE = """
+import os, shutil, sys
+import numba, numpy as np
+from rvtrain import _cache
+from rvtrain._small import doubled
+numba.njit(lambda x: x + 1)(1)  # what every first compilation has to set up, once for all races
+_cache._stamp()
+for race in range(int(sys.argv[2])):
+    shutil.rmtree(os.environ["RVTRAIN_CACHE_DIR"], ignore_errors=True)
+    barrier, go = os.pipe()
+    children = []
+    for _ in range(4):
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                os.close(go)
+                os.read(barrier, 1)  # until the parent closes its end
+                for dtype in sys.argv[1].split(","):
+                    x = np.array([1.5, 4.0]).astype(dtype)
+                    out = np.empty_like(x)
+                    doubled.serial(x, out)
+                    assert out.tolist() == (2 * x).tolist(), (dtype, out)
+                status = 0
+            finally:
+                os._exit(status)
+        children.append(child)
+    os.close(barrier)
+    os.close(go)
+    assert [os.waitpid(child, 0)[1] for child in children] == [0] * 4
+    left = os.listdir(os.environ["RVTRAIN_CACHE_DIR"])
+    assert len(left) == len(sys.argv[1].split(",")), left  # no temporary file is left
+print("raced", race + 1)
+"""
+# A container's user without a name, whose home is nowhere; a package that nobody may write to.
+NOBODY = """
+import pwd
+def unknown(uid):
+    raise KeyError(uid)
+pwd.getpwuid = unknown
+import rvtrain
+from rvtrain import _cache
+assert _cache.folder() is None
+try:
+    open(rvtrain.__path__[0] + "/new", "w")
+except OSError:
+    print("read-only", end=" ")
+"""
 COMPILED, READ = "[3.0, 8.0] compiled", "[3.0, 8.0] read"
+DTYPES = ["float32", "float64", "int32", "int64"]
 RACES = int(os.environ.get("RVTRAIN_RACES", "5"))
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="POSIX permissions and paths")
 
@@ -60,12 +111,18 @@ def cache(tmp_path):
     return tmp_path / "cache"
 
 
-def start(package, cache, dtype="float64", **environment):
+def start(package, cache, dtype="float64", *, code=CALL, arguments=(), without=(), power=True, **environment):
     """A process of its own that runs the kernel in the copied package."""
-    plain = {name: value for name, value in os.environ.items() if not name.startswith("NUMBA_")}
-    env = {**plain, "RVTRAIN_CACHE_DIR": str(cache), **environment}
-    call = [sys.executable, "-c", CALL, dtype]
-    return subprocess.Popen(call, cwd=package, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    plain = {k: v for k, v in os.environ.items() if not k.startswith("NUMBA_") and k not in without}
+    env = {**plain, "PYTHONPATH": str(package), "RVTRAIN_CACHE_DIR": str(cache), **environment}
+    call = [sys.executable, "-c", code, dtype, *arguments]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(call, cwd=package, env=env, preexec_fn=None if power else obey_modes, **pipes)
+
+
+def obey_modes():
+    """Let a superuser's process be bound by file modes too: drop CAP_DAC_OVERRIDE before it starts."""
+    ctypes.CDLL(None).prctl(24, 1, 0, 0, 0)
 
 
 def finish(process):
@@ -103,15 +160,19 @@ def test_changed_helper_in_another_file__gives_new_code(package, cache):
     assert run(package, cache) == "[4.5, 12.0] compiled"
 
 
-def test_processes_racing_on_an_empty_folder__all_get_their_own_code(package, cache):
-    dtypes = ["float32", "float64", "int32", "int64"]
-    for _ in range(RACES):
-        shutil.rmtree(cache, ignore_errors=True)
-        lines = [finish(process) for process in [start(package, cache, ",".join(dtypes)) for _ in range(4)]]
-        for line in lines:
-            assert line.replace("read", "compiled") == " ".join([COMPILED] * 2 + ["[2, 8] compiled"] * 2)
-        assert len(list(cache.iterdir())) == len(dtypes)  # no temporary file is left
-    assert run(package, cache, ",".join(dtypes)).count("read") == len(dtypes)
+def test_fresh_processes_racing_on_an_empty_folder__all_get_their_own_code(package, cache):
+    lines = [finish(process) for process in [start(package, cache, ",".join(DTYPES)) for _ in range(4)]]
+    for line in lines:
+        assert line.replace("read", "compiled") == " ".join([COMPILED] * 2 + ["[2, 8] compiled"] * 2)
+    assert len(list(cache.iterdir())) == len(DTYPES)  # no temporary file is left
+    assert run(package, cache, ",".join(DTYPES)).count("read") == len(DTYPES)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
+def test_processes_racing_on_an_empty_folder__again_and_again(package, cache):
+    raced = run(package, cache, ",".join(DTYPES), code=RACE, arguments=[str(RACES)])
+    assert raced == f"raced {RACES}"
+    assert run(package, cache, ",".join(DTYPES)).count("read") == len(DTYPES)
 
 
 @POSIX
@@ -128,3 +189,28 @@ def test_no_folder_to_write_to__is_no_obstacle(package, tmp_path):
     blocked.write_text("not a folder")
     assert run(package, blocked / "cache") == COMPILED
     assert run(package, "", HOME=str(blocked), XDG_CACHE_HOME="") == COMPILED
+
+
+@POSIX
+@pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="only a superuser gives files away")
+def test_folder_of_somebody_else__is_not_used(package, cache):
+    assert run(package, cache) == COMPILED
+    (entry,) = cache.iterdir()
+    os.chown(cache, 65534, -1)
+    assert run(package, cache) == COMPILED  # what lies there is not even read
+    assert run(package, cache, "float32") == COMPILED
+    assert list(cache.iterdir()) == [entry]
+    os.chown(cache, 0, -1)
+    assert run(package, cache) == READ
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="drops a capability")
+def test_read_only_install_with_no_home__is_no_obstacle(package):
+    for path in (package, *package.rglob("*")):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    try:
+        homeless = ("HOME", "XDG_CACHE_HOME")
+        assert run(package, "", code=NOBODY + CALL, without=homeless, power=False) == f"read-only {COMPILED}"
+    finally:
+        for path in (package, *package.rglob("*")):
+            path.chmod(0o755 if path.is_dir() else 0o644)
