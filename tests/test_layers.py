@@ -28,10 +28,43 @@ def work():
     return digest.hexdigest()
 """
 
+EVERYTHING = """
+edges = rng.integers(0, 2000, (6000, 2))
+rows = rng.integers(0, 2000, 300)
 
-def run(code, layer=None, timeout=240):
+def everything():
+    '''The same of the other losses, miners and optimizers.'''
+    names, found = ("anchors", "positives"), []
+    for loss in (rt.InfoNCELoss(symmetric=True), rt.LocalContrastiveLoss(), rt.LocalContrastiveLoss(form="triplet")):
+        found += [loss.compute(anchors, positives), *loss.compute_with_gradients(anchors, positives, wrt=names)[1]]
+    local, spectral = rt.LocalContrastiveLoss(), rt.SpectralRegularization(normalized=True)
+    for value, gradients in (
+        local.compute_graph_with_gradients(candidates, edges, edges[::-1, ::-1]),
+        spectral.compute_with_gradients(candidates, edges),
+    ):
+        found += [value, gradients]
+    for strategy in rt.MiningStrategy:
+        options = {"positives": positives} if strategy == rt.MiningStrategy.SEMI_HARD else {}
+        found.append(rt.HardNegativeMiner(strategy).mine(anchors, candidates, 5, **options))
+        found.append(rt.InBatchMiner(strategy).mine(anchors, 5, **options))
+    found.append(rt.GraphNegativeMiner(edges).mine(candidates, 5))
+    for make in (rt.SGD, rt.Adam):
+        for state_dtype in ("float32", "int8"):
+            table = candidates.copy()
+            optimizer = make(table, 0.1, state_dtype=state_dtype, **({"momentum": 0.9} if make is rt.SGD else {}))
+            for _ in range(2):
+                optimizer.step(table, anchors, rows=rows, max_norm=1.0)
+                optimizer.step(table, candidates, max_norm=1.0)
+            found.append(table)
+    digests = [hashlib.sha256(np.ascontiguousarray(part).tobytes()).hexdigest()[:8] for x in found
+        for part in (x if isinstance(x, (tuple, list)) else [x])]
+    return " ".join(digests)
+"""
+
+
+def run(code, layer=None, timeout=240, **environment):
     """What a process of its own prints, under that layer."""
-    environment = os.environ | ({"NUMBA_THREADING_LAYER": layer} if layer else {})
+    environment = os.environ | ({"NUMBA_THREADING_LAYER": layer} if layer else {}) | environment
     call = [sys.executable, "-W", "ignore", "-c", WORK + textwrap.dedent(code)]
     result = subprocess.run(call, capture_output=True, text=True, timeout=timeout, check=False, env=environment)
     assert result.returncode == 0, result.stderr[-2000:]
@@ -61,6 +94,23 @@ def expected():
 @pytest.mark.parametrize("layer", LAYERS)
 def test_same_bits_in_every_layer(layer, expected):
     assert run("print(work(), numba.threading_layer())", layer) == f"{expected} {layer}"
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory):
+    return {"RVTRAIN_CACHE_DIR": str(tmp_path_factory.mktemp("kernels"))}
+
+
+@pytest.fixture(scope="module")
+def everything(fresh):
+    """The digests of one thread, one for each result, from code just compiled: the other processes read it."""
+    return run(EVERYTHING + "numba.set_num_threads(1); print(everything())", timeout=600, **fresh)
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_same_bits_of_everything_in_every_layer(layer, everything, fresh):
+    code = EVERYTHING + "print(everything(), numba.threading_layer()); numba.set_num_threads(1); print(everything())"
+    assert run(code, layer, **fresh).splitlines() == [f"{everything} {layer}", everything]
 
 
 @pytest.mark.parametrize("layer", LAYERS)

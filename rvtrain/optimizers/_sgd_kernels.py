@@ -10,7 +10,7 @@ elements: what an idle row owes is a product of 2 × 2 matrices.
 
 import numpy as np
 
-from rvtrain._jit import kernel, njit, prange
+from rvtrain._jit import in_order, kernel, njit, prange
 from rvtrain._primitives._prefetch import prefetch_rows
 from rvtrain.optimizers._codes import (
     BLOCK,
@@ -59,22 +59,39 @@ def _constants(c, dtype):
     )
 
 
+# Which of two products is fused into their sum is the optimiser's choice, and another for code just compiled than for
+# the same code read from disk, which it has been through twice: not a bit is left to it.
+@in_order
+def _moved(p, gradient, b, rate, of_g, of_b):
+    return p - rate * (of_g * gradient + of_b * b)
+
+
+@in_order
+def _less(p, rate, move):
+    return p - rate * move
+
+
+@in_order
+def _mixed(a, x, b, y):
+    return a * x + b * y
+
+
 @kernel
 def sgd_dense(p, g, b, c, wipe):
     """One step of all elements; p and g (n,), b (n,) or empty, c (7,); wipe: leave zeros in g."""
     rate, mu, fresh, decay, sign, of_g, of_b = _constants(c, p.dtype)
     if len(b) == 0:
         for i in prange(len(p)):
-            p[i] -= rate * (sign * g[i] + decay * p[i])
+            p[i] = _moved(p[i], g[i], p[i], rate, sign, decay)
             if wipe:
                 g[i] = 0
     else:
         for i in prange(len(p)):
-            gradient = sign * g[i] + decay * p[i]
+            gradient = _mixed(sign, g[i], decay, p[i])
             if wipe:
                 g[i] = 0
-            b[i] = mu * b[i] + fresh * gradient
-            p[i] -= rate * (of_g * gradient + of_b * b[i])
+            b[i] = _mixed(mu, b[i], fresh, gradient)
+            p[i] = _moved(p[i], gradient, b[i], rate, of_g, of_b)
 
 
 @kernel
@@ -118,11 +135,11 @@ def _block(p, g, codes, scale, scratch, constants, key, wipe):
     half = codes.itemsize == 2
     most = np.int32(0)
     for k in range(len(p)):
-        gradient = sign * g[k] + decay * p[k]
+        gradient = _mixed(sign, g[k], decay, p[k])
         if wipe:
             g[k] = 0
-        b = mu * decoded(codes[k], half, scale) + fresh * gradient
-        p[k] -= rate * (of_g * gradient + of_b * b)
+        b = _mixed(mu, decoded(codes[k], half, scale), fresh, gradient)
+        p[k] = _moved(p[k], gradient, b, rate, of_g, of_b)
         if half:
             codes[k] = bfloat16(b, noise(key, k))
         else:
@@ -140,14 +157,14 @@ def _block(p, g, codes, scale, scratch, constants, key, wipe):
 def _elements(p, g, b, c, wipe):
     rate, mu, fresh, decay, sign, of_g, of_b = _constants(c, p.dtype)
     for k in range(len(p)):
-        gradient = sign * g[k] + decay * p[k]
+        gradient = _mixed(sign, g[k], decay, p[k])
         if wipe:
             g[k] = 0
-        move = gradient
         if len(b) > 0:
-            b[k] = mu * b[k] + fresh * gradient
-            move = of_g * gradient + of_b * b[k]
-        p[k] -= rate * move
+            b[k] = _mixed(mu, b[k], fresh, gradient)
+            p[k] = _moved(p[k], gradient, b[k], rate, of_g, of_b)
+        else:
+            p[k] = _less(p[k], rate, gradient)
 
 
 @kernel
@@ -201,7 +218,7 @@ def _missed(p, b, matrix):
     for k in range(len(p)):
         old = p[k]
         if len(b) > 0:
-            p[k] = pp * old + pb * b[k]
-            b[k] = bp * old + bb * b[k]
+            p[k] = _mixed(pp, old, pb, b[k])
+            b[k] = _mixed(bp, old, bb, b[k])
         else:
             p[k] = pp * old
