@@ -120,7 +120,7 @@ def test_mine__keeps_to_its_window(window, kind, nearness, both, rng):
 
 
 def test_bounds__that_leave_everything_are_given_up(both, rng):
-    candidates = np.tile(rng.normal(size=(1, 128)).astype(np.float32), (4000, 1))
+    candidates = np.tile(rng.normal(size=(1, 128)).astype(np.float32), (9000, 1))
     queries = rng.normal(size=(40, 128)).astype(np.float32)
     (_, indices), (_, expected), given_up = both(lambda: rt.top_k(queries, candidates, 5))
     assert given_up == 40
@@ -129,7 +129,7 @@ def test_bounds__that_leave_everything_are_given_up(both, rng):
 
 
 def test_bounds__are_tried_on_some_before_all_queries(both, rng):
-    candidates = np.tile(rng.normal(size=(1, 16)).astype(np.float32), (3000, 1))
+    candidates = np.tile(rng.normal(size=(1, 16)).astype(np.float32), (9000, 1))
     queries = rng.normal(size=(500, 16)).astype(np.float32)
     (_, indices), (_, expected), given_up = both(lambda: rt.top_k(queries, candidates, 5))
     assert given_up == 500
