@@ -59,8 +59,8 @@ def _constants(c, dtype):
     )
 
 
-# Which of two products is fused into their sum is the optimiser's choice, and another for code just compiled than for
-# the same code read from disk, which it has been through twice: not a bit is left to it.
+# Under fastmath these gave other last bits when just compiled than when read from disk (why was not looked into; with
+# their order fixed they do not, which tests/test_layers.py checks).
 @in_order
 def _moved(p, gradient, b, rate, of_g, of_b):
     return p - rate * (of_g * gradient + of_b * b)
