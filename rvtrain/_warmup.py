@@ -9,6 +9,7 @@ import numpy as np
 
 import rvtrain as rt
 from rvtrain import _cache, _threads
+from rvtrain.mining._certified import FEWEST_CANDIDATES
 
 ROWS, DIM = 40, 8
 Task = tuple[str, str, bool]
@@ -96,7 +97,7 @@ def _compact(dtype: np.dtype, rng: np.random.Generator) -> None:
 
 
 def _search(dtype: np.dtype, rng: np.random.Generator) -> None:
-    candidates = rng.normal(size=(4500, DIM)).astype(dtype)
+    candidates = rng.normal(size=(FEWEST_CANDIDATES, DIM)).astype(dtype)
     for queries in (candidates[:ROWS], candidates[0]):
         rt.top_k(queries, candidates, 3)
         rt.top_k(queries, iter([candidates]), 3)

@@ -151,9 +151,20 @@ def _edge_tile(left, a, panels, b, steps, edge, out, top, first, add):
     """A tile of which only a part lies in out, whose first element is out[top, first]."""
     high, wide = min(mr(out), len(out) - top), min(nr(out), out.shape[1] - first)
     if add:
-        edge[:high, :wide] = out[top : top + high, first : first + wide]
+        _copy_part(out, top, first, edge, 0, 0, high, wide)
     tile_panels(left, a, mr(out), panels, b, steps, edge, 0, nr(out), add)
-    out[top : top + high, first : first + wide] = edge[:high, :wide]
+    _copy_part(edge, 0, 0, out, top, first, high, wide)
+
+
+@njit
+def _copy_part(source, top, first, target, row, column, high, wide):
+    """target[row + r, column + c] = source[top + r, first + c] for r < high, c < wide.
+
+    Not by slices: numba compiles the error message of two shapes that differ, for seconds.
+    """
+    for r in range(high):
+        for c in range(wide):
+            target[row + r, column + c] = source[top + r, first + c]
 
 
 @njit

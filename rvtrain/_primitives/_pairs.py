@@ -1,6 +1,6 @@
 """Dot products of single pairs, to the bit those of the tile engine."""
 
-from rvtrain._jit import in_order, njit
+from rvtrain._jit import in_order, kernel, njit, prange
 from rvtrain._primitives._engine import CHUNK
 from rvtrain._primitives._exp import fused
 
@@ -31,3 +31,23 @@ def unit_row(rows, i, out):
     x, inverse = rows.x[i], rows.inverse[i]
     for k in range(len(out)):
         out[k] = x[k] * inverse
+
+
+@kernel
+def paired_cosines(a, b, out):
+    """out[i] = row i of a · row i of b, both at length one; a and b Rows of (n, d), out (n,)."""
+    for i in prange(len(out)):
+        out[i] = _dot(a.x[i], a.inverse[i], b.x[i], b.inverse[i])
+
+
+@in_order
+def _dot(x, scale, y, other):
+    """scale x · other y in the order of `dots`, each scaled number rounded as `unit_row` does."""
+    real = x.dtype.type
+    total, dim = real(0), len(x)
+    for start in range(0, dim, CHUNK):
+        partial = real(0)
+        for k in range(start, min(start + CHUNK, dim)):
+            partial = fused(real(x[k] * scale), real(y[k] * other), partial)
+        total = total + partial if start > 0 else partial
+    return total

@@ -95,14 +95,16 @@ def column_terms(batch, reaches, shares, columns, scratch, out):
         for s in range(lane, len(columns.named), len(scratch)):
             j = columns.named[s]
             x = batch.pool[j]
-            total[:] = out[j]
+            for k in range(len(total)):  # slices would compile an error message, for seconds
+                total[k] = out[j, k]
             for i in columns.rows[columns.begins[s] : columns.ends[s]]:
                 if _is_negative(batch, i, j):
                     far = _distance(batch.anchors[i], x)
                     if far < reaches[i]:
                         push = shares[i] * _push(reaches[i] - far, far, batch.triplet)
                         _add_difference(push, batch.anchors[i], x, total)
-            out[j] = total
+            for k in range(len(total)):
+                out[j, k] = total[k]
 
 
 @kernel

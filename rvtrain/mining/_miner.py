@@ -8,10 +8,11 @@ import numpy as np
 from rvtrain import _validation as check
 from rvtrain._primitives._engine import Rows
 from rvtrain._primitives._norms import checked_inverse_norms
+from rvtrain._primitives._pairs import paired_cosines
 from rvtrain.mining._candidates import candidates_of
 from rvtrain.mining._filters import above, parsed
 from rvtrain.mining._pool import Pool
-from rvtrain.mining._search import paired_cosines, reporting
+from rvtrain.mining._search import reporting
 from rvtrain.mining._selection_kernels import BY_SCORE, EXPONENTIAL, UNIFORM, WU2017, Limits, Rule
 from rvtrain.mining._strategy import MiningStrategy
 
@@ -187,7 +188,9 @@ class HardNegativeMiner:
         rows, tops = _rows("anchors", a), None
         if p is not None:
             p = np.ascontiguousarray(np.atleast_2d(p), pool.dtype)
-            tops = paired_cosines(rows, _rows("positives", p)).astype(np.float64)
+            cosines = np.empty(len(p), p.dtype)
+            paired_cosines.sized(2 * p.size)(rows, _rows("positives", p), cosines)
+            tops = cosines.astype(np.float64)
         nobody = np.empty((len(a), 0), np.int64)
         if (anchor_ids is None) != (candidate_ids is None):
             raise ValueError("anchor_ids and candidate_ids must be given together, got only one of them")

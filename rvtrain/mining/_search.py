@@ -8,7 +8,7 @@ import numpy as np
 
 from rvtrain._primitives import _engine as engine
 from rvtrain._primitives._pairs import TOGETHER
-from rvtrain._primitives._products import packed_columns, row_products
+from rvtrain._primitives._products import packed_columns
 from rvtrain._primitives._tile import tile_shape
 from rvtrain._primitives._workspace import workspace
 from rvtrain._threads import thread_count
@@ -109,18 +109,6 @@ def no_limits(rows: int, dtype: np.dtype) -> Limits:
     none = np.empty((rows, 0), np.int64)
     everything = np.full(rows, np.inf, dtype)
     return Limits(-everything, everything, none, none, none[:0])
-
-
-def paired_cosines(a: engine.Rows, b: engine.Rows) -> np.ndarray:
-    """Cosine of row i with row i, by the very arithmetic of the search: equal vectors give equal bits."""
-    out = np.empty(len(a.x), a.x.dtype)
-    for first in range(0, len(out), engine.GROUP):
-        part = slice(first, min(first + engine.GROUP, len(out)))
-        panels = packed_columns(engine.Rows(b.x[part], b.inverse[part]))
-        scores = np.empty((part.stop - first, part.stop - first), a.x.dtype)
-        row_products(a, first, panels, scores)
-        out[part] = scores.diagonal()
-    return out
 
 
 @contextmanager

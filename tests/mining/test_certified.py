@@ -16,7 +16,7 @@ COUNT = 1500
 
 @pytest.fixture(autouse=True)
 def for_small_ones_too(monkeypatch):
-    for name in ("_FEWEST_QUERIES", "_FEWEST_CANDIDATES", "_FEWEST_PER_RESULT"):
+    for name in ("_FEWEST_QUERIES", "FEWEST_CANDIDATES", "_FEWEST_PER_RESULT"):
         monkeypatch.setattr(_certified, name, 1)
 
 
