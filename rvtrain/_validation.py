@@ -39,10 +39,29 @@ def float_array(name: str, value: Any, ndim: int | Collection[int]) -> np.ndarra
     return array
 
 
+def readable(array: np.ndarray, dtype: Any = None) -> np.ndarray:
+    """The array as kernels read it: C-contiguous and of that dtype, copied only where it is not so already.
+
+    numba has a type of its own for read-only arrays, for which every kernel would be compiled again. Kernels do not
+    write to what comes through here, so a view that does not say so will do.
+    """
+    array = np.ascontiguousarray(array, dtype)
+    return array if array.flags.writeable else np.asarray(_Unlocked(array))
+
+
+class _Unlocked:
+    """The memory of a read-only array, without the note that it is."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array = array  # kept alive by the view
+        address = array.__array_interface__["data"][0]
+        self.__array_interface__ = array.__array_interface__ | {"data": (address, False)}
+
+
 def promoted(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:
-    """The arrays C-contiguous and of one dtype, copied only where they are not so already."""
+    """The arrays as kernels read them, of one dtype."""
     dtype = np.result_type(*arrays)
-    return tuple(np.ascontiguousarray(array, dtype=dtype) for array in arrays)
+    return tuple(readable(array, dtype) for array in arrays)
 
 
 def finite(name: str, array: np.ndarray) -> None:
@@ -70,7 +89,7 @@ def integer_array(name: str, value: Any, shape: tuple[int | None, ...]) -> np.nd
         raise ValueError(f"{name} must have shape ({text}), got {array.shape}")
     if array.dtype == np.uint64 and array.size and array.max() > np.iinfo(np.int64).max:
         raise ValueError(f"{name} must fit in int64, got {array.max()}")
-    return np.ascontiguousarray(array, dtype=np.int64)
+    return readable(array, np.int64)
 
 
 def indices(name: str, value: Any, shape: tuple[int | None, ...], stop: int, missing: bool = False) -> np.ndarray:

@@ -53,7 +53,7 @@ def logsumexp(x: Any, axis: int | None = -1) -> Any:
     if not -values.ndim <= axis < values.ndim:
         raise ValueError(f"axis must be in [{-values.ndim}, {values.ndim - 1}] for shape {values.shape}, got {axis}")
     last = np.moveaxis(values, axis, -1)
-    rows = np.ascontiguousarray(last).reshape(int(np.prod(last.shape[:-1])), last.shape[-1])
+    rows = check.readable(last).reshape(int(np.prod(last.shape[:-1])), last.shape[-1])
     out = np.empty(len(rows), values.dtype)
     _logsumexp_rows.sized(20 * rows.size)(rows, out)
     return out.reshape(last.shape[:-1])[()]

@@ -1,9 +1,12 @@
 """Each check accepts what it should and names what it refuses."""
 
+import numba
 import numpy as np
 import pytest
 
+import rvtrain as rt
 from rvtrain import _validation as check
+from rvtrain.losses._infonce_tiles import one_sided
 
 
 @pytest.mark.parametrize(
@@ -49,3 +52,27 @@ def test_numbers__of_numpy_are_numbers():
     assert check.number("a", np.float32(0.5), low=0) == 0.5
     assert check.integer("n", np.int32(3), low=1) == 3
     assert check.flag("f", np.bool_(True)) is True
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (5,), (0, 3)])
+def test_readable__is_of_one_type_whether_read_only_or_not(shape):
+    x = np.ones(shape, np.float32)
+    locked = x.copy()
+    locked.flags.writeable = False
+    found = check.readable(locked)
+    assert numba.typeof(found) == numba.typeof(check.readable(x))
+    assert found.ctypes.data == locked.ctypes.data
+    assert not locked.flags.writeable
+    del locked
+    np.testing.assert_array_equal(found, x)  # the memory lives as long as its view
+
+
+def test_loss__of_read_only_arrays_compiles_nothing_again(rng):
+    anchors, positives = rng.normal(size=(2, 9, 5)).astype(np.float32)
+    loss, wrt = rt.InfoNCELoss(), ("anchors", "positives")
+    value, gradients = loss.compute_with_gradients(anchors, positives, wrt=wrt)
+    known = len(one_sided.serial.signatures)
+    anchors.flags.writeable = False
+    again, gradients_again = loss.compute_with_gradients(anchors, positives, wrt=wrt)
+    assert again == value and (gradients_again[0] == gradients[0]).all()
+    assert len(one_sided.serial.signatures) == known > 0

@@ -22,7 +22,7 @@ class Lengths(NamedTuple):
 
 def measure(embeddings: Any, edges: Any, negative_edges: Any) -> Lengths:
     """Check the arguments, and measure every edge."""
-    z = np.ascontiguousarray(parse_embeddings(embeddings))
+    z = check.readable(parse_embeddings(embeddings))
     near = check.indices("edges", edges, (None, 2), len(z))
     if len(near) == 0:
         raise ValueError(f"edges must not be empty, got shape {near.shape}")

@@ -139,7 +139,7 @@ class SpectralRegularization:
     ) -> tuple[float, dict[str, np.ndarray]]:
         z = parse_embeddings(embeddings)
         edges = parse_graph(graph, edge_weights, z)
-        z = np.ascontiguousarray(z, dtype=edges.dtype)
+        z = check.readable(z, edges.dtype)
         scale = self._scale(edges)
         lengths = squared_lengths(z, scale, edges.first, edges.second)
         value = self.weight * float((edges.weights * lengths).sum())

@@ -66,7 +66,7 @@ class Candidates:
             raise TypeError(f"blocks of {self.name} must be {self.dtype} or narrower, got {block.dtype}")
         # A copy where the rows are on disk: this is where they are read.
         on_disk = isinstance(block, np.memmap)
-        return np.array(block, self.dtype, order="C") if on_disk else np.ascontiguousarray(block, self.dtype)
+        return np.array(block, self.dtype, order="C") if on_disk else check.readable(block, self.dtype)
 
 
 def candidates_of(name: str, source: Any, dim: int, other: str, dtype: np.dtype) -> Candidates:

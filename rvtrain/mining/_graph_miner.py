@@ -95,7 +95,7 @@ class GraphNegativeMiner:
         ValueError
             If the graph has nodes without a row, something is not finite, or a node is out of range.
         """
-        z = np.ascontiguousarray(check.float_array("embeddings", embeddings, 2))
+        z = check.readable(check.float_array("embeddings", embeddings, 2))
         if len(z) < self._nodes:
             raise ValueError(f"embeddings must have a row for each of {self._nodes} nodes, got shape {z.shape}")
         k = check.neighbours(k)

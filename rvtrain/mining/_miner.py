@@ -184,10 +184,10 @@ class HardNegativeMiner:
             raise ValueError(f"range_max is for hardest and semi_hard, got {self.strategy.value}")
         dtype = np.result_type(a, *(() if p is None else (p,)))
         pool = candidates_of("candidates", candidates, a.shape[-1], "anchors", dtype)
-        a = np.ascontiguousarray(np.atleast_2d(a), pool.dtype)
+        a = check.readable(np.atleast_2d(a), pool.dtype)
         rows, tops = _rows("anchors", a), None
         if p is not None:
-            p = np.ascontiguousarray(np.atleast_2d(p), pool.dtype)
+            p = check.readable(np.atleast_2d(p), pool.dtype)
             cosines = np.empty(len(p), p.dtype)
             paired_cosines.sized(2 * p.size)(rows, _rows("positives", p), cosines)
             tops = cosines.astype(np.float64)

@@ -56,7 +56,7 @@ def top_k(queries: Any, candidates: Any, k: int) -> tuple[np.ndarray, np.ndarray
     q = check.float_array("queries", queries, (1, 2))
     pool = candidates_of("candidates", candidates, q.shape[-1], "queries", q.dtype)
     k = check.integer("k", k, low=1, high=pool.size)
-    rows = np.ascontiguousarray(np.atleast_2d(q), pool.dtype)
+    rows = check.readable(np.atleast_2d(q), pool.dtype)
     inverse = checked_inverse_norms("queries", rows)
     indices, scores = search(Rows(rows, inverse), pool, k, Rule(BY_SCORE), no_limits(len(rows), pool.dtype))
     if (indices < 0).any():
@@ -106,7 +106,7 @@ def weighted_sample(weights: Any, k: int, seed: int) -> np.ndarray:
     w = check.float_array("weights", weights, (1, 2))
     k = check.neighbours(k)
     seed = check.integer("seed", seed, low=0, high=2**63 - 1)
-    rows = np.atleast_2d(np.ascontiguousarray(w))
+    rows = np.atleast_2d(check.readable(w))
     positive, good = np.empty(len(rows), np.int64), np.empty(len(rows), np.bool_)
     survey.sized(2 * rows.size)(rows, positive, good)
     if not good.all():

@@ -333,7 +333,7 @@ def evaluate_retrieval(
     wanted = _relevant(relevant, len(q))
     depth = depth_of(known, int((wanted >= 0).sum(axis=1).max()))
     pool = candidates_of("documents", documents, q.shape[1], "queries", q.dtype)
-    q = np.ascontiguousarray(q, pool.dtype)
+    q = check.readable(q, pool.dtype)
     rows = Rows(q, checked_inverse_norms("queries", q))
     ranked, _ = search(rows, pool, depth, Rule(BY_SCORE), no_limits(len(q), pool.dtype))  # −1 beyond the last
     return means(hits(ranked, wanted), known)
