@@ -7,7 +7,7 @@ import numpy as np
 from rvtrain import _validation as check
 from rvtrain._jit import kernel, njit, prange
 from rvtrain._primitives._engine import Rows
-from rvtrain._primitives._exp import exp
+from rvtrain._primitives._exp import LOG2_E, exp2
 from rvtrain._primitives._norms import checked_inverse_norms
 from rvtrain._primitives._products import packed_columns, row_products
 
@@ -69,15 +69,15 @@ def _logsumexp_rows(x, out):
 @njit
 def _logsumexp(x):
     """The same of a vector. A NaN is no smaller than anything, so it is looked for in the sum."""
-    zero = x.dtype.type(0)
+    octaves = x.dtype.type(LOG2_E)
     top = _largest(x)
     if top == -np.inf and not _any_nan(x):
         return top
     if top == np.inf:
         return x.dtype.type(np.nan) if _any_nan(x) else top
-    total = zero
+    total = x.dtype.type(0)
     for j in range(len(x)):
-        total += exp(x[j] - top)
+        total += exp2((x[j] - top) * octaves)
     return x.dtype.type(top + np.log(np.float64(total)))
 
 

@@ -80,13 +80,13 @@ def _microkernel(name, strides):
 
     out[r, c] (+)= Σ_k left[r, k] right[k, c] for k over `steps` blocks of the left operand, `step` apart. The
     ``…at`` are element offsets into C-contiguous arrays. `strides` gives, from (MR, NR), the left operand's
-    row stride and k stride, and how a block's k are split: (unrolled, times). More than about ten unrolled,
-    and the compiler moves all broadcasts to the front and spills them.
+    row stride and k stride, how many k a block has, and how many k are unrolled. More than about ten, and the
+    compiler moves all broadcasts to the front and spills them; fewer than four, and counting shows.
     """
 
     def typing(typingctx, left, at, step, right, right_at, steps, out, out_at, out_stride, add):
         rows, columns, lanes = tile_shape(str(left.dtype))
-        row_stride, k_stride, unrolled, times = strides(rows, columns)
+        row_stride, k_stride, deep, unrolled = strides(rows, columns)
         index = types.intp
         signature = types.void(left, index, index, right, index, index, out, index, index, types.boolean)
 
@@ -114,34 +114,48 @@ def _microkernel(name, strides):
                 return builder.shuffle_vector(one, undefined, ir.Constant(ir.VectorType(i32, lanes), [0] * lanes))
 
             starts = pointer(0, 1), pointer(3, 4)
-            before = builder.basic_block
-            body, after = builder.append_basic_block(f"{name}.k"), builder.append_basic_block(f"{name}.out")
-            builder.branch(body)
 
-            builder.position_at_end(body)
-            k, b = builder.phi(i64), builder.phi(starts[1].type)
-            k.add_incoming(i64(0), before)
-            b.add_incoming(starts[1], before)
-            tile = [[builder.phi(vector) for _ in range(0, columns, lanes)] for _ in range(rows)]
-            block = builder.mul(builder.udiv(k, i64(times)), args[2])
-            within = builder.mul(builder.urem(k, i64(times)), i64(unrolled * k_stride))
-            a = builder.gep(starts[0], [builder.add(block, within)])
-            total = [list(row) for row in tile]
-            for i in range(unrolled):
-                right_row = [load(b, i * columns + c) for c in range(0, columns, lanes)]
-                for r in range(rows):
-                    value = broadcast(a, r * row_stride + i * k_stride)
-                    total[r] = [builder.call(fma, [value, x, t]) for x, t in zip(right_row, total[r], strict=True)]
-            for row, sums in zip(tile, total, strict=True):
-                for phi, value in zip(row, sums, strict=True):
-                    phi.add_incoming(ir.Constant(vector, [0.0] * lanes), before)
-                    phi.add_incoming(value, body)
-            k_next = builder.add(k, i64(1))
-            k.add_incoming(k_next, body)
-            b.add_incoming(builder.gep(b, [i64(unrolled * columns)]), body)
-            builder.cbranch(builder.icmp_signed("<", k_next, builder.mul(args[5], i64(times))), body, after)
+            def accumulate(tile, first, stop, together):
+                """The tile after k from `first` up to `stop`, so many together."""
+                before = builder.basic_block
+                head, body, after = (builder.append_basic_block(f"{name}.{part}") for part in ("head", "k", "after"))
+                builder.branch(head)
 
-            builder.position_at_end(after)
+                builder.position_at_end(head)
+                k = builder.phi(i64)
+                k.add_incoming(first, before)
+                total = [[builder.phi(vector) for _ in row] for row in tile]
+                for row, values in zip(total, tile, strict=True):
+                    for phi, value in zip(row, values, strict=True):
+                        phi.add_incoming(value, before)
+                builder.cbranch(builder.icmp_signed("<", k, stop), body, after)
+
+                builder.position_at_end(body)
+                block = builder.mul(builder.udiv(k, i64(deep)), args[2])
+                within = builder.mul(builder.urem(k, i64(deep)), i64(k_stride))
+                a = builder.gep(starts[0], [builder.add(block, within)])
+                b = builder.gep(starts[1], [builder.mul(k, i64(columns))])
+                sums = [list(row) for row in total]
+                for i in range(together):
+                    right_row = [load(b, i * columns + c) for c in range(0, columns, lanes)]
+                    for r in range(rows):
+                        value = broadcast(a, r * row_stride + i * k_stride)
+                        sums[r] = [builder.call(fma, [value, x, t]) for x, t in zip(right_row, sums[r], strict=True)]
+                for row, values in zip(total, sums, strict=True):
+                    for phi, value in zip(row, values, strict=True):
+                        phi.add_incoming(value, body)
+                k.add_incoming(builder.add(k, i64(together)), body)
+                builder.branch(head)
+
+                builder.position_at_end(after)
+                return total
+
+            total = [[ir.Constant(vector, [0.0] * lanes)] * (columns // lanes)] * rows
+            stop = builder.mul(args[5], i64(deep))
+            whole = builder.sub(stop, builder.urem(stop, i64(unrolled)))
+            total = accumulate(total, i64(0), whole, unrolled)
+            if deep % unrolled:
+                total = accumulate(total, whole, stop, 1)
             target = pointer(6, 7)
 
             def store(combine):
@@ -164,6 +178,6 @@ def _microkernel(name, strides):
     return intrinsic(typing)
 
 
-tile_panels = _microkernel("tile_panels", lambda rows, columns: (1, rows, 1, 1))
-tile_rows = _microkernel("tile_rows", lambda rows, columns: (columns, 1, rows, columns // rows))
-tile_columns = _microkernel("tile_columns", lambda rows, columns: (1, columns, rows, 1))
+tile_panels = _microkernel("tile_panels", lambda rows, columns: (1, rows, 1, 4))
+tile_rows = _microkernel("tile_rows", lambda rows, columns: (columns, 1, columns, rows))
+tile_columns = _microkernel("tile_columns", lambda rows, columns: (1, columns, rows, rows))

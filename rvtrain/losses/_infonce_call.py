@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from rvtrain._primitives import _engine as engine
+from rvtrain._primitives._exp import LOG2_E
 from rvtrain._primitives._norms import check_rows_finite, checked_inverse_norms
 from rvtrain._primitives._tile import tile_shape
 from rvtrain._primitives._workspace import workspace
@@ -119,8 +120,8 @@ class Call:
         work = self._with_sums(work, columns, rows, to_rows, to_others)
         losses, slopes, shares = np.empty((3, count))
         to = tiles.Closing(self.cosines, self.temperature, self.weight, losses, slopes, shares)
-        scale = self.dtype.type(1.0 / self.temperature)
-        tiles.one_sided.sized(count * len(others.x) * dim)(rows, columns, to, work, scale, bounded, block)
+        octaves = self.dtype.type(LOG2_E / self.temperature)
+        tiles.one_sided.sized(count * len(others.x) * dim)(rows, columns, to, work, octaves, bounded, block)
         return losses, slopes, shares, _rows_of(work.to_rows), work.to_columns if to_others else None
 
     def _symmetric(
@@ -135,7 +136,7 @@ class Call:
         work = self._work(height, across if names else min(block, across), columns, self.anchors)
         losses, slopes, shares = np.empty((2, count)), np.empty((2, count)), np.zeros((2, padded))
         column_sums = np.zeros(padded)
-        scale = self.dtype.type(1.0 / self.temperature)
+        octaves = self.dtype.type(LOG2_E / self.temperature)
         there, back = (
             tiles.Closing(
                 self.cosines, self.temperature, self.weight / 2, losses[way], slopes[way], shares[way, :count]
@@ -143,11 +144,11 @@ class Call:
             for way in (0, 1)
         )
         effort = count * count * dim
-        tiles.symmetric_sums.sized(effort)(self.anchors, columns, there, work, column_sums, scale, block)
+        tiles.symmetric_sums.sized(effort)(self.anchors, columns, there, work, column_sums, octaves, block)
         tiles.close_columns.sized(50 * count)(column_sums, back)
         if names:
             work = self._with_sums(work, columns, self.anchors, to_anchors, to_positives)
-            tiles.symmetric_weights.sized(effort)(self.anchors, columns, shares, work, scale, block)
+            tiles.symmetric_weights.sized(effort)(self.anchors, columns, shares, work, octaves, block)
         return losses.sum(axis=0) / 2, self._finish(
             names,
             slopes.sum(axis=0),

@@ -3,10 +3,11 @@
 # Design: rows are taken a slab at a time. Phase 1, parallel over groups of rows: scores, exponentials, their
 # sums, and the weighted columns, block by block while the block is in cache. Phase 2, parallel over panels
 # of columns: the weighted rows, from the same slab. Exponentials stay unnormalised: a row's 1 / sum is folded
-# into what phase 1 hands out and into the rows that phase 2 reads. Where 2 / τ is small enough that exp cannot
-# leave the range, they are taken relative to cosine 1; otherwise relative to the row's largest, for which the
-# slab is passed over once more. The symmetric loss needs the columns' sums before any weight is known: a
-# first sweep for the sums, a second for the gradients, unless one slab holds all scores and keeps them.
+# into what phase 1 hands out and into the rows that phase 2 reads. They are powers of two: octaves = 1 / (τ ln 2)
+# turns a cosine into their exponent. Where 2 / τ is small enough that they cannot leave the range, they are taken
+# relative to cosine 1; otherwise relative to the row's largest, for which the slab is passed over once more. The
+# symmetric loss needs the columns' sums before any weight is known: a first sweep for the sums, a second for the
+# gradients, unless one slab holds all scores and keeps them.
 """
 
 from typing import NamedTuple
@@ -24,7 +25,7 @@ from rvtrain._primitives._engine import (
     pack_strips,
     score_block,
 )
-from rvtrain._primitives._exp import exp
+from rvtrain._primitives._exp import exp2
 from rvtrain._primitives._norms import EPS
 from rvtrain._primitives._tile import mr, nr
 
@@ -114,14 +115,17 @@ def score(left, columns, start, stop, slab, top, origin, first, fine):
 
 
 @njit
-def exponentials(slab, top, panels, start, stop, origin, tops, scale, sums):
-    """In place exp((cos − tops) · scale), and their sums lane by lane; tops (P, MR), sums (P, MR, NR)."""
+def exponentials(slab, top, panels, start, stop, origin, tops, octaves, sums):
+    """In place 2^((cos − tops) · octaves), and their sums lane by lane; tops (P, MR), sums (P, MR, NR).
+
+    The loop over r ends at a shape, not at mr(slab): unrolled, it would have no registers left for constants.
+    """
     for p in range(panels):
         for j in range(start - origin, stop - origin):
-            for r in range(mr(slab)):
+            for r in range(slab.shape[2]):
                 shift = tops[p, r]
                 for q in range(nr(slab)):
-                    e = exp((slab[top + p, j, r, q] - shift) * scale)
+                    e = exp2((slab[top + p, j, r, q] - shift) * octaves)
                     slab[top + p, j, r, q] = e
                     sums[p, r, q] += e
 
@@ -180,7 +184,7 @@ def groups_of(first, count, height):
 
 
 @kernel
-def one_sided(rows, columns, to, work, scale, bounded, block):
+def one_sided(rows, columns, to, work, octaves, bounded, block):
     """Every row against every column: losses, slopes and shares, and the sums that work has room for.
 
     To the unit rows: shares · to_rows; to the unit columns: to_columns, which holds the shares already.
@@ -189,14 +193,14 @@ def one_sided(rows, columns, to, work, scale, bounded, block):
     for first in range(0, len(rows.x), height):
         groups = groups_of(first, len(rows.x), height)
         for g in prange(groups):
-            _one_sided_group(np.int64(g), rows, first, columns, to, work, scale, bounded, block)
+            _one_sided_group(np.int64(g), rows, first, columns, to, work, octaves, bounded, block)
         slab = work.slab[: groups * (GROUP // mr(work.slab))]
         for j in prange(len(work.to_columns) // nr(work.slab)):
             add_weighted_rows(slab, np.int64(j), work.strips, work.to_columns, first)
 
 
 @njit
-def _one_sided_group(g, rows, start_row, columns, to, work, scale, bounded, block):
+def _one_sided_group(g, rows, start_row, columns, to, work, octaves, bounded, block):
     slab, left, tops, sums = work.slab, work.left[g], work.tops[g], work.sums[g]
     panels = len(left)
     top, first, across = g * panels, start_row + g * GROUP, len(columns.panels)
@@ -217,7 +221,7 @@ def _one_sided_group(g, rows, start_row, columns, to, work, scale, bounded, bloc
         origin = 0 if keep else start
         if bounded:
             score(left, columns, start, stop, slab, top, origin, first, not bounded)
-        exponentials(slab, top, panels, start, stop, origin, tops, scale, sums)
+        exponentials(slab, top, panels, start, stop, origin, tops, octaves, sums)
         if len(work.to_rows) > 0:
             at = first // slab.shape[2]
             add_weighted_columns(slab, top, start, stop, columns.strips, work.to_rows[at : at + panels])
@@ -227,13 +231,13 @@ def _one_sided_group(g, rows, start_row, columns, to, work, scale, bounded, bloc
 
 
 @kernel
-def symmetric_sums(rows, columns, to, work, column_sums, scale, block):
+def symmetric_sums(rows, columns, to, work, column_sums, octaves, block):
     """First sweep: losses and shares of the rows, and the sums of the columns' exponentials (m padded,)."""
     height, width = len(work.slab) * mr(work.slab), nr(work.slab)
     for first in range(0, len(rows.x), height):
         groups = groups_of(first, len(rows.x), height)
         for g in prange(groups):
-            _symmetric_sums_group(np.int64(g), rows, first, columns, to, work, scale, block)
+            _symmetric_sums_group(np.int64(g), rows, first, columns, to, work, octaves, block)
         for j in prange(len(columns.panels)):
             for g in range(groups):
                 for q in range(width):
@@ -241,7 +245,7 @@ def symmetric_sums(rows, columns, to, work, column_sums, scale, block):
 
 
 @njit
-def _symmetric_sums_group(g, rows, start_row, columns, to, work, scale, block):
+def _symmetric_sums_group(g, rows, start_row, columns, to, work, octaves, block):
     slab, left, tops, sums = work.slab, work.left[g], work.tops[g], work.sums[g]
     by_column, panels = work.by_group[g], len(left)
     top, first, across = g * panels, start_row + g * GROUP, len(columns.panels)
@@ -254,7 +258,7 @@ def _symmetric_sums_group(g, rows, start_row, columns, to, work, scale, block):
         stop = min(start + block, across)
         origin = 0 if keep else start
         score(left, columns, start, stop, slab, top, origin, first, False)
-        exponentials(slab, top, panels, start, stop, origin, tops, scale, sums)
+        exponentials(slab, top, panels, start, stop, origin, tops, octaves, sums)
         for j in range(start, stop):
             for p in range(top, top + panels):
                 for r in range(mr(slab)):
@@ -264,7 +268,7 @@ def _symmetric_sums_group(g, rows, start_row, columns, to, work, scale, block):
 
 
 @kernel
-def symmetric_weights(rows, columns, shares, work, scale, block):
+def symmetric_weights(rows, columns, shares, work, octaves, block):
     """Second sweep: the sums towards rows and columns, weighted by exp_ij · (row share i + column share j).
 
     shares (2, m padded) float64; where one slab holds all scores, it still has the exponentials.
@@ -273,14 +277,14 @@ def symmetric_weights(rows, columns, shares, work, scale, block):
     for first in range(0, len(rows.x), height):
         groups = groups_of(first, len(rows.x), height)
         for g in prange(groups):
-            _symmetric_weights_group(np.int64(g), rows, first, columns, shares, work, scale, block)
+            _symmetric_weights_group(np.int64(g), rows, first, columns, shares, work, octaves, block)
         slab = work.slab[: groups * (GROUP // mr(work.slab))]
         for j in prange(len(work.to_columns) // nr(work.slab)):
             add_weighted_rows(slab, np.int64(j), work.strips, work.to_columns, first)
 
 
 @njit
-def _symmetric_weights_group(g, rows, start_row, columns, shares, work, scale, block):
+def _symmetric_weights_group(g, rows, start_row, columns, shares, work, octaves, block):
     slab, left, tops, sums = work.slab, work.left[g], work.tops[g], work.sums[g]
     panels = len(left)
     top, first, across = g * panels, start_row + g * GROUP, len(columns.panels)
@@ -291,7 +295,7 @@ def _symmetric_weights_group(g, rows, start_row, columns, shares, work, scale, b
         stop = min(start + block, across)
         if not kept:
             score(left, columns, start, stop, slab, top, 0, first, False)
-            exponentials(slab, top, panels, start, stop, 0, tops, scale, sums)
+            exponentials(slab, top, panels, start, stop, 0, tops, octaves, sums)
         share_columns(slab, top, panels, start, stop, first, shares)
         if len(work.to_rows) > 0:
             at = first // slab.shape[2]

@@ -5,7 +5,7 @@ import pytest
 from conftest import from_python
 
 from rvtrain._jit import njit
-from rvtrain._primitives._exp import exp
+from rvtrain._primitives._exp import exp, exp2
 from rvtrain._primitives._norms import checked_inverse_norms
 from rvtrain._primitives._random import row_key, uniform
 from rvtrain._primitives._workspace import release_workspaces, workspace
@@ -30,6 +30,33 @@ def test_exp__is_right_to_the_last_digits(dtype):
     x = x.astype(dtype)
     error = np.abs(exp_of(x, dtype) / np.exp(x.astype(np.longdouble)) - 1).max()
     assert error < 3 * np.finfo(dtype).eps
+
+
+@from_python
+@njit
+def powers(x, out):
+    for i in range(len(x)):
+        out[i] = exp2(x[i])
+
+
+def exp2_of(x, dtype):
+    x = np.asarray(x, dtype)
+    out = np.empty_like(x)
+    powers(x, out)
+    return out
+
+
+def test_exp2__is_right_to_the_last_digits(dtype):
+    x = np.concatenate([np.linspace(-126, 0, 100_001), np.linspace(0, 127, 10_001), -np.logspace(-30, 1, 5000)])
+    x = x.astype(dtype)
+    error = np.abs(exp2_of(x, dtype) / np.exp2(x.astype(np.longdouble)) - 1).max()
+    assert error < 1.5 * np.finfo(dtype).eps
+
+
+def test_exp2__at_the_edges(dtype):
+    np.testing.assert_array_equal(exp2_of([-np.inf, -1e4, 0.0, -0.0, 3.0, np.nan], dtype), [0, 0, 1, 1, 8, np.nan])
+    smallest = -126 if dtype == np.float32 else -1022
+    assert exp2_of([smallest], dtype) == np.finfo(dtype).tiny and exp2_of([smallest - 0.6], dtype) == 0
 
 
 def test_exp__at_the_edges(dtype):
