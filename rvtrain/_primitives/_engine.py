@@ -3,7 +3,8 @@
 # Design: everything between memory and the microkernel (`_tile.py`) is a packed copy in its reading order:
 #
 #   columns (m, d)  ─ pack_panels ─▶  panels [m / NR][d][NR]    right operand of scores = rows · columnsᵀ
-#                   ─ pack_strips ─▶  strips [d / NR][m][NR]    right operand of weights · columns
+#                   ─ pack_strips ─▶  strips [d / NR][m][NR]    right operand of weights · columns; the last ones
+#                                                               narrower, where that fits d (`narrow_shape`)
 #   rows (n, d)     ─ pack_left ───▶  left   [rows / MR][d][MR] left operand of scores
 #
 #   scores live in a slab [rows / MR][m / NR][MR][NR], written, transformed and read tile by tile:
@@ -16,7 +17,7 @@
 #             └────┴────┴────┴────┴────┴────┴────┘
 #              block of columns   …
 #
-# Edges are padded with zeros to whole tiles: no second code path, and d = 100 costs what d = 128 does.
+# Edges are padded with zeros to whole tiles: no second code path for them.
 # A sum over k runs in chunks of fixed size, each from zero, and chunks are added in order: the result
 # depends on the shapes alone, never on the threads, and rounding grows with the chunk, not with the whole.
 """
@@ -26,7 +27,18 @@ from typing import NamedTuple
 import numpy as np
 
 from rvtrain._jit import kernel, njit, prange
-from rvtrain._primitives._tile import mr, nr, tile_columns, tile_panels, tile_rows, tile_shape
+from rvtrain._primitives._tile import (
+    mr,
+    narrow_nr,
+    narrow_shape,
+    narrow_tile_columns,
+    narrow_tile_rows,
+    nr,
+    tile_columns,
+    tile_panels,
+    tile_rows,
+    tile_shape,
+)
 
 CHUNK = 128
 """Longest k that one pass of the microkernel sums from zero."""
@@ -59,10 +71,17 @@ def panels_shape(count: int, dim: int, dtype: np.dtype) -> tuple[int, int, int]:
     return tiles(count, width), dim, width
 
 
-def strips_shape(count: int, dim: int, dtype: np.dtype) -> tuple[int, int, int]:
-    """Shape of the same columns packed for weighted sums; whole tiles of columns."""
+def padded_dim(dim: int, dtype: np.dtype) -> int:
+    """Columns of all strips together."""
+    _, width, lanes = tile_shape(dtype)
+    wide, narrow = narrow_shape(dim, dtype)
+    return wide * width + narrow * (width - lanes)
+
+
+def strips_shape(count: int, dim: int, dtype: np.dtype) -> tuple[int, int]:
+    """Shape of the same columns packed for weighted sums, (d padded, m padded): a strip from k on starts in row k."""
     width = tile_shape(dtype)[1]
-    return tiles(dim, width), tiles(count, width) * width, width
+    return padded_dim(dim, dtype), tiles(count, width) * width
 
 
 def block_panels(dim: int, dtype: np.dtype) -> int:
@@ -91,25 +110,36 @@ def pack_columns(rows, panels, strips):
 
 
 @njit
-def pack_strips(rows, shares, first, start, stop, strips):
-    """strips[p, j, q] = element p · NR + q of row i = first + j, for j in [start, stop); 0 beyond the edges.
+def wide_columns(padded, array):
+    """How many of the padded columns lie in strips of NR; the others are in narrower ones."""
+    width, narrow = nr(array), narrow_nr(array)
+    lanes = width - narrow
+    return padded - (-(padded // lanes)) % (width // lanes) * narrow
 
-    Times shares[i], unless there are none.
+
+@njit
+def pack_strips(rows, shares, first, start, stop, strips):
+    """In the strip from column c on, [j][q] = element c + q of row i = first + j, for j in [start, stop).
+
+    Times shares[i], unless there are none; 0 beyond the edges.
     """
-    width = nr(strips)
-    count, dim = rows.x.shape
-    for j in range(start, stop):
-        i = first + j
-        whole = dim // width if i < count else 0
-        strips[whole:, j] = 0
-        if i < count:
-            scale = rows.inverse[i] * shares[i] if len(shares) > 0 else rows.inverse[i]
-            for p in range(whole):
-                part = rows.x[i, p * width : (p + 1) * width]
-                for q in range(width):
-                    strips[p, j, q] = part[q] * scale
-            for q in range(dim - whole * width):
-                strips[whole, j, q] = rows.x[i, whole * width + q] * scale
+    (padded, long), (count, dim) = strips.shape, rows.x.shape
+    wide, c = wide_columns(padded, strips), 0
+    while c < padded:
+        width = nr(strips) if c < wide else narrow_nr(strips)
+        strip = strips[c : c + width].reshape(long, width)
+        inside = max(min(width, dim - c), 0)
+        for j in range(start, stop):
+            i = first + j
+            here = inside if i < count else 0
+            if here > 0:
+                scale = rows.inverse[i] * shares[i] if len(shares) > 0 else rows.inverse[i]
+                part = rows.x[i, c : c + here]
+                for q in range(here):
+                    strip[j, q] = part[q] * scale
+            for q in range(here, width):
+                strip[j, q] = 0
+        c += width
 
 
 @njit
@@ -148,32 +178,42 @@ def add_weighted_columns(slab, top, start, stop, strips, sums):
     """
     height, width = mr(slab), nr(slab)
     size = height * width
-    across, padded, long = slab.shape[1], sums.shape[2], strips.shape[1]
-    per_chunk = max(1, CHUNK // width)
-    for s in range(len(strips)):
+    across, (padded, long) = slab.shape[1], strips.shape
+    wide, c, per_chunk = wide_columns(padded, strips), 0, max(1, CHUNK // width)
+    while c < padded:
+        strip = width if c < wide else narrow_nr(strips)
         for j in range(start, stop, per_chunk):
             blocks = min(per_chunk, stop - j)
-            b = (s * long + j * width) * width
+            b = c * long + j * width * strip
             for p in range(len(sums)):
-                a, out = ((top + p) * across + j) * size, p * height * padded + s * width
-                tile_rows(slab, a, size, strips, b, blocks, sums, out, padded, j > 0)
+                a, out = ((top + p) * across + j) * size, p * height * padded + c
+                if c < wide:
+                    tile_rows(slab, a, size, strips, b, blocks, sums, out, padded, j > 0)
+                else:
+                    narrow_tile_rows(slab, a, size, strips, b, blocks, sums, out, padded, j > 0)
+        c += strip
 
 
 @njit
 def add_weighted_rows(slab, j, strips, sums, first):
     """sums[c] += Σ_i slab's weight of row i for column c · row i, for the columns of panel j.
 
-    strips (d / NR, rows of the slab, NR) holds the rows, of which `first` says how many came before, in other
+    strips (d padded, rows of the slab) hold the rows, of which `first` says how many came before, in other
     slabs: from 0 on, sums (m padded, d padded) are started instead of added to.
     """
     height, width = mr(slab), nr(slab)
     size = height * width
-    across, padded, long = slab.shape[1], sums.shape[1], strips.shape[1]
-    per_chunk = CHUNK // height
-    for s in range(len(strips)):
+    across, (padded, long) = slab.shape[1], strips.shape
+    wide, s, per_chunk = wide_columns(padded, strips), 0, CHUNK // height
+    while s < padded:
+        strip = width if s < wide else narrow_nr(strips)
         for i in range(0, len(slab), per_chunk):
             blocks = min(per_chunk, len(slab) - i)
-            b = (s * long + i * height) * width
+            b = s * long + i * height * strip
             for c in range(0, width, height):
-                a, out = (i * across + j) * size + c, (j * width + c) * padded + s * width
-                tile_columns(slab, a, across * size, strips, b, blocks, sums, out, padded, first + i > 0)
+                a, out = (i * across + j) * size + c, (j * width + c) * padded + s
+                if s < wide:
+                    tile_columns(slab, a, across * size, strips, b, blocks, sums, out, padded, first + i > 0)
+                else:
+                    narrow_tile_columns(slab, a, across * size, strips, b, blocks, sums, out, padded, first + i > 0)
+        s += strip

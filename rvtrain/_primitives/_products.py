@@ -12,7 +12,6 @@ from rvtrain._primitives._engine import (
     pack_left,
     panels_shape,
     score_block,
-    strips_shape,
     tiles,
 )
 from rvtrain._primitives._tile import mr, nr, tile_shape
@@ -23,7 +22,7 @@ def packed_columns(columns: Rows) -> np.ndarray:
     """The columns of a product in the engine's order, in this thread's workspace."""
     (count, dim), dtype = columns.x.shape, columns.x.dtype
     panels = workspace("panels", panels_shape(count, dim, dtype), dtype)
-    none = np.empty((0, *strips_shape(count, dim, dtype)[1:]), dtype)
+    none = np.empty((0, 0), dtype)
     pack_columns.sized(4 * columns.x.size)(columns, panels, none)
     return panels
 

@@ -20,7 +20,9 @@
 #    tile_rows     blocks [MR][NR] side by side, k along a row:    rows NR apart, steps 1 apart, NR steps a block
 #    tile_columns  blocks [MR][NR] one above the other, transposed: rows 1 apart, steps NR apart, MR steps a block
 #
-# Products of scores read panels; the gradients read the very blocks that the scores were written to.
+# Products of scores read panels; the gradients read the very blocks that the scores were written to. For these there
+# is a second tile, narrower by one vector, so that any dim is a few of either side by side, with no room wasted:
+# on AVX2, 128 = 4 · 24 + 2 · 16.
 """
 
 from typing import Any
@@ -53,6 +55,16 @@ def tile_shape(dtype: Any) -> tuple[int, int, int]:
     return rows, vectors * lanes, lanes
 
 
+def narrow_shape(dim: int, dtype: Any) -> tuple[int, int]:
+    """How many tiles of NR, and of NR less a vector, lie side by side over `dim` columns: as few columns as can be."""
+    _, columns, lanes = tile_shape(dtype)
+    vectors = columns // lanes
+    most = -(-dim // lanes)
+    while (narrow := -most % vectors) * (vectors - 1) > most:
+        most += 1
+    return (most - narrow * (vectors - 1)) // vectors, narrow
+
+
 def mr(array):
     """MR for the element type of an array; a constant of the compiled code."""
     raise NotImplementedError("only callable from kernels")
@@ -60,6 +72,11 @@ def mr(array):
 
 def nr(array):
     """NR for the element type of an array; a constant of the compiled code."""
+    raise NotImplementedError("only callable from kernels")
+
+
+def narrow_nr(array):
+    """Columns of the narrower tile for the element type of an array; a constant of the compiled code."""
     raise NotImplementedError("only callable from kernels")
 
 
@@ -75,7 +92,14 @@ def _nr(array):
     return lambda array: columns
 
 
-def _microkernel(name, strides):
+@overload(narrow_nr)
+def _narrow_nr(array):
+    _, columns, lanes = tile_shape(str(array.dtype))
+    narrow = columns - lanes
+    return lambda array: narrow
+
+
+def _microkernel(name, strides, narrow=False):
     """An intrinsic ``name(left, at, step, right, right_at, steps, out, out_at, out_stride, add)``.
 
     out[r, c] (+)= Σ_k left[r, k] right[k, c] for k over `steps` blocks of the left operand, `step` apart. The
@@ -87,6 +111,7 @@ def _microkernel(name, strides):
     def typing(typingctx, left, at, step, right, right_at, steps, out, out_at, out_stride, add):
         rows, columns, lanes = tile_shape(str(left.dtype))
         row_stride, k_stride, deep, unrolled = strides(rows, columns)
+        columns -= lanes * narrow
         index = types.intp
         signature = types.void(left, index, index, right, index, index, out, index, index, types.boolean)
 
@@ -178,6 +203,20 @@ def _microkernel(name, strides):
     return intrinsic(typing)
 
 
-tile_panels = _microkernel("tile_panels", lambda rows, columns: (1, rows, 1, 4))
-tile_rows = _microkernel("tile_rows", lambda rows, columns: (columns, 1, columns, rows))
-tile_columns = _microkernel("tile_columns", lambda rows, columns: (1, columns, rows, rows))
+def _panel(rows, columns):
+    return 1, rows, 1, 4
+
+
+def _rows(rows, columns):
+    return columns, 1, columns, rows
+
+
+def _columns(rows, columns):
+    return 1, columns, rows, rows
+
+
+tile_panels = _microkernel("tile_panels", _panel)
+tile_rows = _microkernel("tile_rows", _rows)
+tile_columns = _microkernel("tile_columns", _columns)
+narrow_tile_rows = _microkernel("narrow_tile_rows", _rows, narrow=True)
+narrow_tile_columns = _microkernel("narrow_tile_columns", _columns, narrow=True)

@@ -168,7 +168,7 @@ class Call:
         count, dim = others.x.shape
         panels = workspace("panels", engine.panels_shape(count, dim, self.dtype), self.dtype)
         shape = engine.strips_shape(count, dim, self.dtype)
-        packed = workspace("strips", shape if strips else (0, *shape[1:]), self.dtype)
+        packed = workspace("strips", shape if strips else (0, shape[1]), self.dtype)
         engine.pack_columns.sized(4 * others.x.size)(others, panels, packed)
         row_ids, ids = self.pairs.row_ids, self.pairs.column_ids
         codes = np.full((ids.shape[1], shape[1]), -1, np.int32)
@@ -183,15 +183,15 @@ class Call:
         """Scratch for slabs of so many rows and column panels, without room for sums."""
         high, wide, _ = tile_shape(self.dtype)
         groups, panels, dim = height // engine.GROUP, engine.GROUP // high, rows.x.shape[1]
-        none = np.empty((0, wide, 0), self.dtype)
+        none = np.empty((0, 0), self.dtype)
         return tiles.Work(
             workspace("slab", (height // high, across, high, wide), self.dtype),
             workspace("left", (groups, panels, dim, high), self.dtype),
             workspace("tops", (groups, panels, high), self.dtype),
             workspace("sums", (groups, panels, high, wide), self.dtype),
             none,
+            none.reshape(0, high, 0),
             none,
-            none.reshape(0, 0),
             workspace("columns", (groups, len(columns.panels), wide), self.dtype),
         )
 
@@ -199,15 +199,14 @@ class Call:
         self, work: tiles.Work, columns: tiles.Columns, rows: engine.Rows, to_rows: bool, to_columns: bool
     ) -> tiles.Work:
         """Room for the sums that are wanted."""
-        height, wide = work.slab.shape[0] * work.slab.shape[2], work.slab.shape[3]
-        strips = engine.tiles(rows.x.shape[1], wide)
+        high = work.slab.shape[2]
+        height, padded = len(work.slab) * high, engine.padded_dim(rows.x.shape[1], self.dtype)
         if to_rows:
-            slabs, high = engine.tiles(len(rows.x), height), work.slab.shape[2]
-            shape = (slabs * height // high, high, strips * wide)
-            work = work._replace(to_rows=workspace("to rows", shape, self.dtype))
+            slabs = engine.tiles(len(rows.x), height)
+            work = work._replace(to_rows=workspace("to rows", (slabs * height // high, high, padded), self.dtype))
         if to_columns:
-            sums = workspace("to columns", (columns.ids.shape[1], strips * wide), self.dtype)
-            work = work._replace(to_columns=sums, strips=workspace("row strips", (strips, height, wide), self.dtype))
+            sums = workspace("to columns", (columns.ids.shape[1], padded), self.dtype)
+            work = work._replace(to_columns=sums, strips=workspace("row strips", (padded, height), self.dtype))
         return work
 
     def _finish(

@@ -39,7 +39,7 @@ class Columns(NamedTuple):
     panels: np.ndarray
     """(m / NR, d, NR)"""
     strips: np.ndarray
-    """(d / NR, m padded, NR), or empty where no gradient is asked for"""
+    """(d padded, m padded), or empty where no gradient is asked for"""
     ids: np.ndarray
     """(c, m padded) int32, codes to be compared with the rows'"""
     row_ids: np.ndarray
@@ -61,7 +61,7 @@ class Work(NamedTuple):
     sums: np.ndarray
     """(groups, GROUP / MR, MR, NR) sums of exponentials, by lane"""
     strips: np.ndarray
-    """(d / NR, rows, NR) the rows again, with their shares, for the sums towards the columns"""
+    """(d padded, rows) the rows again, with their shares, for the sums towards the columns"""
     to_rows: np.ndarray
     """(B padded / MR, MR, d padded) sums of the columns for each row"""
     to_columns: np.ndarray
