@@ -171,9 +171,10 @@ class Call:
         packed = workspace("strips", shape if strips else (0, shape[1]), self.dtype)
         engine.pack_columns.sized(4 * others.x.size)(others, panels, packed)
         row_ids, ids = self.pairs.row_ids, self.pairs.column_ids
-        codes = np.full((ids.shape[1], shape[1]), -1, np.int32)
+        codes: np.ndarray = np.empty((0, shape[1]), np.int32)
         row_codes: np.ndarray = np.empty((len(row_ids), 0), np.int32)
         if row_ids.size and ids.size:
+            codes = np.full((ids.shape[1], shape[1]), -1, np.int32)
             _, code = np.unique(np.concatenate([row_ids.ravel(), ids.ravel()]), return_inverse=True)
             row_codes = code[: row_ids.size].reshape(row_ids.shape).astype(np.int32)
             codes[:, :count] = code[row_ids.size :].reshape(ids.shape).T
