@@ -8,6 +8,7 @@ from rvtrain import _validation as check
 from rvtrain._jit import kernel, njit, prange
 from rvtrain._primitives._engine import Rows
 from rvtrain._primitives._exp import LOG2_E, exp2
+from rvtrain._primitives._largest import largest
 from rvtrain._primitives._norms import checked_inverse_norms
 from rvtrain._primitives._products import packed_columns, row_products
 
@@ -68,9 +69,9 @@ def _logsumexp_rows(x, out):
 
 @njit
 def _logsumexp(x):
-    """The same of a vector. A NaN is no smaller than anything, so it is looked for in the sum."""
+    """The same of a vector. Where a NaN is not the largest, the sum finds it, or a search where there is none."""
     octaves = x.dtype.type(LOG2_E)
-    top = _largest(x)
+    top = largest(x)
     if top == -np.inf and not _any_nan(x):
         return top
     if top == np.inf:
@@ -79,23 +80,6 @@ def _logsumexp(x):
     for j in range(len(x)):
         total += exp2((x[j] - top) * octaves)
     return x.dtype.type(top + np.log(np.float64(total)))
-
-
-@njit
-def _largest(x):
-    """max(x) without its NaNs; eight running maxima, so that the loop vectorises."""
-    lanes = np.full(64, x.dtype.type(-np.inf), x.dtype)
-    whole = len(x) // 64 * 64
-    for start in range(0, whole, 64):
-        for lane in range(64):
-            value = x[start + lane]
-            lanes[lane] = value if value > lanes[lane] else lanes[lane]
-    top = x.dtype.type(-np.inf)
-    for j in range(whole, len(x)):
-        top = x[j] if x[j] > top else top
-    for lane in range(64):
-        top = lanes[lane] if lanes[lane] > top else top
-    return top
 
 
 @njit

@@ -22,7 +22,21 @@ def test_logsumexp__matches_the_oracle(shape, axis, dtype, rng):
 def test_logsumexp__matches_scipy_at_edge_values(dtype):
     scipy_special = pytest.importorskip("scipy.special")
     inf, nan = np.inf, np.nan
-    x = np.array([[-inf, -inf], [inf, 1], [nan, 1], [1, nan], [nan, inf], [-inf, 3], [1e4, -1e4]], dtype)
+    x = np.array(
+        [
+            [-inf, -inf],
+            [inf, 1],
+            [nan, 1],
+            [1, nan],
+            [nan, inf],
+            [-inf, 3],
+            [1e4, -1e4],
+            [-nan, inf],
+            [-nan, -inf],
+            [3, -nan],
+        ],
+        dtype,
+    )
     np.testing.assert_array_equal(rt.logsumexp(x), scipy_special.logsumexp(x, axis=-1))
 
 

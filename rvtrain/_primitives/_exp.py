@@ -33,7 +33,7 @@ def exp(x):
 
 
 @intrinsic
-def _float_of_bits(typingctx, bits):
+def float_of_bits(typingctx, bits):
     """The float32 or float64 that has the bits of an int32 or int64."""
     result, kind = (types.float32, ir.FloatType()) if bits == types.int32 else (types.float64, ir.DoubleType())
     return result(bits), lambda context, builder, signature, args: builder.bitcast(args[0], kind)
@@ -79,7 +79,7 @@ def _parts(single):
     tail = register_jitable(tail)
 
     def scaled(n, r):
-        power = _float_of_bits(integer((integer(n) + bias) << mantissa))
+        power = float_of_bits(integer((integer(n) + bias) << mantissa))
         return power * (c0 + r * (c1 + r * (c2 + r * (c3 + r * (c4 + r * (c5 + r * tail(r)))))))
 
     return real(-bias), register_jitable(scaled)

@@ -10,6 +10,8 @@ is capped when it is hopeless. All gradients follow from the slopes G = ∂L/∂
 import numpy as np
 
 from rvtrain._jit import kernel, njit, prange
+from rvtrain._primitives._exp import LOG2_E, exp2
+from rvtrain._primitives._largest import largest
 from rvtrain._primitives._norms import EPS, inverse_norm, norm
 
 
@@ -20,13 +22,13 @@ def contrast(cosines, positives, temperature, weight, losses, slopes):
     cosines (n, m) and positives (n,) float64 → losses[i] = softplus(t_i); slopes[i] = ∂/∂cos⁺ = −w σ(t_i) / τ;
     cosines[i, j] = ∂/∂cos_ij = w σ(t_i) / τ · softmax_j(cos_i / τ); w is the weight of a row in the total.
     """
-    scale = cosines.dtype.type(1.0 / temperature)
+    octaves = cosines.dtype.type(LOG2_E / temperature)
     for i in prange(len(cosines)):
         row = cosines[i]
-        top = _largest(row)
-        total = 0.0
+        top = largest(row)
+        shift, total = top if top > -np.inf else octaves * 0, 0.0  # of −inf alone, no difference is NaN
         for j in range(len(row)):
-            row[j] = np.exp((row[j] - top) * scale) if top > -np.inf else scale * 0
+            row[j] = exp2((row[j] - shift) * octaves)
             total += row[j]
         t = (np.float64(top) - positives[i]) / temperature + np.log(total)
         losses[i] = max(t, 0.0) + np.log1p(np.exp(-abs(t)))
@@ -35,15 +37,6 @@ def contrast(cosines, positives, temperature, weight, losses, slopes):
         share = cosines.dtype.type(slope / total if total > 0.0 else 0.0)
         for j in range(len(row)):
             row[j] *= share
-
-
-@njit
-def _largest(row):
-    """max(row), −inf if empty."""
-    top = row.dtype.type(-np.inf)
-    for j in range(len(row)):
-        top = max(top, row[j])
-    return top
 
 
 @kernel

@@ -6,6 +6,7 @@ from conftest import from_python
 
 from rvtrain._jit import njit
 from rvtrain._primitives._exp import exp, exp2
+from rvtrain._primitives._largest import largest
 from rvtrain._primitives._norms import checked_inverse_norms
 from rvtrain._primitives._random import row_key, uniform
 from rvtrain._primitives._workspace import release_workspaces, workspace
@@ -62,6 +63,30 @@ def test_exp2__at_the_edges(dtype):
 def test_exp__at_the_edges(dtype):
     np.testing.assert_array_equal(exp_of([-np.inf, -1e4, 0.0, -0.0, np.nan], dtype), [0, 0, 1, 1, np.nan])
     assert (exp_of(np.linspace(-800, -60, 999), dtype) >= 0).all()
+
+
+@from_python
+@njit
+def tops(x, out):
+    for i in range(len(x)):
+        out[i] = largest(x[i])
+
+
+@pytest.mark.parametrize("length", [0, 1, 7, 64, 1001])
+@pytest.mark.parametrize("shift", [-1e3, 0.0, 1e3])
+def test_largest__is_the_maximum(length, shift, dtype, rng):
+    x = (rng.normal(size=(5, length)) + shift).astype(dtype)
+    out = np.empty(5, dtype)
+    tops(x, out)
+    np.testing.assert_array_equal(out, x.max(axis=1, initial=-np.inf))
+
+
+def test_largest__at_the_edges(dtype):
+    tiny, huge = np.finfo(dtype).smallest_subnormal, np.finfo(dtype).max
+    x = np.array([[0.0, -0.0, -tiny], [-huge, -np.inf, -np.inf], [huge, np.inf, 1.0], [-np.inf] * 3], dtype)
+    out = np.empty(4, dtype)
+    tops(x, out)
+    np.testing.assert_array_equal(out, [0.0, -huge, np.inf, -np.inf])
 
 
 @pytest.mark.parametrize("size", [1e-300, 1e-160, 1e-20, 1.0, 1e18, 1e200])
