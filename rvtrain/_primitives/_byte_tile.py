@@ -142,41 +142,6 @@ def _pairs(builder, vector):
     return add_products
 
 
-@intrinsic
-def at_least(typingctx, tile, r, scales, errors, j, scale, spread, bound):
-    """Bits of the columns of which tile[r] · scales[j] · scale + spread · errors[j] ≥ bound: bit c for column c.
-
-    tile (ROWS, COLUMNS) int32, scales and errors (panels, COLUMNS) float32, C-contiguous; the rest float32. Left to
-    the compiler, a loop that gathers comparisons into bits, or into one, is scalar in vectors of 256 bits.
-    """
-    real = types.float32
-    signature = types.uint32(tile, types.intp, scales, errors, types.intp, real, real, real)
-
-    def generate(context, builder, sig, args):
-        i32, i64 = ir.IntType(32), ir.IntType(64)
-        whole, reals = ir.VectorType(i32, COLUMNS), ir.VectorType(ir.FloatType(), COLUMNS)
-        undefined = ir.Constant(reals, ir.Undefined)
-        fused = ("contract",)
-
-        def line(which, at, vector):
-            array = cgutils.create_struct_proxy(sig.args[which])(context, builder, args[which])
-            place = builder.gep(array.data, [builder.mul(at, i64(COLUMNS))])
-            return builder.load(builder.bitcast(place, vector.as_pointer()), align=4)
-
-        def broadcast(x):
-            one = builder.insert_element(undefined, x, i32(0))
-            return builder.shuffle_vector(one, undefined, ir.Constant(whole, [0] * COLUMNS))
-
-        products = builder.sitofp(line(0, args[1], whole), reals)
-        about = builder.fmul(builder.fmul(products, line(2, args[4], reals), fused), broadcast(args[5]), fused)
-        half = builder.fmul(line(3, args[4], reals), broadcast(args[6]), fused)
-        hits = builder.fcmp_ordered(">=", builder.fadd(about, half, fused), broadcast(args[7]))
-        bits = builder.bitcast(hits, ir.IntType(COLUMNS))
-        return bits if COLUMNS == 32 else builder.zext(bits, i32)
-
-    return signature, generate
-
-
 def words(dim: int) -> int:
     """int32 words of four codes that a row of this dimension takes."""
     return -(-dim // 4)

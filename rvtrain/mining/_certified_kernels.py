@@ -20,9 +20,10 @@ from typing import NamedTuple
 import numpy as np
 
 from rvtrain._jit import inlined, kernel, njit, prange, trailing_zeros
-from rvtrain._primitives._byte_tile import COLUMNS, ROWS, at_least, tile_bytes
+from rvtrain._primitives._byte_tile import COLUMNS, ROWS, tile_bytes
 from rvtrain._primitives._pairs import TOGETHER, dots, unit_row
 from rvtrain._primitives._prefetch import prefetch_row
+from rvtrain._primitives._screen import at_least
 from rvtrain.mining._selection_kernels import is_allowed, rise, sink, worse
 
 _GROWS = np.float32(1.000001)

@@ -19,6 +19,7 @@ from rvtrain._jit import inlined, kernel, njit, prange
 from rvtrain._primitives._engine import CHUNK, GROUP, pack_left, score_block
 from rvtrain._primitives._exp import exp
 from rvtrain._primitives._random import row_key, uniform
+from rvtrain._primitives._screen import any_between
 from rvtrain._primitives._tile import mr, nr
 
 BY_SCORE, UNIFORM, EXPONENTIAL, WU2017, WEIGHT = range(5)
@@ -187,9 +188,8 @@ def _any_beats(values, j, root, floor, ceiling, noise, rule):
     if rule.kind == BY_SCORE:
         low = values.dtype.type(root)
         low = low if low > floor else floor
-        for q in range(nr(values)):
-            hit |= (values[q] > low) & (values[q] < ceiling)
-    elif rule.kind == UNIFORM:
+        return any_between(values, low, ceiling)
+    if rule.kind == UNIFORM:
         for q in range(nr(values)):
             hit |= uniform(noise, j + q) > root
     elif rule.kind == WEIGHT:

@@ -14,12 +14,6 @@ def tile_of(left, right, start, out):
     bytes_.tile_bytes(left, 0, right, 0, len(left), start, 0, out)
 
 
-@kernel
-def columns_at_least(tile, scales, errors, scale, spread, bound, out):
-    for r in range(len(out)):
-        out[r] = bytes_.at_least(tile, r, scales, errors, 0, scale, spread, bound)
-
-
 @pytest.mark.parametrize("steps", [1, 2, 33])
 @pytest.mark.parametrize("kind", ["random", "largest", "smallest"])
 def test_tile__sums_products_and_saturates_nowhere(kind, steps, rng):
@@ -33,13 +27,3 @@ def test_tile__sums_products_and_saturates_nowhere(kind, steps, rng):
     tile_of.serial(left.view(np.int32)[..., 0], right.view(np.int32)[..., 0], start, out)
     expected = start[:, np.newaxis] + np.einsum("krb,kcb->rc", left.astype(np.int64), right.astype(np.int64))
     np.testing.assert_array_equal(out, expected)
-
-
-def test_at_least__has_a_bit_for_each_column(rng):
-    tile = rng.integers(-500, 500, (bytes_.ROWS, bytes_.COLUMNS)).astype(np.int32)
-    scales, errors = rng.random((2, 1, bytes_.COLUMNS)).astype(np.float32)
-    scale, spread, bound = np.float32(0.5), np.float32(2.0), np.float32(30.0)
-    out = np.empty(bytes_.ROWS, np.uint32)
-    columns_at_least.serial(tile, scales, errors, scale, spread, bound, out)
-    hits = tile * scales.astype(float) * scale + spread * errors.astype(float) >= bound
-    np.testing.assert_array_equal(out, (hits * (1 << np.arange(bytes_.COLUMNS))).sum(axis=1))
