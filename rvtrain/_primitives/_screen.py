@@ -1,7 +1,7 @@
 """Screens: which of a line of scores pass, compared in vectors.
 
 # Design: a loop that gathers comparisons into one, left to the compiler, may be scalar in vectors of 256 bits: ten
-# times as long. Here comparisons stay in vectors until they become the bits of one number.
+# times as long. Here comparisons stay in vectors until they become the bits of one number, 32 at most.
 """
 
 from llvmlite import ir
@@ -13,32 +13,35 @@ from rvtrain._primitives._tile import tile_shape
 
 
 @intrinsic
-def any_between(typingctx, values, low, high):
-    """Whether low < x < high for any of the first NR of these values, C-contiguous and of the bounds' type."""
+def between(typingctx, values, at, low, high):
+    """Bits of the NR values from element `at` on of which low < x < high: bit q for the q-th.
+
+    values is C-contiguous and of the bounds' type; not a view, which would be counted in and out for every line.
+    """
     if values.layout != "C":
         return None
     _, columns, lanes = tile_shape(str(values.dtype))
-    signature = types.boolean(values, values.dtype, values.dtype)
+    signature = types.uint32(values, types.intp, values.dtype, values.dtype)
 
     def generate(context, builder, sig, args):
         i32 = ir.IntType(32)
         vector = ir.VectorType(context.get_value_type(values.dtype), lanes)
         undefined = ir.Constant(vector, ir.Undefined)
-        base = cgutils.create_struct_proxy(sig.args[0])(context, builder, args[0]).data
+        base = builder.gep(cgutils.create_struct_proxy(sig.args[0])(context, builder, args[0]).data, [args[1]])
 
         def broadcast(x):
             one = builder.insert_element(undefined, x, i32(0))
             return builder.shuffle_vector(one, undefined, ir.Constant(ir.VectorType(i32, lanes), [0] * lanes))
 
-        least, most = broadcast(args[1]), broadcast(args[2])
-        hits = ir.Constant(ir.VectorType(ir.IntType(1), lanes), [0] * lanes)
+        least, most = broadcast(args[2]), broadcast(args[3])
+        bits = i32(0)
         for c in range(0, columns, lanes):
             place = builder.bitcast(builder.gep(base, [i32(c)]), vector.as_pointer())
             x = builder.load(place, align=values.dtype.bitwidth // 8)
-            above, below = builder.fcmp_ordered(">", x, least), builder.fcmp_ordered("<", x, most)
-            hits = builder.or_(hits, builder.and_(above, below))
-        bits = builder.bitcast(hits, ir.IntType(lanes))
-        return builder.icmp_unsigned("!=", bits, ir.Constant(bits.type, 0))
+            hits = builder.and_(builder.fcmp_ordered(">", x, least), builder.fcmp_ordered("<", x, most))
+            here = builder.zext(builder.bitcast(hits, ir.IntType(lanes)), i32)
+            bits = builder.or_(bits, builder.shl(here, i32(c)))
+        return bits
 
     return signature, generate
 

@@ -15,11 +15,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rvtrain._jit import inlined, kernel, njit, prange
+from rvtrain._jit import inlined, kernel, njit, prange, trailing_zeros
 from rvtrain._primitives._engine import CHUNK, GROUP, pack_left, score_block
 from rvtrain._primitives._exp import exp
 from rvtrain._primitives._random import row_key, uniform
-from rvtrain._primitives._screen import any_between
+from rvtrain._primitives._screen import between
 from rvtrain._primitives._tile import mr, nr
 
 BY_SCORE, UNIFORM, EXPONENTIAL, WU2017, WEIGHT = range(5)
@@ -91,16 +91,38 @@ def _scan_task(task, queries, first, panels, count, origin, left, scratch, limit
         stop = min(start + scores.shape[1], end)
         score_block(mine, panels, start, stop, scores, 0, start, CHUNK)
         for r in range(rows):
-            row = top + r
-            noise, floor, ceiling = row_key(rule.seed, rule.draw, row), limits.floors[row], limits.ceilings[row]
-            for j in range(start, stop):
-                values, column = scores[r // height, j - start, r % height], j * nr(panels)
-                here = min(count - column, nr(panels))
-                full = here == nr(panels) and best.sizes[part, row] == best.keys.shape[2]
-                if not full or _any_beats(
-                    values, origin + column, best.keys[part, row, 0], floor, ceiling, noise, rule
-                ):
-                    offer(values, here, column, origin, part, row, limits, rule, best)
+            _scan_row(r, top + r, part, start, stop, scores, count, origin, limits, rule, best)
+
+
+@njit
+def _scan_row(r, row, part, start, stop, scores, count, origin, limits, rule, best):
+    """Offer the scores of panels [start, stop) to row r of the group: no more than a comparison for most."""
+    height, width, size = mr(scores), nr(scores), best.keys.shape[2]
+    noise, floor, ceiling = row_key(rule.seed, rule.draw, row), limits.floors[row], limits.ceilings[row]
+    for j in range(start, stop):
+        column, full = j * width, best.sizes[part, row] == size
+        here, root = min(count - column, width), best.keys[part, row, 0]
+        if full and here == width and rule.kind == BY_SCORE:
+            at = ((r // height * scores.shape[1] + j - start) * height + r % height) * width
+            hits = between(scores, at, max(scores.dtype.type(root), floor), ceiling)
+            if hits:
+                _replace(hits, scores[r // height, j - start, r % height], column, origin, part, row, limits, best)
+            continue
+        values = scores[r // height, j - start, r % height]
+        if not full or here < width or _any_beats(values, origin + column, root, noise, rule):
+            offer(values, here, column, origin, part, row, limits, rule, best)
+
+
+@njit
+def _replace(hits, values, column, origin, part, row, limits, best):
+    """Let those of these scores whose bits are set, of the columns from `column` on, into the row's full heap."""
+    keys, columns, scores = best.keys[part, row], best.columns[part, row], best.scores[part, row]
+    while hits:
+        q = np.int64(trailing_zeros(hits))
+        hits &= hits - np.uint32(1)
+        s, j = values[q], origin + column + q
+        if worse(keys[0], columns[0], np.float64(s), j) and is_allowed(row, j, column + q, limits):
+            sink(keys, columns, scores, len(keys), np.float64(s), j, s)
 
 
 @kernel
@@ -130,12 +152,12 @@ def draw(weights, limits, rule, best):
 @njit
 def _draw_row(i, weights, limits, rule, best):
     width, count = nr(weights), weights.shape[1]
-    noise, floor, ceiling = row_key(rule.seed, rule.draw, i), limits.floors[i], limits.ceilings[i]
+    noise = row_key(rule.seed, rule.draw, i)
     for column in range(0, count, width):
         here = min(count - column, width)
         values = weights[i, column : column + here]
         full = here == width and best.sizes[0, i] == best.keys.shape[2]
-        if not full or _any_beats(values, column, best.keys[0, i, 0], floor, ceiling, noise, rule):
+        if not full or _any_beats(values, column, best.keys[0, i, 0], noise, rule):
             offer(values, here, column, 0, 0, i, limits, rule, best)
 
 
@@ -182,13 +204,9 @@ def _key(s, j, noise, rule):
 
 
 @njit
-def _any_beats(values, j, root, floor, ceiling, noise, rule):
-    """Whether a whole tile's width of scores may hold a key above the root of the heap; never no by mistake."""
+def _any_beats(values, j, root, noise, rule):
+    """Whether a tile's width of keys that are no scores may have one above the root of the heap; never no by mistake."""
     hit = False
-    if rule.kind == BY_SCORE:
-        low = values.dtype.type(root)
-        low = low if low > floor else floor
-        return any_between(values, low, ceiling)
     if rule.kind == UNIFORM:
         for q in range(nr(values)):
             hit |= uniform(noise, j + q) > root
