@@ -128,17 +128,22 @@ def pack_strips(rows, shares, first, start, stop, strips):
     while c < padded:
         width = nr(strips) if c < wide else narrow_nr(strips)
         strip = strips[c : c + width].reshape(long, width)
-        inside = max(min(width, dim - c), 0)
         for j in range(start, stop):
             i = first + j
-            here = inside if i < count else 0
-            if here > 0:
-                scale = rows.inverse[i] * shares[i] if len(shares) > 0 else rows.inverse[i]
-                part = rows.x[i, c : c + here]
-                for q in range(here):
-                    strip[j, q] = part[q] * scale
-            for q in range(here, width):
-                strip[j, q] = 0
+            scale = rows.inverse[i] if i < count else 0.0
+            if i < count and len(shares) > 0:
+                scale *= shares[i]
+            if i < count and c + width <= dim:
+                part, line = rows.x[i, c : c + width], strip[j]
+                if c < wide:  # loops of constant length: all of it in a few instructions
+                    for q in range(nr(strips)):
+                        line[q] = part[q] * scale
+                else:
+                    for q in range(narrow_nr(strips)):
+                        line[q] = part[q] * scale
+            else:
+                for q in range(width):
+                    strip[j, q] = rows.x[i, c + q] * scale if i < count and c + q < dim else 0.0
         c += width
 
 

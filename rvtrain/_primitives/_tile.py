@@ -56,7 +56,7 @@ def tile_shape(dtype: Any) -> tuple[int, int, int]:
 
 
 def narrow_shape(dim: int, dtype: Any) -> tuple[int, int]:
-    """How many tiles of NR, and of NR less a vector, lie side by side over `dim` columns: as few columns as can be."""
+    """How many tiles of NR, and how many one vector narrower, cover `dim` columns and as few more as can be."""
     _, columns, lanes = tile_shape(dtype)
     vectors = columns // lanes
     most = -(-dim // lanes)

@@ -205,7 +205,7 @@ def _key(s, j, noise, rule):
 
 @njit
 def _any_beats(values, j, root, noise, rule):
-    """Whether a tile's width of keys that are no scores may have one above the root of the heap; never no by mistake."""
+    """Whether one of a tile's width of keys, no scores, may be above the root of the heap; never no by mistake."""
     hit = False
     if rule.kind == UNIFORM:
         for q in range(nr(values)):

@@ -5,7 +5,7 @@ import pytest
 
 from rvtrain._jit import kernel
 from rvtrain._primitives import _byte_tile as bytes_
-from rvtrain._primitives._screen import between, at_least
+from rvtrain._primitives._screen import at_least, between
 from rvtrain._primitives._tile import tile_shape
 
 

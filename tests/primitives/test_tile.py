@@ -36,10 +36,24 @@ def columns_of(blocks, start, right, out, add):
     tile.tile_columns(blocks, start, size, right, 0, len(blocks), out, 0, out.shape[1], add)
 
 
-@pytest.mark.parametrize("steps", [1, 2, 7])
+@from_python
+@njit
+def narrow_rows_of(blocks, right, out, add):
+    size = blocks.shape[1] * blocks.shape[2]
+    tile.narrow_tile_rows(blocks, 0, size, right, 0, len(blocks), out, 0, out.shape[1], add)
+
+
+@from_python
+@njit
+def narrow_columns_of(blocks, start, right, out, add):
+    size = blocks.shape[1] * blocks.shape[2]
+    tile.narrow_tile_columns(blocks, start, size, right, 0, len(blocks), out, 0, out.shape[1], add)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7, 8])
 @pytest.mark.parametrize("add", [False, True])
 def test_tile__multiplies_each_layout_of_the_left_operand(steps, add, dtype, rng):
-    rows, columns, _ = tile.tile_shape(dtype)
+    rows, columns, lanes = tile.tile_shape(dtype)
     before = rng.normal(size=(rows, columns)).astype(dtype)
     start = before.astype(np.float64) * add
 
@@ -48,19 +62,33 @@ def test_tile__multiplies_each_layout_of_the_left_operand(steps, add, dtype, rng
     panels_of(left, right, out, add)
     assert relative_error(out, start + left.T.astype(float) @ right) < TOLERANCE[dtype]
 
-    blocks = rng.normal(size=(steps, rows, columns)).astype(dtype)  # side by side: k runs along the rows
-    right = rng.normal(size=(steps * columns, columns)).astype(dtype)
-    out = before.copy()
-    rows_of(blocks, right, out, add)
-    wide = blocks.transpose(1, 0, 2).reshape(rows, -1).astype(float)
-    assert relative_error(out, start + wide @ right) < TOLERANCE[dtype]
+    for across, by_rows, by_columns in (
+        (columns, rows_of, columns_of),
+        (columns - lanes, narrow_rows_of, narrow_columns_of),
+    ):
+        first_columns, start = before[:, :across], start[:, :across]
+        blocks = rng.normal(size=(steps, rows, columns)).astype(dtype)  # side by side: k runs along the rows
+        right = rng.normal(size=(steps * columns, across)).astype(dtype)
+        out = first_columns.copy()
+        by_rows(blocks, right, out, add)
+        wide = blocks.transpose(1, 0, 2).reshape(rows, -1).astype(float)
+        assert relative_error(out, start + wide @ right) < TOLERANCE[dtype]
 
-    right = rng.normal(size=(steps * rows, columns)).astype(dtype)  # one above the other: k runs down a column
-    for first in range(0, columns, rows):
-        out = before.copy()
-        columns_of(blocks, first, right, out, add)
-        tall = blocks.reshape(-1, columns)[:, first : first + rows].astype(float)
-        assert relative_error(out, start + tall.T @ right) < TOLERANCE[dtype]
+        right = rng.normal(size=(steps * rows, across)).astype(dtype)  # one above the other: k runs down a column
+        for first in range(0, columns, rows):
+            out = first_columns.copy()
+            by_columns(blocks, first, right, out, add)
+            tall = blocks.reshape(-1, columns)[:, first : first + rows].astype(float)
+            assert relative_error(out, start + tall.T @ right) < TOLERANCE[dtype]
+
+
+def test_narrow_shape__covers_any_dim_with_less_than_a_vector_to_spare(dtype):
+    _, columns, lanes = tile.tile_shape(dtype)
+    for dim in range(1, 500):
+        wide, narrow = tile.narrow_shape(dim, dtype)
+        spare = wide * columns + narrow * (columns - lanes) - dim
+        assert wide >= 0 and 0 <= narrow < columns // lanes
+        assert spare >= 0 and (spare < lanes or dim <= columns)
 
 
 def test_tile_shape__has_blocks_that_can_be_read_both_ways(monkeypatch):
