@@ -10,7 +10,7 @@ from rvtrain._primitives._byte_tile import COLUMNS, ROWS, TILE, VNNI, byte_tile,
 from rvtrain._primitives._pairs import TOGETHER
 from rvtrain._primitives._workspace import workspace
 from rvtrain._threads import thread_count
-from rvtrain.mining._certified_kernels import Codes, Scratch, Waiting, certify, encode
+from rvtrain.mining._certified_kernels import LINES, Codes, Scratch, Waiting, certify, encode
 from rvtrain.mining._selection_kernels import Best, Limits
 
 # Below these, encoding the candidates costs more than it saves; with AVX2 the search of 5,000 gains a tenth, which
@@ -63,6 +63,8 @@ def certified(queries: engine.Rows, rows: engine.Rows, limits: Limits, best: Bes
         real = rows.x.dtype
         scratch = Scratch(
             workspace("tiles", (tasks, ROWS, COLUMNS), _byte_tile.WORD),
+            workspace("lines of tiles", (tasks, LINES, COLUMNS), _byte_tile.WORD),
+            workspace("places", (tasks, LINES, 3), np.dtype(np.int64)),
             workspace("query", (tasks, dim), real),
             workspace("others", (tasks, TOGETHER, dim), real),
             workspace("scores", (tasks, TOGETHER), real),

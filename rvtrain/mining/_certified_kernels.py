@@ -11,6 +11,9 @@
 #
 #     bytes ─ tile_bytes ─▶ int32 tile ─ screen: upper bound ≥ T? ─▶ waiting ─ at the end ─▶ float scores, selection
 #
+# What the screen lets through is admitted a few lines of tiles at a time: every array that a function is given is a
+# reference counted, in and out, by atomic additions, which for a single line took longer than all the rest.
+#
 # The float scores are the tile engine's own, to the bit: the result is that of `scan`. h also covers what float32
 # arithmetic loses, there and here. A query whose list overflows is given up, and left to `scan`.
 """
@@ -19,12 +22,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rvtrain._jit import inlined, kernel, njit, prange, trailing_zeros
+from rvtrain._jit import kernel, njit, prange, trailing_zeros
 from rvtrain._primitives._byte_tile import COLUMNS, ROWS, tile_bytes
 from rvtrain._primitives._pairs import TOGETHER, dots, unit_row
 from rvtrain._primitives._prefetch import prefetch_row
 from rvtrain._primitives._screen import at_least
 from rvtrain.mining._selection_kernels import is_allowed, rise, sink, worse
+
+LINES = 16
+"""Lines of tiles that are admitted together: the fewer, the sooner a query's bar rises."""
 
 _GROWS = np.float32(1.000001)
 _TINY = np.float32(1e-6)
@@ -63,6 +69,10 @@ class Scratch(NamedTuple):
 
     tiles: np.ndarray
     """(tasks, ROWS, COLUMNS) int32"""
+    lines: np.ndarray
+    """(tasks, LINES, COLUMNS) int32 lines of tiles with hits, not admitted yet"""
+    places: np.ndarray
+    """(tasks, LINES, 3) int64: their query of the panel, their panel of columns, and which columns are hits"""
     query: np.ndarray
     """(tasks, d) a query at length one"""
     others: np.ndarray
@@ -144,10 +154,12 @@ def _certify_task(task, queries, first, rows, count, query_codes, codes, block, 
     tasks, panels, across = len(scratch.tiles), len(query_codes.words), len(codes.words)
     begin, end = panels * task // tasks, panels * (task + 1) // tasks
     tile, steps, dim = scratch.tiles[task], codes.words.shape[1], rows.x.shape[1]
+    lines, places = scratch.lines[task], scratch.places[task]
     for start in range(0, across, block):
         for p in range(begin, end):
             a, here = p * steps * ROWS, min(ROWS, len(waiting.sizes) - p * ROWS)
             scales, errors = query_codes.scales[p], query_codes.errors[p]
+            found = 0
             for j in range(start, min(start + block, across)):
                 b = j * steps * COLUMNS
                 tile_bytes(query_codes.words, a, codes.words, b, steps, query_codes.starts, p * ROWS, tile)
@@ -155,7 +167,14 @@ def _certify_task(task, queries, first, rows, count, query_codes, codes, block, 
                     need, spread = waiting.needs[p * ROWS + r], _spread(errors[r])
                     hits = at_least(tile, r, codes.scales, codes.errors, j, scales[r], spread, need)
                     if hits:
-                        _admit(tile, hits, p, r, j, first, count, dim, query_codes, codes, limits, waiting)
+                        places[found, 0], places[found, 1], places[found, 2] = r, j, hits
+                        for q in range(COLUMNS):
+                            lines[found, q] = tile[r, q]
+                        found += 1
+                        if found == LINES:
+                            _admit(lines, places, found, p, first, count, dim, query_codes, codes, limits, waiting)
+                            found = 0
+            _admit(lines, places, found, p, first, count, dim, query_codes, codes, limits, waiting)
     query, others, scores = scratch.query[task], scratch.others[task], scratch.scores[task]
     for i in range(begin * ROWS, min(end * ROWS, len(waiting.sizes))):
         if waiting.sizes[i] >= 0:
@@ -174,59 +193,62 @@ def _spread(error):
     return (np.float32(1) + error) * _GROWS
 
 
-@inlined
-def _admit(tile, hits, p, r, j, first, count, dim, query_codes, codes, limits, waiting):
-    """Let those of these columns of panel j whose upper bound reaches T wait for query r of panel p."""
-    i = p * ROWS + r
-    scale, spread = query_codes.scales[p, r], _spread(query_codes.errors[p, r])
-    base, ceiling = _rounding(query_codes.errors[p, r], dim), limits.ceilings[first + i]
-    lows = waiting.low[i]
-    lowest = lows[0]
-    if ceiling < np.inf:  # not those whose lower bound is above it
-        hits &= ~at_least(tile, r, codes.scales, codes.errors, j, scale, -spread, ceiling + base)
-    while hits:
-        q = np.int64(trailing_zeros(hits))
-        hits &= hits - np.uint32(1)
-        about, column = np.float32(tile[r, q]) * codes.scales[j, q] * scale, j * COLUMNS + q
-        half = spread * codes.errors[j, q] + base
-        if about + half < lowest:  # which has risen since
+@njit
+def _admit(lines, places, found, p, first, count, dim, query_codes, codes, limits, waiting):
+    """Let those columns of these lines whose upper bound reaches T wait for their queries, of panel p."""
+    low, columns, highs, sizes = waiting.low, waiting.columns, waiting.highs, waiting.sizes
+    scales, errors, capacity = codes.scales, codes.errors, waiting.columns.shape[1]
+    unlimited = limits.exclude.shape[1] + limits.row_ids.shape[1] == 0
+    for f in range(found):
+        r, j, hits = places[f, 0], places[f, 1], np.uint32(places[f, 2])
+        i = p * ROWS + r
+        scale, spread = query_codes.scales[p, r], _spread(query_codes.errors[p, r])
+        base, ceiling = _rounding(query_codes.errors[p, r], dim), limits.ceilings[first + i]
+        if sizes[i] < 0:  # given up since
             continue
-        if column >= count or not is_allowed(first + i, column, column, limits):
-            continue
-        low = about - half
-        if low > lowest and about + half < ceiling:
-            _replace_lowest(lows, low)
-            lowest = lows[0]
-        if waiting.sizes[i] == waiting.columns.shape[1]:
-            _compact(i, lowest, waiting)
-            if 2 * waiting.sizes[i] > waiting.columns.shape[1]:
-                waiting.sizes[i], waiting.needs[i] = -1, np.inf
-                return
-        waiting.columns[i, waiting.sizes[i]] = column
-        waiting.highs[i, waiting.sizes[i]] = about + half
-        waiting.sizes[i] += 1
-    waiting.needs[i] = lowest - base - _TINY
+        if ceiling < np.inf:  # not those whose lower bound is above it
+            hits &= ~at_least(lines, f, scales, errors, j, scale, -spread, ceiling + base)
+        while hits:
+            q = np.int64(trailing_zeros(hits))
+            hits &= hits - np.uint32(1)
+            about, column = np.float32(lines[f, q]) * scales[j, q] * scale, j * COLUMNS + q
+            half = spread * errors[j, q] + base
+            if about + half < low[i, 0]:  # which has risen since
+                continue
+            if column >= count or not (unlimited or is_allowed(first + i, column, column, limits)):
+                continue
+            if about - half > low[i, 0] and about + half < ceiling:
+                _replace_lowest(low, i, about - half)
+            if sizes[i] == capacity:
+                _compact(i, waiting)
+                if 2 * sizes[i] > capacity:
+                    sizes[i], waiting.needs[i] = -1, np.inf
+                    break
+            columns[i, sizes[i]], highs[i, sizes[i]] = column, about + half
+            sizes[i] += 1
+        if sizes[i] >= 0:
+            waiting.needs[i] = low[i, 0] - base - _TINY
 
 
 @njit
-def _replace_lowest(heap, value):
-    """Put a value in place of the root of a heap, lowest first."""
-    at, size = 0, len(heap)
+def _replace_lowest(heaps, i, value):
+    """Put a value in place of the root of heap i, lowest first."""
+    at, size = 0, heaps.shape[1]
     while 2 * at + 1 < size:
         child = 2 * at + 1
-        if child + 1 < size and heap[child + 1] < heap[child]:
+        if child + 1 < size and heaps[i, child + 1] < heaps[i, child]:
             child += 1
-        if heap[child] >= value:
+        if heaps[i, child] >= value:
             break
-        heap[at] = heap[child]
+        heaps[i, at] = heaps[i, child]
         at = child
-    heap[at] = value
+    heaps[i, at] = value
 
 
 @njit
-def _compact(i, lowest, waiting):
+def _compact(i, waiting):
     """Forget those whose upper bound is below the k-th lower bound by now."""
-    kept = 0
+    kept, lowest = 0, waiting.low[i, 0]
     for w in range(waiting.sizes[i]):
         if waiting.highs[i, w] >= lowest:
             waiting.columns[i, kept], waiting.highs[i, kept] = waiting.columns[i, w], waiting.highs[i, w]
@@ -240,7 +262,7 @@ def _rescore(i, first, queries, rows, limits, waiting, query, others, scores, be
 
     Whose bound is below the k-th score by then is not scored, nor are those after it.
     """
-    _compact(i, waiting.low[i, 0], waiting)
+    _compact(i, waiting)
     row = first + i
     unit_row(queries, row, query)
     keys, columns, found = best.keys[0, row], best.columns[0, row], best.scores[0, row]
