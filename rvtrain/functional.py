@@ -133,5 +133,5 @@ def cosine_similarity(a: Any, b: Any, eps: float = 1e-8) -> np.ndarray:
     rows = Rows(a, checked_inverse_norms("a", a, eps))
     panels = packed_columns(Rows(b, checked_inverse_norms("b", b, eps)))
     out = np.empty((len(a), len(b)), a.dtype)
-    row_products(rows, 0, panels, out)
+    row_products(rows, panels, out)
     return out

@@ -27,8 +27,8 @@ def packed_columns(columns: Rows) -> np.ndarray:
     return panels
 
 
-def row_products(rows: Rows, first: int, panels: np.ndarray, out: np.ndarray) -> None:
-    """out[i, j] = row first + i · column j; panels from `packed_columns`, out (n, m).
+def row_products(rows: Rows, panels: np.ndarray, out: np.ndarray) -> None:
+    """out[i, j] = row i · column j; panels from `packed_columns`, out (n, m).
 
     Each sum runs over k in the same order wherever its rows stand, so equal vectors give equal bits.
     """
@@ -38,20 +38,20 @@ def row_products(rows: Rows, first: int, panels: np.ndarray, out: np.ndarray) ->
     block = min(block_panels(dim, out.dtype), len(panels))
     left = workspace("left", (groups, panels_high, dim, height), out.dtype)
     scratch = workspace("scratch", (groups, panels_high, block, height, width), out.dtype)
-    _row_products.sized(out.size * dim)(rows, first, panels, left, scratch, out)
+    _row_products.sized(out.size * dim)(rows, panels, left, scratch, out)
 
 
 @kernel
-def _row_products(rows, first, panels, left, scratch, out):
+def _row_products(rows, panels, left, scratch, out):
     """As `row_products`; left and scratch hold a group's packed rows and its block of scores."""
     for g in prange(len(left)):
-        _group(np.int64(g), rows, first, panels, left[g], scratch[g], out)
+        _group(np.int64(g), rows, panels, left[g], scratch[g], out)
 
 
 @njit
-def _group(g, rows, first, panels, left, scratch, out):
+def _group(g, rows, panels, left, scratch, out):
     height, width, block = mr(out), nr(out), scratch.shape[1]
-    pack_left(rows, first + g * GROUP, left)
+    pack_left(rows, g * GROUP, left)
     for start in range(0, len(panels), block):
         stop = min(start + block, len(panels))
         score_block(left, panels, start, stop, scratch, 0, start, CHUNK)

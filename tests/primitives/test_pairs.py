@@ -15,5 +15,5 @@ def test_paired_cosines__are_the_diagonal_of_all_products(dim, dtype, rng):
         found = np.empty(70, dtype)
         chosen(a, b, found)
         whole = np.empty((70, 70), dtype)
-        row_products(a, 0, packed_columns(b), whole)
+        row_products(a, packed_columns(b), whole)
         np.testing.assert_array_equal(found, whole.diagonal())

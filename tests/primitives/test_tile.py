@@ -146,7 +146,7 @@ def test_row_products__are_right_at_every_edge(shape, dtype, rng):
     ones = np.ones(rows), np.ones(columns)
     out = np.full((rows, columns), np.nan, dtype)
     panels = products.packed_columns(engine.Rows(b, ones[1]))
-    products.row_products(engine.Rows(a, ones[0]), 0, panels, out)
+    products.row_products(engine.Rows(a, ones[0]), panels, out)
     assert relative_error(out, a.astype(float) @ b.T) < TOLERANCE[dtype]
 
 
