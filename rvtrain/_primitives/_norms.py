@@ -43,19 +43,20 @@ def inverse_norms(x, eps, out):
         out[i] = inverse_norm(x[i], eps)
 
 
-def checked_inverse_norms(name: str, x: np.ndarray, eps: float = EPS) -> np.ndarray:
+def checked_inverse_norms(name: str, x: np.ndarray, eps: float = EPS, first: int = 0) -> np.ndarray:
     """What brings the rows of x (n, d) to length one, float64; ValueError if a row is not finite.
 
-    No pass over memory is spent on looking: a NaN or an infinity shows in the norm.
+    x are the rows from `first` on of what has that name. No pass over memory is spent on looking: a NaN or an
+    infinity shows in the norm.
     """
     out = np.empty(len(x))
     inverse_norms.sized(2 * x.size)(x, eps, out)
-    check_rows_finite(name, out)
+    check_rows_finite(name, out, first)
     return out
 
 
-def check_rows_finite(name: str, inverse: np.ndarray) -> None:
-    """ValueError that names the first row whose inverse norm is NaN."""
+def check_rows_finite(name: str, inverse: np.ndarray, first: int = 0) -> None:
+    """ValueError that names the first row, counted from `first` on, whose inverse norm is NaN."""
     bad = np.isnan(inverse)
     if bad.any():
-        raise ValueError(f"{name} must be finite, got a NaN or an infinity in row {int(np.argmax(bad))}")
+        raise ValueError(f"{name} must be finite, got a NaN or an infinity in row {first + int(np.argmax(bad))}")

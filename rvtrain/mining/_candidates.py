@@ -8,7 +8,7 @@ import numpy as np
 
 from rvtrain import _validation as check
 from rvtrain._primitives._engine import Rows
-from rvtrain._primitives._norms import EPS, checked_inverse_norms, inverse_norms
+from rvtrain._primitives._norms import checked_inverse_norms
 
 Progress = Callable[[int, int | None], None]
 """Called with the candidates done so far, and how many there are, if that is known."""
@@ -18,7 +18,7 @@ _BLOCK_BYTES = 1 << 22
 
 
 class Candidates:
-    """What is searched, once: blocks of rows in order, checked, of one dtype, with their norms."""
+    """What is searched, once: blocks of rows in order, of one dtype, finite or not."""
 
     def __init__(self, name: str, source: Any, dim: int, dtype: np.dtype) -> None:
         self.name, self.source, self.dim, self.dtype = name, source, dim, dtype
@@ -34,7 +34,7 @@ class Candidates:
         x = self._checked(self.source)
         return Rows(x, checked_inverse_norms(self.name, x))
 
-    def blocks(self) -> Iterator[tuple[int, Rows]]:
+    def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
         """(index of the first row, rows) of each block; the next is read while this one is used."""
         per_block = max(256, _BLOCK_BYTES // (self.dim * self.dtype.itemsize) // 256 * 256)
         if isinstance(self.source, np.ndarray):
@@ -46,12 +46,7 @@ class Candidates:
         for block in _read_ahead(map(self._checked, pieces)) if ahead else map(self._checked, pieces):
             for first in range(0, len(block), per_block):
                 rows = block[first : first + per_block]
-                inverse = np.empty(len(rows))
-                inverse_norms.sized(2 * rows.size)(rows, EPS, inverse)
-                if np.isnan(inverse).any():
-                    row = start + int(np.argmax(np.isnan(inverse)))
-                    raise ValueError(f"{self.name} must be finite, got a NaN or an infinity in row {row}")
-                yield start, Rows(rows, inverse)
+                yield start, rows
                 start += len(rows)
         if start == 0:
             again = isinstance(self.source, Iterator)

@@ -1,22 +1,32 @@
 """The search for a few queries: candidates are read where they stand, once, and nothing is packed.
 
-The scores are those of `scan` to the bit, and so is the result.
+# Design: most rows cannot enter a heap, and a product in vectors, in any order, tells:
+#
+#     Σ x u, Σ x²  →  Σ x u ≥ (root − slack) ‖x‖ ?   no: next rows   yes: length one, summed in the engine's order
+#
+# Either sum of d products is within d ε/2 of the truth, relative to ‖x‖ ‖u‖ and ‖x‖², whatever its order. So is the
+# score; the slack is four times what these can amount to. Scores and result are those of `scan` to the bit.
 """
 
 import numpy as np
 
 from rvtrain._jit import kernel, njit, prange
+from rvtrain._primitives._norms import EPS, inverse_norm
 from rvtrain._primitives._pairs import TOGETHER, dots, unit_row
 from rvtrain.mining._selection_kernels import BY_SCORE, offer
 
 FEW = 4
 """Queries from which on packing pays."""
 
+_SQUARES = 1e-12, 1e30
+"""Between these ‖x‖² is a normal number in either type, and ‖x‖ is above EPS: the bound holds."""
+
 
 @kernel
 def scan_few(queries, rows, origin, limits, rule, best, units, others, scores):
     """Offer rows (m, d), the candidates from `origin` on, to all queries.
 
+    rows.inverse is written where a row is scored, NaN if it is not finite; other rows are finite, and theirs is left.
     units (parts, FEW, d), others (parts, TOGETHER, d) and scores (parts, TOGETHER) are scratch of the parts of best.
     """
     for part in prange(len(others)):
@@ -31,12 +41,31 @@ def _scan_part(part, queries, rows, origin, limits, rule, best, units, others, s
     end = len(rows.x) * (part + 1) // len(others)
     for start in range(len(rows.x) * part // len(others), end, TOGETHER):
         here = min(TOGETHER, end - start)
-        for c in range(here):
-            unit_row(rows, start + c, mine[c])
+        measured = False
         for i in range(len(queries.x)):
+            full = rule.kind == BY_SCORE and best.sizes[part, i] == best.keys.shape[2]
+            if full and not _may_beat(rows.x, start, here, units, part, i, best.keys[part, i, 0]):
+                continue
+            if not measured:
+                for c in range(here):
+                    rows.inverse[start + c] = inverse_norm(rows.x[start + c], EPS)
+                    unit_row(rows, start + c, mine[c])
+                measured = True
             dots(units[part, i], mine, found)
-            hit = rule.kind != BY_SCORE or best.sizes[part, i] < best.keys.shape[2]
-            for c in range(here):
-                hit |= found[c] > best.keys[part, i, 0]
-            if hit:
-                offer(found, here, start, origin, part, i, limits, rule, best)
+            offer(found, here, start, origin, part, i, limits, rule, best)
+
+
+@njit
+def _may_beat(x, start, count, units, part, i, root):
+    """Whether a cosine of these rows with the query units[part, i] may be above root; never no by mistake."""
+    least, most = _SQUARES
+    dim = x.shape[1]
+    bound = root - 4.0 * (dim + 8.0) * np.finfo(x.dtype).eps
+    for row in range(start, start + count):
+        product = square = x.dtype.type(0)
+        for k in range(dim):
+            product += x[row, k] * units[part, i, k]
+            square += x[row, k] * x[row, k]
+        if not (least < square < most) or product >= bound * np.sqrt(np.float64(square)):
+            return True
+    return False

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from rvtrain._primitives import _engine as engine
+from rvtrain._primitives._norms import check_rows_finite, checked_inverse_norms
 from rvtrain._primitives._pairs import TOGETHER
 from rvtrain._primitives._products import packed_columns
 from rvtrain._primitives._tile import tile_shape
@@ -41,12 +42,18 @@ def _scanned(
     groups = engine.tiles(min(len(queries.x), _SLAB_ROWS), engine.GROUP)
     best = empty_best(len(queries.x), k, candidates.dtype, parts=max(1, thread_count() // groups))
     seen = 0
-    for start, rows in candidates.blocks():
-        seen = start + len(rows.x)
+    for start, x in candidates.blocks():
+        seen = start + len(x)
         if limits.row_ids.shape[1] and seen > len(limits.column_ids):
             raise ValueError(f"candidate_ids must have an id for each candidate, got {len(limits.column_ids)}")
         here = limits._replace(column_ids=limits.column_ids[start:seen])
-        scan_block(queries, rows, start, here, rule, best)
+        if len(queries.x) <= FEW:
+            rows = engine.Rows(x, np.zeros(len(x)))
+            _scan_few(queries, rows, start, here, rule, best)
+            check_rows_finite(candidates.name, rows.inverse, start)
+        else:
+            rows = engine.Rows(x, checked_inverse_norms(candidates.name, x, first=start))
+            _scan_many(queries, rows, start, here, rule, best)
         if progress is not None:
             progress(seen, candidates.size)
     if limits.exclude.size and limits.exclude.max() >= seen:
@@ -73,25 +80,27 @@ def _certified(
     return columns, scores
 
 
-def scan_block(queries: engine.Rows, rows: engine.Rows, start: int, limits: Limits, rule: Rule, best: Best) -> None:
-    """Offer a block of candidates, of which the first is candidate `start`, to all queries."""
+def _scan_few(queries: engine.Rows, rows: engine.Rows, start: int, limits: Limits, rule: Rule, best: Best) -> None:
+    """Offer a block of candidates, of which the first is candidate `start`, to at most FEW queries."""
     dtype, dim = rows.x.dtype, rows.x.shape[1]
-    parts = len(best.keys)
-    if len(queries.x) <= FEW:
-        units, others, scores = (
-            workspace(name, (parts, *shape), dtype)
-            for name, shape in (("units", (FEW, dim)), ("others", (TOGETHER, dim)), ("scores", (TOGETHER,)))
-        )
-        work = 2 * len(queries.x) * rows.x.size
-        scan_few.sized(work)(queries, rows, start, limits, rule, best, units, others, scores)
-        return
+    units, others, scores = (
+        workspace(name, (len(best.keys), *shape), dtype)
+        for name, shape in (("units", (FEW, dim)), ("others", (TOGETHER, dim)), ("scores", (TOGETHER,)))
+    )
+    work = 2 * len(queries.x) * rows.x.size
+    scan_few.sized(work)(queries, rows, start, limits, rule, best, units, others, scores)
+
+
+def _scan_many(queries: engine.Rows, rows: engine.Rows, start: int, limits: Limits, rule: Rule, best: Best) -> None:
+    """Offer a block of candidates, of which the first is candidate `start`, to all queries, in slabs."""
+    dtype, dim = rows.x.dtype, rows.x.shape[1]
     height, width, _ = tile_shape(dtype)
     panels = packed_columns(rows)
     block = min(engine.block_panels(dim, dtype), len(panels))
     high = engine.GROUP // height
     for first in range(0, len(queries.x), _SLAB_ROWS):
         count = min(_SLAB_ROWS, len(queries.x) - first)
-        tasks = parts * engine.tiles(count, engine.GROUP)
+        tasks = len(best.keys) * engine.tiles(count, engine.GROUP)
         left = workspace("left", (tasks, high, dim, height), dtype)
         scratch = workspace("scratch", (tasks, high, block, height, width), dtype)
         work = count * len(rows.x) * dim

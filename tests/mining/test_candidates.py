@@ -139,3 +139,40 @@ def test_mine__gives_a_few_anchors_the_bits_of_many(dim, strategy, dtype, thread
         )
         np.testing.assert_array_equal(few[0], many[0][:count])
         np.testing.assert_array_equal(few[1], many[1][:count])
+
+
+def hard_to_screen(kind, rng, dtype):
+    """Candidates of which a bound in the wrong place loses one, and a query."""
+    x = rng.normal(size=(3000, 37))
+    query = rng.normal(size=37)
+    if kind == "near":  # all scores within a few ulp
+        x = query + 1e-6 * x
+    elif kind == "tiny":  # below and around the smallest norm that is divided by
+        x *= 10.0 ** rng.uniform(-12, -5, size=(3000, 1))
+    elif kind == "huge":
+        x *= 10.0 ** rng.uniform(10, 30, size=(3000, 1))
+    elif kind == "opposite":  # all negative, some of them too short to reach length one
+        x = -abs(x) * 10.0 ** rng.uniform(-10, 1, size=(3000, 1))
+        query = abs(query)
+    elif kind == "rising":  # each beats the one before
+        x = query + np.linspace(9, 0, 3000)[:, np.newaxis] * x
+    return x.astype(dtype), query.astype(dtype)
+
+
+@pytest.mark.parametrize("kind", ["near", "tiny", "huge", "opposite", "rising"])
+def test_top_k__screens_out_nothing_that_one_query_finds_among_many(kind, dtype, threads, rng):
+    candidates, query = hard_to_screen(kind, rng, dtype)
+    queries = np.concatenate([query[np.newaxis], rng.normal(size=(20, 37)).astype(dtype)])
+    scores, indices = rt.top_k(queries, candidates, 15)
+    one_scores, one = rt.top_k(query, candidates, 15)
+    np.testing.assert_array_equal(one, indices[0])
+    np.testing.assert_array_equal(one_scores, scores[0])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("row", [0, 1043, 1499])
+def test_top_k__of_one_query_names_the_row_that_is_not_finite(row, value, data):
+    queries, candidates = data
+    candidates[row, 3] = value
+    with pytest.raises(ValueError, match=f"candidates must be finite, got a NaN or an infinity in row {row}$"):
+        rt.top_k(queries[0], candidates, 2)
