@@ -26,7 +26,7 @@ _SLAB_ROWS = 2048
 # dimensions more are left: of 100,000 × 384 Gaussian ones 500 for k = 32 and 1,200 for k = 100, on AVX2.
 _FEWEST_WAITING = 4096
 # Queries that go first, to see whether bounds leave few enough of these data: if not for most, none follow.
-_PROBE_ROWS = 96
+_PROBE_ROWS = 24
 
 
 def worthwhile(queries: int, candidates: np.ndarray, dtype: np.dtype, k: int) -> bool:
