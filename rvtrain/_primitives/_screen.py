@@ -8,7 +8,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 
 from rvtrain._jit import intrinsic
-from rvtrain._primitives._byte_tile import COLUMNS
+from rvtrain._primitives._byte_tile import COLUMNS, LANES, ROWS
 from rvtrain._primitives._tile import tile_shape
 
 
@@ -47,34 +47,78 @@ def between(typingctx, values, at, low, high):
 
 
 @intrinsic
-def at_least(typingctx, tile, r, scales, errors, j, scale, spread, bound):
-    """Bits of the columns of which tile[r] · scales[j] · scale + spread · errors[j] ≥ bound: bit c for column c.
+def any_at_least(typingctx, tile, scales, errors, j, spreads, bounds, at):
+    """Whether any column of any row r has tile[r] · scales[j] + spreads[at + r] · errors[j] ≥ bounds[at + r].
+
+    tile (ROWS, COLUMNS) int32; scales and errors (panels, COLUMNS), spreads and bounds float32; C-contiguous.
+    """
+    signature = types.boolean(tile, scales, errors, types.intp, spreads, bounds, types.intp)
+
+    def generate(context, builder, sig, args):
+        lines = _Lines(context, builder, sig, args, LANES)
+        rows = [[lines.broadcast(lines.load_one(w, args[6], r)) for w in (4, 5)] for r in range(ROWS)]
+        start = builder.mul(args[3], ir.IntType(64)(COLUMNS))
+        found = None
+        for c in range(0, COLUMNS, LANES):
+            scale, error = lines.load(1, start, c), lines.load(2, start, c)
+            for r, (spread, bound) in enumerate(rows):
+                hits = lines.reaches(lines.load(0, ir.IntType(64)(r * COLUMNS), c), scale, error, spread, bound)
+                found = hits if found is None else builder.or_(found, hits)
+        bits = builder.bitcast(found, ir.IntType(LANES))
+        return builder.icmp_unsigned("!=", bits, bits.type(0))
+
+    return signature, generate
+
+
+@intrinsic
+def at_least(typingctx, tile, r, scales, errors, j, spread, bound):
+    """Bits of the columns of which tile[r] · scales[j] + spread · errors[j] ≥ bound: bit c for column c.
 
     tile (ROWS, COLUMNS) int32, scales and errors (panels, COLUMNS) float32, C-contiguous; the rest float32.
     """
     real = types.float32
-    signature = types.uint32(tile, types.intp, scales, errors, types.intp, real, real, real)
+    signature = types.uint32(tile, types.intp, scales, errors, types.intp, real, real)
 
     def generate(context, builder, sig, args):
-        i32, i64 = ir.IntType(32), ir.IntType(64)
-        whole, reals = ir.VectorType(i32, COLUMNS), ir.VectorType(ir.FloatType(), COLUMNS)
-        undefined = ir.Constant(reals, ir.Undefined)
-        fused = ("contract",)
-
-        def line(which, at, vector):
-            array = cgutils.create_struct_proxy(sig.args[which])(context, builder, args[which])
-            place = builder.gep(array.data, [builder.mul(at, i64(COLUMNS))])
-            return builder.load(builder.bitcast(place, vector.as_pointer()), align=4)
-
-        def broadcast(x):
-            one = builder.insert_element(undefined, x, i32(0))
-            return builder.shuffle_vector(one, undefined, ir.Constant(whole, [0] * COLUMNS))
-
-        products = builder.sitofp(line(0, args[1], whole), reals)
-        about = builder.fmul(builder.fmul(products, line(2, args[4], reals), fused), broadcast(args[5]), fused)
-        half = builder.fmul(line(3, args[4], reals), broadcast(args[6]), fused)
-        hits = builder.fcmp_ordered(">=", builder.fadd(about, half, fused), broadcast(args[7]))
+        lines = _Lines(context, builder, sig, args, COLUMNS)
+        row, start = (builder.mul(x, ir.IntType(64)(COLUMNS)) for x in (args[1], args[4]))
+        of_columns = lines.load(0, row), lines.load(2, start), lines.load(3, start)
+        hits = lines.reaches(*of_columns, lines.broadcast(args[5]), lines.broadcast(args[6]))
         bits = builder.bitcast(hits, ir.IntType(COLUMNS))
-        return bits if COLUMNS == 32 else builder.zext(bits, i32)
+        return bits if COLUMNS == 32 else builder.zext(bits, ir.IntType(32))
 
     return signature, generate
+
+
+class _Lines:
+    """Vectors of so many columns, of the arrays that an intrinsic is given."""
+
+    def __init__(self, context, builder, sig, args, width):
+        self.builder, self.width = builder, width
+        self.types = {types.int32: ir.IntType(32), types.float32: ir.FloatType()}
+        self.kinds = [x.dtype if isinstance(x, types.Array) else None for x in sig.args]
+        self.bases = [
+            cgutils.create_struct_proxy(x)(context, builder, value).data if isinstance(x, types.Array) else None
+            for x, value in zip(sig.args, args, strict=True)
+        ]
+
+    def load(self, which, at, offset=0):
+        place = self.builder.gep(self.bases[which], [self.builder.add(at, ir.IntType(64)(offset))])
+        vector = ir.VectorType(self.types[self.kinds[which]], self.width)
+        return self.builder.load(self.builder.bitcast(place, vector.as_pointer()), align=4)
+
+    def load_one(self, which, at, offset):
+        place = self.builder.gep(self.bases[which], [self.builder.add(at, ir.IntType(64)(offset))])
+        return self.builder.load(place, align=4)
+
+    def broadcast(self, x):
+        undefined = ir.Constant(ir.VectorType(x.type, self.width), ir.Undefined)
+        one = self.builder.insert_element(undefined, x, ir.IntType(32)(0))
+        zeros = ir.Constant(ir.VectorType(ir.IntType(32), self.width), [0] * self.width)
+        return self.builder.shuffle_vector(one, undefined, zeros)
+
+    def reaches(self, products, scales, errors, spread, bound):
+        b, fused = self.builder, ("contract",)
+        about = b.fmul(b.sitofp(products, scales.type), scales, flags=fused)
+        half = b.fmul(errors, spread, flags=fused)
+        return b.fcmp_ordered(">=", b.fadd(about, half, flags=fused), bound)

@@ -6,11 +6,11 @@ import numpy as np
 
 from rvtrain._primitives import _byte_tile
 from rvtrain._primitives import _engine as engine
-from rvtrain._primitives._byte_tile import COLUMNS, ROWS, TILE, VNNI, byte_tile, packed_shape, words
+from rvtrain._primitives._byte_tile import COLUMNS, ROWS, TILE, VNNI, byte_tile, packed_shape, parts, words
 from rvtrain._primitives._pairs import TOGETHER
 from rvtrain._primitives._workspace import workspace
 from rvtrain._threads import thread_count
-from rvtrain.mining._certified_kernels import LINES, Codes, Scratch, Waiting, certify, encode
+from rvtrain.mining._certified_kernels import LINES, SAMPLED, Codes, Scratch, Waiting, certify, encode
 from rvtrain.mining._selection_kernels import Best, Limits
 
 # Below these, encoding the candidates costs more than it saves; with AVX2 the search of 5,000 gains a tenth, which
@@ -51,13 +51,17 @@ def certified(queries: engine.Rows, rows: engine.Rows, limits: Limits, best: Bes
     for first, stop in _slabs(len(queries.x)):
         part, count = slice(first, stop), stop - first
         query_codes = _codes("query", engine.Rows(queries.x[part], queries.inverse[part]), ROWS, TILE.left_levels, 0)
+        shape = query_codes.scales.size
         waiting = Waiting(
-            np.repeat(limits.floors[part, np.newaxis], k, axis=1),
+            np.empty((count, k), np.float32),
+            np.repeat(limits.floors[part, np.newaxis], _guessed_by(k), axis=1),
             workspace("waiting", (count, capacity), np.dtype(np.int64)),
             workspace("highs", (count, capacity), np.dtype(np.float32)),
             np.zeros(count, np.int64),
-            np.full(count, -np.inf, np.float32),
+            np.full(shape, np.inf, np.float32),
+            np.empty(shape, np.float32),
         )
+        waiting.needs[:count] = -np.inf
         threads = thread_count()
         tasks = min(len(query_codes.words), threads * engine.tiles(count, threads * 256))
         real = rows.x.dtype
@@ -77,6 +81,15 @@ def certified(queries: engine.Rows, rows: engine.Rows, limits: Limits, best: Bes
     return np.concatenate(given_up)
 
 
+def _guessed_by(k: int) -> int:
+    """Which of the best of a sample is below the k-th of all, but for one query in thousands.
+
+    Of the k best the sample has a number that is distributed as Poisson's, with this mean.
+    """
+    mean = k / SAMPLED
+    return int(np.ceil(mean + 3 * np.sqrt(mean) + 3))
+
+
 def _slabs(count: int) -> Iterator[tuple[int, int]]:
     """(first, stop) of the queries that are searched for at once."""
     start = _PROBE_ROWS if count >= 4 * _PROBE_ROWS else 0
@@ -94,7 +107,7 @@ def _codes(name: str, rows: engine.Rows, width: int, levels: int, offset: int) -
         workspace(f"{name} codes", shape, _byte_tile.WORD),
         workspace(f"{name} scales", (shape[0], width), real),
         workspace(f"{name} errors", (shape[0], width), real),
-        workspace(f"{name} starts", (shape[0], width), _byte_tile.WORD),
+        workspace(f"{name} starts", (shape[0], parts(dim), width), _byte_tile.WORD),
     )
     tasks = min(shape[0], 4 * thread_count())
     lines = workspace("lines", (tasks, 4 * words(dim)), np.dtype(np.uint8))

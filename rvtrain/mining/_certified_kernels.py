@@ -7,12 +7,17 @@
 #
 # so that q̃ · x̃ ± h are bounds. A query keeps a heap of the k highest lower bounds; its root T only rises, and a
 # candidate whose upper bound is below T is not among the k best, now or ever. Where scores must lie in a window,
-# T starts at its floor, and only what lies below its ceiling for certain raises T. The others wait in a short list:
+# only what lies below its ceiling for certain raises T. The others wait in a short list:
 #
 #     bytes ─ tile_bytes ─▶ int32 tile ─ screen: upper bound ≥ T? ─▶ waiting ─ at the end ─▶ float scores, selection
 #
 # What the screen lets through is admitted a few lines of tiles at a time: every array that a function is given is a
 # reference counted, in and out, by atomic additions, which for a single line took longer than all the rest.
+#
+# T starts at a guess, since from nothing it rises slowly, and admits ten times as many: one panel in SAMPLED goes
+# first, and the m-th best q̃ · x̃ of these, m well above k / SAMPLED, is likely below the k-th score of all. It need
+# not be: with k scores at the guess or above, no candidate whose upper bound is below it was missed; without, the
+# query is given up.
 #
 # The float scores are the tile engine's own, to the bit: the result is that of `scan`. h also covers what float32
 # arithmetic loses, there and here. A query whose list overflows is given up, and left to `scan`.
@@ -23,14 +28,22 @@ from typing import NamedTuple
 import numpy as np
 
 from rvtrain._jit import kernel, njit, prange, trailing_zeros
-from rvtrain._primitives._byte_tile import COLUMNS, ROWS, tile_bytes
+from rvtrain._primitives._byte_tile import COLUMNS, PARTIAL, ROWS, tile_bytes
 from rvtrain._primitives._pairs import TOGETHER, dots, unit_row
 from rvtrain._primitives._prefetch import prefetch_row
-from rvtrain._primitives._screen import at_least
+from rvtrain._primitives._screen import any_at_least, at_least
 from rvtrain.mining._selection_kernels import is_allowed, rise, sink, worse
+
+SAMPLED = 12
+"""One panel of candidates in so many is in the sample."""
 
 LINES = 16
 """Lines of tiles that are admitted together: the fewer, the sooner a query's bar rises."""
+
+_GROUP_BYTES = 8192
+"""Codes of the queries that meet a panel of candidates one after another, both in the first-level cache."""
+_LANE = (np.arange(4 * PARTIAL) % 4 < 2).astype(np.float32)
+"""1 where a code is summed in the first lane of its part, 0 where in the second."""
 
 _GROWS = np.float32(1.000001)
 _TINY = np.float32(1e-6)
@@ -46,14 +59,16 @@ class Codes(NamedTuple):
     errors: np.ndarray
     """(panels, width) float32: e, rounded up"""
     starts: np.ndarray
-    """(panels, width) int32: −128 Σ codes; of queries"""
+    """(panels, parts, width) int32: where the sums of queries' products start"""
 
 
 class Waiting(NamedTuple):
     """What the bounds have left of the candidates, query by query."""
 
     low: np.ndarray
-    """(B, k) float32 heap of the highest lower bounds, lowest at the root; the floors until there are k"""
+    """(B, k) float32 heap of the highest lower bounds, lowest at the root; the guesses until there are k"""
+    sample: np.ndarray
+    """(B, m) float32 heap of the highest q̃ · x̃ of the sample, lowest at the root; the floors until there are m"""
     columns: np.ndarray
     """(B, capacity) int64"""
     highs: np.ndarray
@@ -61,7 +76,9 @@ class Waiting(NamedTuple):
     sizes: np.ndarray
     """(B,) int64; −1: given up"""
     needs: np.ndarray
-    """(B,) float32: what q̃ · x̃ + ‖q̃‖ e_x must reach; inf for a query that was given up"""
+    """(panels · ROWS,) float32: what (q̃ · x̃ + ‖q̃‖ e_x) / s_q must reach; inf for what is no query, or given up"""
+    spreads: np.ndarray
+    """(panels · ROWS,) float32: ‖q̃‖ / s_q"""
 
 
 class Scratch(NamedTuple):
@@ -72,7 +89,7 @@ class Scratch(NamedTuple):
     lines: np.ndarray
     """(tasks, LINES, COLUMNS) int32 lines of tiles with hits, not admitted yet"""
     places: np.ndarray
-    """(tasks, LINES, 3) int64: their query of the panel, their panel of columns, and which columns are hits"""
+    """(tasks, LINES, 3) int64: their query, their panel of columns, and which columns are hits"""
     query: np.ndarray
     """(tasks, d) a query at length one"""
     others: np.ndarray
@@ -95,35 +112,76 @@ def encode(rows, levels, offset, lines, codes):
 
 @njit
 def _encode_panel(panel, rows, levels, offset, line, codes):
-    """With g = levels / max |x|, the code of an element x is rint(g x), and r = g x − code is lost: e = s ‖r‖.
+    """The code of an element x is rint(g x), and r = g x − code is lost: e = s ‖r‖ with s = 1 / g of the unit row.
 
-    An r is wrong by 2e-5 at most: four roundings of a number up to 127, which levels do not exceed.
+    g is as large as levels, and sums of 16 bits, allow. An r is wrong by 2.3e-5 at most: three roundings of a number
+    up to 127, which levels do not exceed.
     """
     width, (count, dim) = codes.words.shape[2], rows.x.shape
     whole_words = line.view(np.int32)
     for r in range(width):
         i = panel * width + r
         line[:] = offset
-        scale, lost, total = np.float32(0), np.float32(0), np.int32(0)
+        codes.starts[panel, :, r] = 0
+        scale, lost = np.float32(0), np.float32(0)
         if i < count:
             x = rows.x[i]
             top = _largest_magnitude(x)
-            stretch = np.float32(levels) / top if top > 1e-30 else np.float32(0)
-            scale = np.float32(top * rows.inverse[i] / levels)
+            stretch = np.float32(0)
+            if top > 1e-30:
+                stretch = _most_levels(x, np.float32(1) / top, np.float32(levels)) / top
+                scale = np.float32(rows.inverse[i] / stretch)
             for k in range(dim):
                 stretched = x[k] * stretch
                 code = np.rint(stretched)
                 lost += (stretched - code) * (stretched - code)
-                whole = np.int32(code)
-                total += whole
-                line[k] = np.uint8(whole + offset)
+                line[k] = np.uint8(np.int32(code) + offset)
+            if offset == 0:
+                _sum_codes(line.view(np.int8), codes.starts[panel, :, r])
         for k in range(len(whole_words)):
             codes.words[panel, k, r] = whole_words[k]
         codes.scales[panel, r] = scale
         growth = np.float32(1) + np.float32(dim) * np.float32(2.4e-7)
-        wrong = np.sqrt(np.float32(dim)) * np.float32(2e-5)
+        wrong = np.sqrt(np.float32(dim)) * np.float32(2.3e-5)
         codes.errors[panel, r] = scale * (np.sqrt(lost) * growth + wrong) + np.float32(4e-7)
-        codes.starts[panel, r] = np.int32(-128 * total)
+
+
+@njit
+def _most_levels(x, inverse_top, levels):
+    """The largest code: at most `levels`, and so that the codes that a sum of 16 bits meets are not longer than 181.
+
+    Rounding makes n codes longer by √n / 2 at most.
+    """
+    if PARTIAL == 0:
+        return levels
+    longest = np.float32(1)
+    for start in range(0, len(x), 4 * PARTIAL):
+        both, first = np.float32(0), np.float32(0)
+        for k in range(min(4 * PARTIAL, len(x) - start)):
+            a = x[start + k] * inverse_top
+            both += a * a
+            first += a * a * _LANE[k]
+        longest = max(longest, first, both - first)
+    codes = 2 * min(PARTIAL, (len(x) + 3) // 4)
+    return min(levels, (np.float32(180.9) - np.sqrt(np.float32(codes)) / np.float32(2)) / np.sqrt(longest))
+
+
+@njit
+def _sum_codes(line, starts):
+    """starts = −128 Σ codes; where sums have 16 bits, of each lane of each part by itself, modulo 2¹⁶."""
+    if PARTIAL == 0:
+        total = np.int32(0)
+        for k in range(len(line)):
+            total += np.int32(line[k])
+        starts[0] = np.int32(-128) * total
+        return
+    for part in range(len(starts)):
+        first, second = np.int32(0), np.int32(0)
+        for k in range(4 * PARTIAL * part, min(4 * PARTIAL * (part + 1), len(line)), 4):
+            first += np.int32(line[k]) + np.int32(line[k + 1])
+            second += np.int32(line[k + 2]) + np.int32(line[k + 3])
+        low, high = np.int32(-128) * first, np.int32(-128) * second
+        starts[part] = (low & np.int32(0xFFFF)) | np.int32(high << np.int32(16))
 
 
 @njit
@@ -151,34 +209,66 @@ def certify(queries, first, rows, count, query_codes, codes, block, limits, wait
 
 @njit
 def _certify_task(task, queries, first, rows, count, query_codes, codes, block, limits, waiting, scratch, best):
-    tasks, panels, across = len(scratch.tiles), len(query_codes.words), len(codes.words)
+    tasks, panels = len(scratch.tiles), len(query_codes.words)
     begin, end = panels * task // tasks, panels * (task + 1) // tasks
-    tile, steps, dim = scratch.tiles[task], codes.words.shape[1], rows.x.shape[1]
-    lines, places = scratch.lines[task], scratch.places[task]
-    for start in range(0, across, block):
-        for p in range(begin, end):
-            a, here = p * steps * ROWS, min(ROWS, len(waiting.sizes) - p * ROWS)
-            scales, errors = query_codes.scales[p], query_codes.errors[p]
-            found = 0
-            for j in range(start, min(start + block, across)):
-                b = j * steps * COLUMNS
-                tile_bytes(query_codes.words, a, codes.words, b, steps, query_codes.starts, p * ROWS, tile)
-                for r in range(here):
-                    need, spread = waiting.needs[p * ROWS + r], _spread(errors[r])
-                    hits = at_least(tile, r, codes.scales, codes.errors, j, scales[r], spread, need)
-                    if hits:
-                        places[found, 0], places[found, 1], places[found, 2] = r, j, hits
-                        for q in range(COLUMNS):
-                            lines[found, q] = tile[r, q]
-                        found += 1
-                        if found == LINES:
-                            _admit(lines, places, found, p, first, count, dim, query_codes, codes, limits, waiting)
-                            found = 0
-            _admit(lines, places, found, p, first, count, dim, query_codes, codes, limits, waiting)
+    dim = rows.x.shape[1]
+    for p in range(begin, end):
+        for r in range(ROWS):
+            waiting.spreads[p * ROWS + r] = np.float32(0)
+    _meet(task, begin, end, True, first, count, dim, query_codes, codes, block, limits, waiting, scratch)
+    for p in range(begin, end):
+        for r in range(min(ROWS, len(waiting.sizes) - p * ROWS)):
+            i, error, scale = p * ROWS + r, query_codes.errors[p, r], _scale(query_codes, p, r)
+            waiting.low[i] = waiting.sample[i, 0]
+            waiting.spreads[i] = _spread(error) / scale
+            waiting.needs[i] = (waiting.low[i, 0] - _rounding(error, dim) - _TINY) / scale
+    _meet(task, begin, end, False, first, count, dim, query_codes, codes, block, limits, waiting, scratch)
     query, others, scores = scratch.query[task], scratch.others[task], scratch.scores[task]
     for i in range(begin * ROWS, min(end * ROWS, len(waiting.sizes))):
         if waiting.sizes[i] >= 0:
             _rescore(i, first, queries, rows, limits, waiting, query, others, scores, best)
+
+
+@njit
+def _meet(task, begin, end, sampling, first, count, dim, query_codes, codes, block, limits, waiting, scratch):
+    """Admit what is due from products of panels begin … end of queries with all candidates, or with the sample."""
+    tile, lines, places = scratch.tiles[task], scratch.lines[task], scratch.places[task]
+    (across, steps, _), parts = codes.words.shape, query_codes.starts.shape[1]
+    stride, high = SAMPLED if sampling else 1, max(1, _GROUP_BYTES // (4 * ROWS * steps))
+    for start in range(0, across, block * stride):
+        for group in range(begin, end, high):
+            found = 0
+            for j in range(start, min(start + block * stride, across), stride):
+                b = j * steps * COLUMNS
+                for p in range(group, min(group + high, end)):
+                    i, a, at = p * ROWS, p * steps * ROWS, p * parts * ROWS
+                    tile_bytes(query_codes.words, a, codes.words, b, steps, query_codes.starts, at, tile)
+                    if not any_at_least(tile, codes.scales, codes.errors, j, waiting.spreads, waiting.needs, i):
+                        continue
+                    for r in range(ROWS):
+                        spread, need = waiting.spreads[i + r], waiting.needs[i + r]
+                        hits = at_least(tile, r, codes.scales, codes.errors, j, spread, need)
+                        if hits:
+                            places[found, 0], places[found, 1], places[found, 2] = i + r, j, hits
+                            for q in range(COLUMNS):
+                                lines[found, q] = tile[r, q]
+                            found += 1
+                            if found == LINES:
+                                _admit(
+                                    lines,
+                                    places,
+                                    found,
+                                    sampling,
+                                    first,
+                                    count,
+                                    dim,
+                                    query_codes,
+                                    codes,
+                                    limits,
+                                    waiting,
+                                )
+                                found = 0
+            _admit(lines, places, found, sampling, first, count, dim, query_codes, codes, limits, waiting)
 
 
 @njit
@@ -194,28 +284,38 @@ def _spread(error):
 
 
 @njit
-def _admit(lines, places, found, p, first, count, dim, query_codes, codes, limits, waiting):
-    """Let those columns of these lines whose upper bound reaches T wait for their queries, of panel p."""
+def _scale(codes, p, r):
+    """s of a query; a query of which every code is 0 may have any."""
+    return codes.scales[p, r] if codes.scales[p, r] > 0 else np.float32(1)
+
+
+@njit
+def _admit(lines, places, found, sampling, first, count, dim, query_codes, codes, limits, waiting):
+    """Let those columns of these lines whose upper bound reaches T wait; of the sample, note the best scores."""
     low, columns, highs, sizes = waiting.low, waiting.columns, waiting.highs, waiting.sizes
     scales, errors, capacity = codes.scales, codes.errors, waiting.columns.shape[1]
     unlimited = limits.exclude.shape[1] + limits.row_ids.shape[1] == 0
     for f in range(found):
-        r, j, hits = places[f, 0], places[f, 1], np.uint32(places[f, 2])
-        i = p * ROWS + r
-        scale, spread = query_codes.scales[p, r], _spread(query_codes.errors[p, r])
+        i, j, hits = places[f, 0], places[f, 1], np.uint32(places[f, 2])
+        p, r = i // ROWS, i % ROWS
+        scale, spread = _scale(query_codes, p, r), _spread(query_codes.errors[p, r])
         base, ceiling = _rounding(query_codes.errors[p, r], dim), limits.ceilings[first + i]
         if sizes[i] < 0:  # given up since
             continue
-        if ceiling < np.inf:  # not those whose lower bound is above it
-            hits &= ~at_least(lines, f, scales, errors, j, scale, -spread, ceiling + base)
+        if ceiling < np.inf and not sampling:  # not those whose lower bound is above it
+            hits &= ~at_least(lines, f, scales, errors, j, -spread / scale, (ceiling + base) / scale)
         while hits:
             q = np.int64(trailing_zeros(hits))
             hits &= hits - np.uint32(1)
             about, column = np.float32(lines[f, q]) * scales[j, q] * scale, j * COLUMNS + q
-            half = spread * errors[j, q] + base
-            if about + half < low[i, 0]:  # which has risen since
+            half = np.float32(0) if sampling else spread * errors[j, q] + base
+            if about + half < (waiting.sample[i, 0] if sampling else low[i, 0]):  # which has risen since
                 continue
             if column >= count or not (unlimited or is_allowed(first + i, column, column, limits)):
+                continue
+            if sampling:
+                if about < ceiling:
+                    _replace_lowest(waiting.sample, i, about)
                 continue
             if about - half > low[i, 0] and about + half < ceiling:
                 _replace_lowest(low, i, about - half)
@@ -226,8 +326,10 @@ def _admit(lines, places, found, p, first, count, dim, query_codes, codes, limit
                     break
             columns[i, sizes[i]], highs[i, sizes[i]] = column, about + half
             sizes[i] += 1
-        if sizes[i] >= 0:
-            waiting.needs[i] = low[i, 0] - base - _TINY
+        if sampling:
+            waiting.needs[i] = waiting.sample[i, 0] / scale
+        elif sizes[i] >= 0:
+            waiting.needs[i] = (low[i, 0] - base - _TINY) / scale
 
 
 @njit
@@ -289,6 +391,9 @@ def _rescore(i, first, queries, rows, limits, waiting, query, others, scores, be
                 sink(keys, columns, found, size, key, column, s)
         left, coming = coming, following
     best.sizes[0, row] = size
+    guess = waiting.sample[i, 0]
+    if guess > limits.floors[row] and not (size == len(keys) and keys[0] >= guess):
+        waiting.sizes[i] = -1
 
 
 @njit

@@ -140,6 +140,19 @@ def test_bounds__are_tried_on_some_before_all_queries(both, rng):
     np.testing.assert_array_equal(scores, expected_scores)
 
 
+@pytest.mark.parametrize("near", [3, 7, 9, 12])
+def test_bounds__that_start_from_a_sample_of_the_best_alone_miss_nothing(near, both, rng):
+    """A sample unlike the rest makes a guess too high for the k-th best: the query is given up, not cut short."""
+    queries, candidates = rng.normal(size=(40, 64)), rng.normal(size=(COUNT, 64))
+    candidates[:near] = queries[0] + 0.1 * rng.normal(size=(near, 64))
+    (scores, indices), (expected_scores, expected), given_up = both(
+        lambda: rt.top_k(queries.astype(np.float32), candidates.astype(np.float32), 10)
+    )
+    assert (given_up > 0) == (near >= 7)
+    np.testing.assert_array_equal(indices, expected)
+    np.testing.assert_array_equal(scores, expected_scores)
+
+
 def test_bounds__leave_few_of_ordinary_data(both, rng):
     queries, candidates = rng.normal(size=(100, 128)), rng.normal(size=(20_000, 128))
     *_, given_up = both(lambda: rt.top_k(queries.astype(np.float32), candidates.astype(np.float32), 10))

@@ -14,16 +14,28 @@ def tile_of(left, right, start, out):
     bytes_.tile_bytes(left, 0, right, 0, len(left), start, 0, out)
 
 
-@pytest.mark.parametrize("steps", [1, 2, 33])
-@pytest.mark.parametrize("kind", ["random", "largest", "smallest"])
+def starts(left, offset):
+    """−offset Σ left codes as `tile_bytes` reads it, int32 (parts, ROWS)."""
+    if bytes_.PARTIAL == 0:
+        return -offset * left.astype(np.int32).sum(axis=(0, 2))[np.newaxis]
+    parts = [left[k : k + bytes_.PARTIAL].astype(np.int64) for k in range(0, len(left), bytes_.PARTIAL)]
+    lanes = np.array([part.reshape(len(part), -1, 2, 2).sum(axis=(0, 3)) for part in parts])
+    return (-offset * lanes).astype(np.int16).view(np.int32)[..., 0]
+
+
+@pytest.mark.parametrize("steps", [1, 2, 31, 32, 33, 96, 100])
+@pytest.mark.parametrize("kind", ["random", "largest", "smallest", "opposite"])
 def test_tile__sums_products_and_saturates_nowhere(kind, steps, rng):
-    levels = bytes_.TILE.left_levels
-    left = rng.integers(-levels, levels + 1, (steps, bytes_.ROWS, 4)).astype(np.int8)
-    right = rng.integers(1, 256, (steps, bytes_.COLUMNS, 4)).astype(np.uint8)
+    """Codes as long as the sums of 16 bits allow: 181 in each lane of a part."""
+    levels, lane = bytes_.TILE.left_levels, 2 * min(steps, bytes_.PARTIAL or 1)
+    most = min(levels, int(181 / np.sqrt(lane))) if bytes_.PARTIAL else levels
+    left = rng.integers(-most, most + 1, (steps, bytes_.ROWS, 4)).astype(np.int8)
+    right = rng.integers(-most, most + 1, (steps, bytes_.COLUMNS, 4))
     if kind != "random":
-        left[:], right[:] = levels if kind == "largest" else -levels, 255
-    start = rng.integers(-1000, 1000, bytes_.ROWS).astype(np.int32)
+        left[:], right[:] = -most if kind == "smallest" else most, -most if kind == "opposite" else most
+    if steps == 1 or not bytes_.PARTIAL:  # pairs by themselves must not saturate either
+        right *= 127 // most
+    unsigned = (right + 128).astype(np.uint8)
     out = np.empty((bytes_.ROWS, bytes_.COLUMNS), np.int32)
-    tile_of.serial(left.view(np.int32)[..., 0], right.view(np.int32)[..., 0], start, out)
-    expected = start[:, np.newaxis] + np.einsum("krb,kcb->rc", left.astype(np.int64), right.astype(np.int64))
-    np.testing.assert_array_equal(out, expected)
+    tile_of.serial(left.view(np.int32)[..., 0], unsigned.view(np.int32)[..., 0], starts(left, 128), out)
+    np.testing.assert_array_equal(out, np.einsum("krb,kcb->rc", left.astype(np.int64), right.astype(np.int64)))

@@ -5,7 +5,7 @@ import pytest
 
 from rvtrain._jit import kernel
 from rvtrain._primitives import _byte_tile as bytes_
-from rvtrain._primitives._screen import at_least, between
+from rvtrain._primitives._screen import any_at_least, at_least, between
 from rvtrain._primitives._tile import tile_shape
 
 
@@ -16,9 +16,10 @@ def lines_between(values, low, high, out):
 
 
 @kernel
-def columns_at_least(tile, scales, errors, scale, spread, bound, out):
+def columns_at_least(tile, scales, errors, spreads, bounds, out, found):
     for r in range(len(out)):
-        out[r] = at_least(tile, r, scales, errors, 0, scale, spread, bound)
+        out[r] = at_least(tile, r, scales, errors, 1, spreads[2 + r], bounds[2 + r])
+    found[0] = any_at_least(tile, scales, errors, 1, spreads, bounds, 2)
 
 
 def test_between__sees_each_place_and_leaves_out_both_bounds(dtype):
@@ -34,11 +35,28 @@ def test_between__sees_each_place_and_leaves_out_both_bounds(dtype):
 
 
 @pytest.mark.skipif(bytes_.byte_tile() is None, reason="needs fast products of bytes")
-def test_at_least__has_a_bit_for_each_column(rng):
+@pytest.mark.parametrize("bound", [30.0, 1e9])
+def test_at_least__has_a_bit_for_each_column(bound, rng):
     tile = rng.integers(-500, 500, (bytes_.ROWS, bytes_.COLUMNS)).astype(np.int32)
-    scales, errors = rng.random((2, 1, bytes_.COLUMNS)).astype(np.float32)
-    scale, spread, bound = np.float32(0.5), np.float32(2.0), np.float32(30.0)
-    out = np.empty(bytes_.ROWS, np.uint32)
-    columns_at_least.serial(tile, scales, errors, scale, spread, bound, out)
-    hits = tile * scales.astype(float) * scale + spread * errors.astype(float) >= bound
+    scales, errors = rng.random((2, 2, bytes_.COLUMNS)).astype(np.float32)
+    spreads, bounds = rng.random((2, 2 + bytes_.ROWS)).astype(np.float32)
+    bounds += np.float32(bound)
+    expected = tile * scales[1].astype(float) + spreads[2:, np.newaxis] * errors[1].astype(float)
+    hits = expected >= bounds[2:, np.newaxis]
+    out, found = np.empty(bytes_.ROWS, np.uint32), np.empty(1, bool)
+    columns_at_least.serial(tile, scales, errors, spreads, bounds, out, found)
     np.testing.assert_array_equal(out, (hits * (1 << np.arange(bytes_.COLUMNS))).sum(axis=1))
+    assert found[0] == hits.any()
+
+
+@pytest.mark.skipif(bytes_.byte_tile() is None, reason="needs fast products of bytes")
+def test_any_at_least__sees_each_place():
+    ones = np.ones((2, bytes_.COLUMNS), np.float32)
+    rows = np.ones(2 + bytes_.ROWS, np.float32)
+    for r, c in np.ndindex(bytes_.ROWS, bytes_.COLUMNS):
+        tile = np.full((bytes_.ROWS, bytes_.COLUMNS), -1, np.int32)
+        tile[r, c] = 0
+        out, found = np.empty(bytes_.ROWS, np.uint32), np.empty(1, bool)
+        columns_at_least.serial(tile, ones, ones, rows, rows, out, found)
+        assert found[0]
+        np.testing.assert_array_equal(out, (np.arange(bytes_.ROWS) == r) << c)
