@@ -25,6 +25,8 @@ _SLAB_ROWS = 2048
 # Candidates that a query lets wait; one of which more than half are left is given up. With coarser codes or more
 # dimensions more are left: of 100,000 × 384 Gaussian ones 500 for k = 32 and 1,200 for k = 100, on AVX2.
 _FEWEST_WAITING = 4096
+# One candidate in so many: to score more by themselves takes longer than to score all in tiles.
+_MOST_WAITING = 16
 # Queries that go first, to see whether bounds leave few enough of these data: if not for most, none follow.
 _PROBE_ROWS = 24
 
@@ -75,7 +77,8 @@ def certified(queries: engine.Rows, rows: engine.Rows, limits: Limits, best: Bes
         )
         certify(queries, first, rows, len(rows.x), query_codes, codes, block, limits, waiting, scratch, best)
         given_up.append(first + np.flatnonzero(waiting.sizes < 0))
-        if first == 0 and 2 * len(given_up[0]) > count:
+        too_many = max(len(rows.x) // _MOST_WAITING, 4 * k)
+        if first == 0 and 2 * np.count_nonzero((waiting.sizes < 0) | (waiting.sizes > too_many)) > count:
             given_up.append(np.arange(stop, len(queries.x)))
             break
     return np.concatenate(given_up)

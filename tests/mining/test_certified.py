@@ -169,3 +169,13 @@ def test_bounds__that_are_given_up_cost_no_copy_of_the_candidates():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 0.8 * candidates.nbytes
+
+
+def test_bounds__that_leave_much_of_a_window_are_not_tried_on_all_queries(both, rng):
+    """Bounds of scores near a ceiling straddle it; where many do, the first queries tell, the rest are scanned."""
+    anchors, positives = rng.normal(size=(2, 200, 128)).astype(np.float32)
+    candidates = rng.normal(size=(8000, 128)).astype(np.float32)
+    miner = rt.HardNegativeMiner.semi_hard(0.2)
+    found, expected, given_up = both(lambda: miner.mine(anchors, candidates, 16, positives=positives))
+    assert given_up >= 200 - _certified._PROBE_ROWS
+    np.testing.assert_array_equal(found, expected)
