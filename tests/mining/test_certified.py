@@ -55,6 +55,10 @@ def data(kind, dim, rng):
         rows[np.arange(COUNT), rng.integers(0, dim, COUNT)] *= 1e6
     elif kind == "zeros":
         rows[rng.random(COUNT) < 0.3] = 0
+    elif kind == "signs":  # codes all as large as they may be, and of the same sign where rows are the same
+        rows = np.sign(rows)
+    elif kind == "half_zero":  # of four elements two: what 16-bit sums take is all in one of two
+        rows[:, np.arange(dim) % 4 < 2] = 0
     elif kind == "tiny_and_huge":
         rows *= 10.0 ** rng.integers(-20, 18, size=(COUNT, 1))
     return rows.astype(np.float32)
@@ -63,8 +67,8 @@ def data(kind, dim, rng):
 KINDS = ["random", "clustered", "duplicated", "equal", "one_large", "zeros", "tiny_and_huge"]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("dim", [1, 7, 100, 128, 384])
+@pytest.mark.parametrize("kind", [*KINDS, "signs", "half_zero"])
+@pytest.mark.parametrize("dim", [1, 7, 64, 100, 128, 384])
 def test_top_k__is_the_same_with_and_without_bounds(kind, dim, both, threads, rng):
     candidates = data(kind, dim, rng)
     queries = np.concatenate([rng.normal(size=(50, dim)).astype(np.float32), candidates[:21]])
