@@ -3,7 +3,7 @@
 from llvmlite import ir
 from numba.core import cgutils, types
 
-from rvtrain._jit import intrinsic, njit
+from rvtrain._jit import inlined, intrinsic, njit
 
 _LINE = 64  # bytes of a cache line
 _AHEAD = 3  # rows
@@ -39,16 +39,14 @@ def prefetch_row(table, row):
         _to_read(table, row, column)
 
 
-@njit
-def _prefetch_row_to_write(table, row):
-    for column in range(0, table.shape[1], _LINE // table.itemsize):
-        _to_write(table, row, column)
-
-
-@njit
+@inlined
 def prefetch_rows(rows, r, a, b, c):
     """Begin to fetch the row of three C-contiguous tables (n, d) whose turn comes a little after that of rows[r]."""
     if r + _AHEAD < len(rows):
-        _prefetch_row_to_write(a, rows[r + _AHEAD])
-        _prefetch_row_to_write(b, rows[r + _AHEAD])
-        _prefetch_row_to_write(c, rows[r + _AHEAD])
+        row = rows[r + _AHEAD]
+        for column in range(0, a.shape[1], _LINE // a.itemsize):
+            _to_write(a, row, column)
+        for column in range(0, b.shape[1], _LINE // b.itemsize):
+            _to_write(b, row, column)
+        for column in range(0, c.shape[1], _LINE // c.itemsize):
+            _to_write(c, row, column)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from rvtrain._jit import kernel, njit, prange
-from rvtrain.optimizers._adam_kernels import adam_constants, missed_elements
+from rvtrain.optimizers._adam_kernels import adam_constants, missed_steps
 from rvtrain.optimizers._codes import (
     BLOCK,
     HALF_BLOCK,
@@ -139,13 +139,13 @@ def adam_compact_missed(p, rows, codes, scales, first, history, table, name):
         scratch = np.empty((3, BLOCK), p.dtype)
         for b in range(blocks if first[r] < len(history) else 0):
             low, high = b * BLOCK, min(width, (b + 1) * BLOCK)
-            m, v, top = scratch[0, : high - low], scratch[1, : high - low], scratch[2, : high - low]
-            if codes[2].shape[1] == 0:
-                top = top[:0]
+            m, v = scratch[0, : high - low], scratch[1, : high - low]
+            top = scratch[2, : high - low if codes[2].shape[1] > 0 else 0]
             decode(codes[0], scales[0], row, b, m, False)
             decode(codes[1], scales[1], row, b, v, True)
             decode(codes[2], scales[2], row, b, top, True)
-            missed_elements(p[row, low:high], m, v, top, first[r], history, table)
+            of_m, of_v, of_top = scratch[0:1], scratch[1:2], scratch[2:3, : len(top)]
+            missed_steps(p, row, low, of_m, of_v, of_top, 0, high - low, first[r], history, table)
             key = noise_key(name[0], name[1], row * blocks + b)
             encode(m, codes[0], scales[0], row, b, False, key)
             encode(v, codes[1], scales[1], row, b, True, key)

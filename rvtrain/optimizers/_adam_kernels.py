@@ -16,7 +16,7 @@ out; where that is too much, and under L2 decay, the steps are made one by one.
 
 import numpy as np
 
-from rvtrain._jit import kernel, njit, prange
+from rvtrain._jit import inlined, kernel, njit, prange
 from rvtrain._primitives._prefetch import prefetch_rows
 
 COLUMNS = 7
@@ -63,18 +63,49 @@ def adam_dense(p, g, m, v, top, c, wipe):
             p[i] = shrink * p[i] - rate * m[i] / (np.sqrt(top[i]) * root + eps)
 
 
+# Rows are named by table and number, and their functions inlined: a view of each, or an array given to a function, is
+# a reference counted, in and out, by additions that threads contend for. They took a fifth of all time.
+
+
 @kernel
 def adam_rows(p, g, m, v, top, c, first, history, table):
     """One step of p[g.rows], g a `Gradient`; p, m, v (n, d), top (n, d) or (n, 0).
 
     Unless `first` is empty, the idle steps that the rows owe come before, as in `adam_missed`: each row is read once.
     """
-    for r in prange(len(g.rows)):
-        prefetch_rows(g.rows, r, p, m, v)
-        row, s = g.rows[r], g.source[r]
-        if len(first) > 0:
-            missed_elements(p[row], m[row], v[row], top[row], first[r], history, table)
-        adam_elements(p[row], g.given[s] if s >= 0 else g.sums[-1 - s], m[row], v[row], top[row], c, False)
+    constants = adam_constants(c, p.dtype)
+    given, sums, source, rows = g
+    for r in prange(len(rows)):
+        prefetch_rows(rows, r, p, m, v)
+        row, s = rows[r], source[r]
+        if len(first) > 0 and first[r] < len(history):
+            missed_steps(p, row, 0, m, v, top, row, p.shape[1], first[r], history, table)
+        if s >= 0:
+            _step_row(p, row, given, s, m, v, top, constants)
+        else:
+            _step_row(p, row, sums, -1 - s, m, v, top, constants)
+
+
+@inlined
+def _step_row(p, row, g, s, m, v, top, constants):
+    """One step of p[row] by g[s]."""
+    rate, root, b1, n1, b2, n2, eps, decay, shrink, sign = constants
+    if top.shape[1] == 0:
+        for k in range(p.shape[1]):
+            gradient = sign * g[s, k] + decay * p[row, k]
+            mean = b1 * m[row, k] + n1 * gradient
+            square = b2 * v[row, k] + n2 * gradient * gradient
+            m[row, k], v[row, k] = mean, square
+            p[row, k] = shrink * p[row, k] - rate * mean / (np.sqrt(square) * root + eps)
+    else:
+        for k in range(p.shape[1]):
+            gradient = sign * g[s, k] + decay * p[row, k]
+            mean = b1 * m[row, k] + n1 * gradient
+            square = b2 * v[row, k] + n2 * gradient * gradient
+            m[row, k], v[row, k] = mean, square
+            largest = square if square > top[row, k] else top[row, k]
+            top[row, k] = largest
+            p[row, k] = shrink * p[row, k] - rate * mean / (np.sqrt(largest) * root + eps)
 
 
 @kernel
@@ -82,27 +113,8 @@ def adam_missed(p, rows, m, v, top, first, history, table):
     """Steps first[r] … with zero gradient for p[rows[r]]; history (T, 8) are the constants of each step."""
     for r in prange(len(rows)):
         prefetch_rows(rows, r, p, m, v)
-        row = rows[r]
-        missed_elements(p[row], m[row], v[row], top[row], first[r], history, table)
-
-
-@njit
-def adam_elements(p, g, m, v, top, c, wipe):
-    """One step of some elements: p, g, m, v (L,), top (L,) or empty; an empty g is a zero gradient."""
-    rate, root, b1, n1, b2, n2, eps, decay, shrink, sign = adam_constants(c, p.dtype)
-    for k in range(len(p)):
-        gradient = decay * p[k]
-        if len(g) > 0:
-            gradient += sign * g[k]
-            if wipe:
-                g[k] = 0
-        m[k] = b1 * m[k] + n1 * gradient
-        v[k] = b2 * v[k] + n2 * gradient * gradient
-        largest = v[k]
-        if len(top) > 0:
-            largest = v[k] if v[k] > top[k] else top[k]
-            top[k] = largest
-        p[k] = shrink * p[k] - rate * m[k] / (np.sqrt(largest) * root + eps)
+        if first[r] < len(history):
+            missed_steps(p, rows[r], 0, m, v, top, rows[r], p.shape[1], first[r], history, table)
 
 
 @kernel
@@ -128,27 +140,44 @@ def idle_table(history, amsgrad, left_out, table):
         table[s, 6] = (s3 / s0 / left_out) ** (2.0 / 3.0) if s0 > 0.0 else 0.0
 
 
-@njit
-def missed_elements(p, m, v, top, first, history, table):
-    """The idle steps from `first` on of some elements, by the table where it is accurate, else one by one."""
-    if first == len(history):
-        return
-    at = table[first]
-    least = p.dtype.type(at[6])
+@inlined
+def missed_steps(p, row, low, m, v, top, at, width, first, history, table):
+    """The idle steps from `first` on of p[row, low : low + width], by the table if it is accurate, else one by one.
+
+    Their moments are m[at, :width], v[at, :width] and, unless it has no columns, top[at, :width].
+    """
+    real, amsgrad = p.dtype.type, top.shape[1] > 0
+    least = real(table[first, 6])
     accurate = history[first, 5] == 0.0
-    for k in range(len(p)):
-        largest = top[k] if len(top) > 0 else v[k]
-        accurate &= (largest > least) | (m[k] == 0)
-    if not accurate:
+    for k in range(width):
+        largest = top[at, k] if amsgrad else v[at, k]
+        accurate &= (largest > least) | (m[at, k] == 0)
+    if accurate:
+        zero, one = real(0), real(1)
+        b1, b2, shrink = real(table[first, 0]), real(table[first, 1]), real(table[first, 2])
+        s0, s1, s2 = real(table[first, 3]), real(table[first, 4]), real(table[first, 5])
+        for k in range(width):
+            largest = top[at, k] if amsgrad else v[at, k]
+            inverse = one / np.sqrt(largest) if largest > zero else zero
+            p[row, low + k] = shrink * p[row, low + k] - m[at, k] * inverse * (s0 - inverse * (s1 - inverse * s2))
+            m[at, k] *= b1
+            v[at, k] *= b2
+    else:
         for step in range(first, len(history)):
-            adam_elements(p, p[:0], m, v, top, history[step], False)
-        return
-    zero, one = p.dtype.type(0), p.dtype.type(1)
-    b1, b2, shrink = p.dtype.type(at[0]), p.dtype.type(at[1]), p.dtype.type(at[2])
-    s0, s1, s2 = p.dtype.type(at[3]), p.dtype.type(at[4]), p.dtype.type(at[5])
-    for k in range(len(p)):
-        largest = top[k] if len(top) > 0 else v[k]
-        inverse = one / np.sqrt(largest) if largest > zero else zero
-        p[k] = shrink * p[k] - m[k] * inverse * (s0 - inverse * (s1 - inverse * s2))
-        m[k] *= b1
-        v[k] *= b2
+            _idle_step(p, row, low, m, v, top, at, width, history, step)
+
+
+@njit
+def _idle_step(p, row, low, m, v, top, at, width, history, step):
+    """One step with zero gradient."""
+    rate, root, b1, n1, b2, n2, eps, decay, shrink, _ = adam_constants(history[step], p.dtype)
+    amsgrad = top.shape[1] > 0
+    for k in range(width):
+        gradient = decay * p[row, low + k]
+        mean = b1 * m[at, k] + n1 * gradient
+        square = b2 * v[at, k] + n2 * gradient * gradient
+        m[at, k], v[at, k] = mean, square
+        if amsgrad:
+            square = square if square > top[at, k] else top[at, k]
+            top[at, k] = square
+        p[row, low + k] = shrink * p[row, low + k] - rate * mean / (np.sqrt(square) * root + eps)
