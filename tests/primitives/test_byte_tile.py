@@ -17,7 +17,7 @@ def tile_of(left, right, start, out):
 def starts(left, offset):
     """−offset Σ left codes as `tile_bytes` reads it, int32 (parts, ROWS)."""
     if bytes_.PARTIAL == 0:
-        return -offset * left.astype(np.int32).sum(axis=(0, 2))[np.newaxis]
+        return -offset * left.sum(axis=(0, 2), dtype=np.int32)[np.newaxis]
     parts = [left[k : k + bytes_.PARTIAL].astype(np.int64) for k in range(0, len(left), bytes_.PARTIAL)]
     lanes = np.array([part.reshape(len(part), -1, 2, 2).sum(axis=(0, 3)) for part in parts])
     return (-offset * lanes).astype(np.int16).view(np.int32)[..., 0]
