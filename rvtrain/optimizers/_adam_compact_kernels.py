@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from rvtrain._jit import kernel, njit, prange
+from rvtrain._jit import inlined, kernel, njit, prange
+from rvtrain._primitives._prefetch import prefetch_rows
 from rvtrain.optimizers._adam_kernels import adam_constants, missed_steps
 from rvtrain.optimizers._codes import (
     BLOCK,
@@ -33,18 +34,21 @@ def adam_compact(p, g, codes, scales, c, name, wipe):
 
     Without AMSGrad those of top have no columns, and bfloat16 has no scales. name: two integers, of array and step.
     """
+    given, sums, source, rows = g
     width, constants = p.shape[1], adam_constants(c, p.dtype)
     block = span(codes[0])
     blocks = -(-width // block)
-    count = (len(p) if len(g.rows) == 0 else len(g.rows)) * blocks
+    count = (len(p) if len(rows) == 0 else len(rows)) * blocks
     for chunk in prange(-(-count // _CHUNK)):
         scratch = np.zeros(3 * block, p.dtype)
         for item in range(chunk * _CHUNK, min(count, (chunk + 1) * _CHUNK)):
             r, b = item // blocks, item % blocks
-            row = r if len(g.rows) == 0 else g.rows[r]
-            s = r if len(g.rows) == 0 else g.source[r]
+            if b == 0:
+                prefetch_rows(rows, r, p, codes[0], codes[1])
+            row = r if len(rows) == 0 else rows[r]
+            s = r if len(rows) == 0 else source[r]
             low, high = b * block, min(width, (b + 1) * block)
-            gradient = g.given[s, low:high] if s >= 0 else g.sums[-1 - s, low:high]
+            gradient = given[s, low:high] if s >= 0 else sums[-1 - s, low:high]
             key = noise_key(name[0], name[1], row * blocks + b)
             mc, vc = codes[0][row, low:high], codes[1][row, low:high]
             tc = codes[2][row, low : high if codes[2].shape[1] > 0 else low]
@@ -56,7 +60,7 @@ def adam_compact(p, g, codes, scales, c, name, wipe):
                     scales[2][row, b] = after[2]
 
 
-@njit
+@inlined
 def _block(p, g, mc, vc, tc, scales, scratch, constants, key, wipe):
     """One step of a block, p and g (L,), codes (L,); returns its new scales."""
     for k in range(len(tc)):

@@ -109,18 +109,21 @@ def sgd_compact(p, g, codes, scales, c, name, wipe):
 
     name: two integers, of array and step.
     """
+    given, sums, source, rows = g
     width, constants = p.shape[1], _constants(c, p.dtype)
     length = span(codes)
     blocks = -(-width // length)
-    count = (len(p) if len(g.rows) == 0 else len(g.rows)) * blocks
+    count = (len(p) if len(rows) == 0 else len(rows)) * blocks
     for chunk in prange(-(-count // _CHUNK)):
         scratch = np.empty(length, p.dtype)
         for item in range(chunk * _CHUNK, min(count, (chunk + 1) * _CHUNK)):
             r, block = item // blocks, item % blocks
-            row = r if len(g.rows) == 0 else g.rows[r]
-            s = r if len(g.rows) == 0 else g.source[r]
+            if block == 0:
+                prefetch_rows(rows, r, p, codes, codes)
+            row = r if len(rows) == 0 else rows[r]
+            s = r if len(rows) == 0 else source[r]
             low, high = block * length, min(width, (block + 1) * length)
-            gradient = g.given[s, low:high] if s >= 0 else g.sums[-1 - s, low:high]
+            gradient = given[s, low:high] if s >= 0 else sums[-1 - s, low:high]
             key = noise_key(name[0], name[1], row * blocks + block)
             scale = at(scales, row, block)
             scale = _block(p[row, low:high], gradient, codes[row, low:high], scale, scratch, constants, key, wipe)
