@@ -20,7 +20,7 @@ def any_float_array(name: str, value: Any) -> np.ndarray:
 
 def writeable_array(name: str, value: Any) -> np.ndarray:
     """`value` as a float array that shares its memory and may be written to."""
-    if isinstance(value, (list, tuple, int, float)):
+    if not isinstance(value, np.ndarray) and isinstance(value, (list, tuple, int, float)):
         raise TypeError(f"{name} must be an array that can be updated in place, got {type(value).__name__}")
     array = any_float_array(name, value)
     if not array.flags.writeable:

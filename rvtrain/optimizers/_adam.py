@@ -11,7 +11,7 @@ from rvtrain.optimizers import _adam_compact_kernels as compact_kernels
 from rvtrain.optimizers import _adam_kernels as kernels
 from rvtrain.optimizers._base import Optimizer
 from rvtrain.optimizers._rows import Gradient, Idle, by_table
-from rvtrain.optimizers._state import as_table, compact, noise
+from rvtrain.optimizers._state import as_table, compact, flat, noise
 
 
 class Adam(Optimizer):
@@ -131,22 +131,23 @@ class Adam(Optimizer):
         name: str,
         wipe: bool,
     ) -> None:
+        if self.state_dtype == "float32" and not len(g.rows):
+            m, v = state["exp_avg"], state["exp_avg_sq"]
+            arrays = p, g.given, m, v, state["max_exp_avg_sq"] if self.amsgrad else m[:0]
+            kernels.adam_dense.sized(4 * p.size)(*flat(*arrays), c, wipe)
+            return
         work = 20 * (len(g.rows) * p.shape[1] if len(g.rows) else p.size)
-        if idle is not None and self.state_dtype != "float32":
-            self._missed(p, g.rows, state, idle, name)
-        if self.state_dtype != "float32":
-            codes, scales = self._compact(state, p)
-            compact_kernels.adam_compact.sized(work)(
-                as_table(p), by_table(g), codes, scales, c, noise(name, state["step"]), wipe
-            )
-        elif len(g.rows):
+        if self.state_dtype == "float32":
             first, history = idle or (g.rows[:0], np.empty((0, len(c))))
             missed = self._idle_table(history, p)
             kernels.adam_rows.sized(work)(p, g, *self._tables(state), c, first, history, missed)
-        else:
-            m, v = state["exp_avg"].reshape(-1), state["exp_avg_sq"].reshape(-1)
-            top = state["max_exp_avg_sq"].reshape(-1) if self.amsgrad else m[:0]
-            kernels.adam_dense.sized(4 * p.size)(p.reshape(-1), g.given.reshape(-1), m, v, top, c, wipe)
+            return
+        if idle is not None:
+            self._missed(p, g.rows, state, idle, name)
+        codes, scales = self._compact(state, p)
+        compact_kernels.adam_compact.sized(work)(
+            as_table(p), by_table(g), codes, scales, c, noise(name, state["step"]), wipe
+        )
 
     def _missed(self, p: np.ndarray, rows: np.ndarray, state: dict[str, Any], idle: Idle, name: str) -> None:
         first, history = idle

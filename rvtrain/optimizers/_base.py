@@ -131,12 +131,12 @@ class Optimizer:
         if zero_grads:
             for update in parts:
                 check.writeable_array(update.g_name, update.given)
-        states = [self._state_of(update) for update in parts]
-        gradients = [
-            whole(u.gradient) if u.rows is None else by_row(u.gradient, u.rows, len(u.values)) for u in parts
+        steps = [
+            (u, self._state_of(u), whole(u.gradient) if u.rows is None else by_row(u.gradient, u.rows, len(u.values)))
+            for u in parts
         ]
         total = 0.0
-        for update, gradient in zip(parts, gradients, strict=True):
+        for update, _, gradient in steps:
             part = _worth(gradient, max_norm is not None)
             if not math.isfinite(part) and self.nonfinite == "raise":
                 refuse(update.g_name, update.gradient)
@@ -144,7 +144,7 @@ class Optimizer:
         norm = math.sqrt(total)
         if math.isfinite(norm):
             scale = 1.0 if max_norm is None else min(1.0, max_norm / (norm + 1e-6))
-            for update, state, gradient in zip(parts, states, gradients, strict=True):
+            for update, state, gradient in steps:
                 self._state[update.name] = state
                 self._rule(update.name)._update(update, state, gradient, scale, zero_grads)
                 update.write_back(zero_grads)
@@ -210,7 +210,8 @@ class Optimizer:
         """The constants of the next step, gradients times `scale`; kept, where rows may have to catch up."""
         state["step"] += 1
         constants = self._constants(state["step"])
-        constants[self._sign] *= scale
+        if scale != 1.0:
+            constants[self._sign] *= scale
         if "history" in state:
             place = state["step"] - 1 - state["history_start"]
             if place == len(state["history"]):  # doubled, so that a step costs the same on average

@@ -9,7 +9,7 @@ from rvtrain import _validation as check
 from rvtrain.optimizers import _sgd_kernels as kernels
 from rvtrain.optimizers._base import Optimizer
 from rvtrain.optimizers._rows import Gradient, Idle, by_table
-from rvtrain.optimizers._state import as_table, compact, noise
+from rvtrain.optimizers._state import as_table, compact, flat, noise
 
 
 class SGD(Optimizer):
@@ -132,9 +132,8 @@ class SGD(Optimizer):
         elif len(g.rows):
             kernels.sgd_rows.sized(work)(p, g, self._buffer(state, p), c)
         else:
-            flat = p.reshape(-1)
-            b = state["momentum_buffer"].reshape(-1) if self._buffers else flat[:0]
-            kernels.sgd_dense.sized(2 * p.size)(flat, g.given.reshape(-1), b, c, wipe)
+            arrays = p, g.given, state["momentum_buffer"] if self._buffers else p[:0]
+            kernels.sgd_dense.sized(2 * p.size)(*flat(*arrays), c, wipe)
 
     def _missed(self, p: np.ndarray, rows: np.ndarray, state: dict[str, Any], idle: Idle, name: str) -> None:
         table = np.empty((len(idle.history), kernels.COLUMNS))

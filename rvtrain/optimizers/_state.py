@@ -39,6 +39,11 @@ def compact(state: dict[str, Any], names: tuple[str, ...], shape: tuple[int, ...
     return codes, tuple(state.get(f"{name}_scale", empty) for name in names)
 
 
+def flat(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:
+    """C-contiguous arrays of one shape, as vectors of all elements."""
+    return arrays if arrays[0].ndim == 1 else tuple(x.reshape(-1) for x in arrays)
+
+
 def as_table(x: np.ndarray) -> np.ndarray:
     """A table as it is, anything else as one long row: where blocks lie."""
     return x.reshape(_as_rows(x.shape)) if x.ndim != 2 else x
