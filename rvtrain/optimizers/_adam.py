@@ -132,9 +132,9 @@ class Adam(Optimizer):
         wipe: bool,
     ) -> None:
         if self.state_dtype == "float32" and not len(g.rows):
-            m, v = state["exp_avg"], state["exp_avg_sq"]
-            arrays = p, g.given, m, v, state["max_exp_avg_sq"] if self.amsgrad else m[:0]
-            kernels.adam_dense.sized(4 * p.size)(*flat(*arrays), c, wipe)
+            values, gradient, m, v = flat(p, g.given, state["exp_avg"], state["exp_avg_sq"])
+            top = state["max_exp_avg_sq"].reshape(-1) if self.amsgrad else m[:0]
+            kernels.adam_dense.sized(4 * p.size)(values, gradient, m, v, top, c, wipe)
             return
         work = 20 * (len(g.rows) * p.shape[1] if len(g.rows) else p.size)
         if self.state_dtype == "float32":

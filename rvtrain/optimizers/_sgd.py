@@ -132,8 +132,9 @@ class SGD(Optimizer):
         elif len(g.rows):
             kernels.sgd_rows.sized(work)(p, g, self._buffer(state, p), c)
         else:
-            arrays = p, g.given, state["momentum_buffer"] if self._buffers else p[:0]
-            kernels.sgd_dense.sized(2 * p.size)(*flat(*arrays), c, wipe)
+            values, gradient = flat(p, g.given)
+            b = state["momentum_buffer"].reshape(-1) if self._buffers else values[:0]
+            kernels.sgd_dense.sized(2 * p.size)(values, gradient, b, c, wipe)
 
     def _missed(self, p: np.ndarray, rows: np.ndarray, state: dict[str, Any], idle: Idle, name: str) -> None:
         table = np.empty((len(idle.history), kernels.COLUMNS))

@@ -68,12 +68,12 @@ def case(request):
     return request.param
 
 
-@pytest.mark.parametrize("shape", [(1,), (7, 13), (3, 5, 2)], ids=str)
+@pytest.mark.parametrize("shape", [(), (1,), (7, 13), (3, 5, 2)], ids=str)
 def test_step__matches_the_oracle(case, shape, dtype, rng):
-    p = rng.normal(size=shape).astype(dtype)
+    p = np.array(rng.normal(size=shape), dtype)
     expected, state, optimizer = p.astype(np.float64), {}, make(case, p)
     for step in range(50):
-        g = rng.normal(size=shape).astype(dtype)
+        g = np.array(rng.normal(size=shape), dtype)
         optimizer.learning_rate = rate(step)
         optimizer.step(p, g)
         expected = oracle_step(case, expected, g.astype(np.float64), state, rate(step))
