@@ -22,6 +22,7 @@ from rvtrain.optimizers._codes import (
     scale_of,
     span,
 )
+from rvtrain.optimizers._elements import adam_moved, mixed, with_square
 
 _CHUNK = 64  # blocks that share their scratch
 _S16 = np.uint32(16)
@@ -87,16 +88,16 @@ def _block(p, g, mc, vc, tc, scales, scratch, constants, key, wipe):
 def _half_block(p, g, mc, vc, scratch, constants, key):
     rate, root, b1, n1, b2, n2, eps, decay, shrink, sign = constants
     for k in range(len(p)):
-        gradient = sign * g[k] + decay * p[k]
-        m = b1 * decoded(mc[k], True, _ONE) + n1 * gradient
-        v = b2 * decoded_positive(vc[k], True, _ONE) + n2 * gradient * gradient
+        gradient = mixed(sign, g[k], decay, p[k])
+        m = mixed(b1, decoded(mc[k], True, _ONE), n1, gradient)
+        v = with_square(b2, decoded_positive(vc[k], True, _ONE), n2, gradient)
         bits = noise(key, k)
         mc[k] = bfloat16(m, bits)
         vc[k] = bfloat16(v, np.uint32(bits << _S16))
         top = scratch[k + 2 * HALF_BLOCK]
         top = v if v > top else top
         scratch[k + HALF_BLOCK] = v
-        p[k] = shrink * p[k] - rate * m / (np.sqrt(top) * root + eps)
+        p[k] = adam_moved(p[k], shrink, rate, m, top, root, eps)
 
 
 @njit
@@ -105,9 +106,9 @@ def _byte_block(p, g, mc, vc, tc, scales, scratch, constants):
     of_m, of_v = scales[0], scales[1]
     most_m, most_v, most_t = np.int32(0), np.int32(0), np.int32(0)
     for k in range(len(p)):
-        gradient = sign * g[k] + decay * p[k]
-        m = b1 * decoded(mc[k], False, of_m) + n1 * gradient
-        v = b2 * decoded_positive(vc[k], False, of_v) + n2 * gradient * gradient
+        gradient = mixed(sign, g[k], decay, p[k])
+        m = mixed(b1, decoded(mc[k], False, of_m), n1, gradient)
+        v = with_square(b2, decoded_positive(vc[k], False, of_v), n2, gradient)
         scratch[k] = m
         scratch[k + BLOCK] = v
         bits_m, bits_v = magnitude(m), magnitude(v)
@@ -115,7 +116,7 @@ def _byte_block(p, g, mc, vc, tc, scales, scratch, constants):
         most_v = bits_v if bits_v > most_v else most_v
         top = scratch[k + 2 * BLOCK]
         top = v if v > top else top
-        p[k] = shrink * p[k] - rate * m / (np.sqrt(top) * root + eps)
+        p[k] = adam_moved(p[k], shrink, rate, m, top, root, eps)
     for k in range(len(tc)):
         v, top = scratch[k + BLOCK], scratch[k + 2 * BLOCK]
         top = v if v > top else top

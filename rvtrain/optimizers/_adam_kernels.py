@@ -18,6 +18,7 @@ import numpy as np
 
 from rvtrain._jit import inlined, kernel, njit, prange
 from rvtrain._primitives._prefetch import prefetch_rows
+from rvtrain.optimizers._elements import adam_moved, mixed, with_square
 
 COLUMNS = 7
 """Of the table: 0 Π β₁, 1 Π β₂, 2 D, 3 S₀, 4 ε S₁, 5 ε² S₂, 6 the least v for which that will do."""
@@ -46,21 +47,21 @@ def adam_dense(p, g, m, v, top, c, wipe):
     rate, root, b1, n1, b2, n2, eps, decay, shrink, sign = adam_constants(c, p.dtype)
     if len(top) == 0:
         for i in prange(len(p)):
-            gradient = sign * g[i] + decay * p[i]
+            gradient = mixed(sign, g[i], decay, p[i])
             if wipe:
                 g[i] = 0
-            m[i] = b1 * m[i] + n1 * gradient
-            v[i] = b2 * v[i] + n2 * gradient * gradient
-            p[i] = shrink * p[i] - rate * m[i] / (np.sqrt(v[i]) * root + eps)
+            m[i] = mixed(b1, m[i], n1, gradient)
+            v[i] = with_square(b2, v[i], n2, gradient)
+            p[i] = adam_moved(p[i], shrink, rate, m[i], v[i], root, eps)
     else:
         for i in prange(len(p)):
-            gradient = sign * g[i] + decay * p[i]
+            gradient = mixed(sign, g[i], decay, p[i])
             if wipe:
                 g[i] = 0
-            m[i] = b1 * m[i] + n1 * gradient
-            v[i] = b2 * v[i] + n2 * gradient * gradient
+            m[i] = mixed(b1, m[i], n1, gradient)
+            v[i] = with_square(b2, v[i], n2, gradient)
             top[i] = v[i] if v[i] > top[i] else top[i]
-            p[i] = shrink * p[i] - rate * m[i] / (np.sqrt(top[i]) * root + eps)
+            p[i] = adam_moved(p[i], shrink, rate, m[i], top[i], root, eps)
 
 
 # Rows are named by table and number, and their functions inlined: a view of each, or an array given to a function, is
@@ -92,20 +93,20 @@ def _step_row(p, row, g, s, m, v, top, constants):
     rate, root, b1, n1, b2, n2, eps, decay, shrink, sign = constants
     if top.shape[1] == 0:
         for k in range(p.shape[1]):
-            gradient = sign * g[s, k] + decay * p[row, k]
-            mean = b1 * m[row, k] + n1 * gradient
-            square = b2 * v[row, k] + n2 * gradient * gradient
+            gradient = mixed(sign, g[s, k], decay, p[row, k])
+            mean = mixed(b1, m[row, k], n1, gradient)
+            square = with_square(b2, v[row, k], n2, gradient)
             m[row, k], v[row, k] = mean, square
-            p[row, k] = shrink * p[row, k] - rate * mean / (np.sqrt(square) * root + eps)
+            p[row, k] = adam_moved(p[row, k], shrink, rate, mean, square, root, eps)
     else:
         for k in range(p.shape[1]):
-            gradient = sign * g[s, k] + decay * p[row, k]
-            mean = b1 * m[row, k] + n1 * gradient
-            square = b2 * v[row, k] + n2 * gradient * gradient
+            gradient = mixed(sign, g[s, k], decay, p[row, k])
+            mean = mixed(b1, m[row, k], n1, gradient)
+            square = with_square(b2, v[row, k], n2, gradient)
             m[row, k], v[row, k] = mean, square
             largest = square if square > top[row, k] else top[row, k]
             top[row, k] = largest
-            p[row, k] = shrink * p[row, k] - rate * mean / (np.sqrt(largest) * root + eps)
+            p[row, k] = adam_moved(p[row, k], shrink, rate, mean, largest, root, eps)
 
 
 @kernel
@@ -174,10 +175,10 @@ def _idle_step(p, row, low, m, v, top, at, width, history, step):
     amsgrad = top.shape[1] > 0
     for k in range(width):
         gradient = decay * p[row, low + k]
-        mean = b1 * m[at, k] + n1 * gradient
-        square = b2 * v[at, k] + n2 * gradient * gradient
+        mean = mixed(b1, m[at, k], n1, gradient)
+        square = with_square(b2, v[at, k], n2, gradient)
         m[at, k], v[at, k] = mean, square
         if amsgrad:
             square = square if square > top[at, k] else top[at, k]
             top[at, k] = square
-        p[row, low + k] = shrink * p[row, low + k] - rate * mean / (np.sqrt(square) * root + eps)
+        p[row, low + k] = adam_moved(p[row, low + k], shrink, rate, mean, square, root, eps)

@@ -26,6 +26,7 @@ from rvtrain.optimizers._codes import (
     scale_of,
     span,
 )
+from rvtrain.optimizers._elements import less, mixed
 
 COLUMNS = 4
 """Of the table: p from p, p from b, b from p, b from b."""
@@ -59,21 +60,9 @@ def _constants(c, dtype):
     )
 
 
-# Under fastmath these gave other last bits when just compiled than when read from disk (why was not looked into; with
-# their order fixed they do not, which tests/test_layers.py checks).
 @in_order
 def _moved(p, gradient, b, rate, of_g, of_b):
-    return p - rate * (of_g * gradient + of_b * b)
-
-
-@in_order
-def _less(p, rate, move):
-    return p - rate * move
-
-
-@in_order
-def _mixed(a, x, b, y):
-    return a * x + b * y
+    return less(p, rate, mixed(of_g, gradient, of_b, b))
 
 
 @kernel
@@ -87,10 +76,10 @@ def sgd_dense(p, g, b, c, wipe):
                 g[i] = 0
     else:
         for i in prange(len(p)):
-            gradient = _mixed(sign, g[i], decay, p[i])
+            gradient = mixed(sign, g[i], decay, p[i])
             if wipe:
                 g[i] = 0
-            b[i] = _mixed(mu, b[i], fresh, gradient)
+            b[i] = mixed(mu, b[i], fresh, gradient)
             p[i] = _moved(p[i], gradient, b[i], rate, of_g, of_b)
 
 
@@ -138,10 +127,10 @@ def _block(p, g, codes, scale, scratch, constants, key, wipe):
     half = codes.itemsize == 2
     most = np.int32(0)
     for k in range(len(p)):
-        gradient = _mixed(sign, g[k], decay, p[k])
+        gradient = mixed(sign, g[k], decay, p[k])
         if wipe:
             g[k] = 0
-        b = _mixed(mu, decoded(codes[k], half, scale), fresh, gradient)
+        b = mixed(mu, decoded(codes[k], half, scale), fresh, gradient)
         p[k] = _moved(p[k], gradient, b, rate, of_g, of_b)
         if half:
             codes[k] = bfloat16(b, noise(key, k))
@@ -160,14 +149,14 @@ def _block(p, g, codes, scale, scratch, constants, key, wipe):
 def _elements(p, g, b, c, wipe):
     rate, mu, fresh, decay, sign, of_g, of_b = _constants(c, p.dtype)
     for k in range(len(p)):
-        gradient = _mixed(sign, g[k], decay, p[k])
+        gradient = mixed(sign, g[k], decay, p[k])
         if wipe:
             g[k] = 0
         if len(b) > 0:
-            b[k] = _mixed(mu, b[k], fresh, gradient)
+            b[k] = mixed(mu, b[k], fresh, gradient)
             p[k] = _moved(p[k], gradient, b[k], rate, of_g, of_b)
         else:
-            p[k] = _less(p[k], rate, gradient)
+            p[k] = less(p[k], rate, gradient)
 
 
 @kernel
@@ -221,7 +210,7 @@ def _missed(p, b, matrix):
     for k in range(len(p)):
         old = p[k]
         if len(b) > 0:
-            p[k] = _mixed(pp, old, pb, b[k])
-            b[k] = _mixed(bp, old, bb, b[k])
+            p[k] = mixed(pp, old, pb, b[k])
+            b[k] = mixed(bp, old, bb, b[k])
         else:
             p[k] = pp * old
