@@ -7,6 +7,7 @@ import numpy as np
 
 from rvtrain import _validation as check
 from rvtrain._jit import kernel, prange
+from rvtrain.optimizers._elements import mixed
 from rvtrain.optimizers._saving import flatten
 
 
@@ -105,4 +106,4 @@ def _move(average, p, decay):
     """average ← decay · average + (1 − decay) · p; both (n,)."""
     old, new = average.dtype.type(decay), average.dtype.type(1.0 - decay)
     for i in prange(len(p)):
-        average[i] = old * average[i] + new * p[i]
+        average[i] = mixed(old, average[i], new, p[i])

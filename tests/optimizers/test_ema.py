@@ -1,5 +1,6 @@
 """EMA against its formula and torch's."""
 
+import numba
 import numpy as np
 import pytest
 from conftest import TOLERANCE, relative_error
@@ -18,6 +19,20 @@ def test_update__follows_the_formula(dtype, threads, rng):
     for name, value in expected.items():
         assert ema.average[name].dtype == dtype
         assert relative_error(ema.average[name], value) <= TOLERANCE[dtype]
+
+
+def test_update__same_bits_for_any_number_of_threads(dtype, rng):
+    start, p = (rng.normal(size=100_001).astype(dtype) for _ in range(2))
+    before, results = numba.get_num_threads(), []
+    try:
+        for threads in (1, min(2, numba.config.NUMBA_NUM_THREADS)):
+            numba.set_num_threads(threads)
+            ema = rt.EMA(start, 0.9)
+            ema.update(p)
+            results.append(ema.average.tobytes())
+    finally:
+        numba.set_num_threads(before)
+    assert results[0] == results[1]
 
 
 def test_update__matches_torch(rng):
