@@ -10,6 +10,7 @@ import numpy as np
 import rvtrain as rt
 from rvtrain import _cache, _threads
 from rvtrain.mining._certified import FEWEST_CANDIDATES
+from rvtrain.training._adapter_kernels import add_rows
 
 ROWS, DIM = 40, 8
 Task = tuple[str, str, bool]
@@ -113,6 +114,7 @@ def _training(dtype: np.dtype, rng: np.random.Generator) -> None:
     for adapter in (rt.LinearAdapter(DIM, rank=2, dtype=dtype), rt.MLPAdapter(DIM, dtype=dtype)):
         y, saved = adapter.forward(x, np.arange(5))
         adapter.backward(saved, y)
+    add_rows.serial(y, np.arange(5), y.copy())
 
 
 def _functional(dtype: np.dtype, rng: np.random.Generator) -> None:

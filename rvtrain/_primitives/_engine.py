@@ -27,6 +27,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rvtrain._jit import kernel, njit, prange
+from rvtrain._primitives._packing import transpose_scaled
 from rvtrain._primitives._tile import (
     mr,
     narrow_nr,
@@ -97,16 +98,28 @@ def pack_columns(rows, panels, strips):
     """Both packed copies of the rows (m, d), which are the columns of the scores; strips may be empty."""
     width = nr(panels)
     for j in prange(len(panels)):
-        for q in range(width):
-            i = j * width + q
-            if i < len(rows.x):
-                for k in range(rows.x.shape[1]):
-                    panels[j, k, q] = rows.x[i, k] * rows.inverse[i]
-            else:
-                for k in range(rows.x.shape[1]):
-                    panels[j, k, q] = 0
+        first = np.int64(j) * width
+        for q in range(0, width, mr(panels)):
+            _pack_rows(rows, first + q, panels, np.int64(j), q)
         if len(strips) > 0:
-            pack_strips(rows, rows.inverse[:0], 0, j * width, (j + 1) * width, strips)
+            pack_strips(rows, rows.inverse[:0], 0, first, first + width, strips)
+
+
+@njit
+def _pack_rows(rows, first, panels, j, q):
+    """panels[j, k, q + r] = element k of row first + r for r < MR, 0 beyond the last row."""
+    height, width, (count, dim) = mr(panels), panels.shape[2], rows.x.shape
+    whole = dim // height * height if first + height <= count else 0
+    for k in range(0, whole, height):
+        transpose_scaled(rows.x, rows.inverse, first, k, panels, (j * dim + k) * width + q, width)
+    for r in range(height):
+        i = first + r
+        if i < count:
+            for k in range(whole, dim):
+                panels[j, k, q + r] = rows.x[i, k] * rows.inverse[i]
+        else:
+            for k in range(dim):
+                panels[j, k, q + r] = 0
 
 
 @njit
@@ -150,16 +163,8 @@ def pack_strips(rows, shares, first, start, stop, strips):
 @njit
 def pack_left(rows, first, left):
     """left[p, k, r] = element k of row first + p · MR + r, 0 beyond the last."""
-    height = mr(left)
     for p in range(len(left)):
-        for r in range(height):
-            i = first + p * height + r
-            if i < len(rows.x):
-                for k in range(rows.x.shape[1]):
-                    left[p, k, r] = rows.x[i, k] * rows.inverse[i]
-            else:
-                for k in range(rows.x.shape[1]):
-                    left[p, k, r] = 0
+        _pack_rows(rows, first + p * mr(left), left, p, 0)
 
 
 @njit

@@ -20,12 +20,15 @@ import numpy as np
 
 from rvtrain._jit import kernel, njit, prange
 from rvtrain._primitives._engine import CHUNK, GROUP, tiles
+from rvtrain._primitives._packing import copy_part, transpose_rows
 from rvtrain._primitives._tile import mr, nr, tile_panels, tile_shape
 from rvtrain._primitives._workspace import workspace
 from rvtrain._threads import thread_count
 
 _STRETCH = 4 * CHUNK
 """Of k, that a group's packed rows hold at a time: 128 KiB in float32."""
+_ROWS = 16
+"""Of the right operand, packed by one thread at a time."""
 
 
 def product(x: np.ndarray, rows: np.ndarray | None, w: np.ndarray, *, residual: bool = False) -> np.ndarray:
@@ -78,8 +81,8 @@ def _multiply(x: Any, rows: np.ndarray, transposed: bool, panels: np.ndarray, hi
 @kernel
 def _pack_right(w, transposed, residual, panels):
     """panels[j, k, q] = element (k, j · NR + q) of w or its transpose, with 1 added on the diagonal if residual."""
-    for block in prange((panels.shape[1] + CHUNK - 1) // CHUNK):
-        _pack_block(np.int64(block) * CHUNK, w, transposed, residual, panels)
+    for block in prange((panels.shape[1] + _ROWS - 1) // _ROWS):
+        _pack_block(np.int64(block) * _ROWS, w, transposed, residual, panels)
 
 
 @njit
@@ -87,7 +90,7 @@ def _pack_block(first, w, transposed, residual, panels):
     """The same for k from `first` on: rows of w are read from one end to the other."""
     width, depth = nr(panels), panels.shape[1]
     across = len(w) if transposed else w.shape[1]
-    whole, last = across // width, min(first + CHUNK, depth)
+    whole, last = across // width, min(first + _ROWS, depth)
     if transposed:
         for c in range(across):
             for k in range(first, last):
@@ -95,9 +98,8 @@ def _pack_block(first, w, transposed, residual, panels):
     else:
         for k in range(first, last):
             for j in range(whole):
-                part = w[k, j * width : (j + 1) * width]
-                for q in range(width):
-                    panels[j, k, q] = part[q]
+                for q in range(0, width, mr(panels)):
+                    copy_part(w, k, j * width + q, panels, (j * depth + k) * width + q)
             for c in range(whole * width, across):
                 panels[whole, k, c - whole * width] = w[k, c]
     if across > whole * width:
@@ -116,11 +118,12 @@ def _multiply_tasks(x, rows, transposed, panels, left, edges, out):
 
 @njit
 def _multiply_groups(task, x, rows, transposed, panels, left, edge, out):
-    """One task's share of the groups of rows of out."""
-    rows_of_group, mine = left.shape[1] * mr(out), left[task]
-    groups = (len(out) + rows_of_group - 1) // rows_of_group
-    for g in range(groups * task // len(left), groups * (task + 1) // len(left)):
-        _multiply_group(g * rows_of_group, x, rows, transposed, panels, mine, edge, out)
+    """One task's share of the row panels of out, a group at a time."""
+    height, mine = mr(out), left[task]
+    count = (len(out) + height - 1) // height
+    stop = count * (task + 1) // len(left)
+    for p in range(count * task // len(left), stop, len(mine)):
+        _multiply_group(p * height, x, rows, transposed, panels, mine[: stop - p], edge, out)
 
 
 @njit
@@ -170,13 +173,16 @@ def _copy_part(source, top, first, target, row, column, high, wide):
 @njit
 def _pack_rows_of(x, rows, first, start, stop, left):
     """left[p, k − start, r] = element k of row rows[first + p · MR + r], 0 beyond the last."""
-    height = mr(left)
+    height, stretch = mr(left), left.shape[1]
     for p in range(len(left)):
+        here = first + p * height
+        whole = start + (stop - start) // height * height if here + height <= len(rows) else start
+        for k in range(start, whole, height):
+            transpose_rows(x, rows, here, k, left, (p * stretch + k - start) * height, height)
         for r in range(height):
-            i = first + p * height + r
-            if i < len(rows):
-                row = x[rows[i]]
-                for k in range(start, stop):
+            if here + r < len(rows):
+                row = x[rows[here + r]]
+                for k in range(whole, stop):
                     left[p, k - start, r] = row[k]
             else:
                 left[p, : stop - start, r] = 0
@@ -184,20 +190,13 @@ def _pack_rows_of(x, rows, first, start, stop, left):
 
 @njit
 def _pack_columns_of(x, rows, first, start, stop, left):
-    """left[p, k − start, r] = element first + p · MR + r of row rows[k], 0 beyond the last element.
-
-    Some rows at a time, so that whole cache lines are read and written.
-    """
-    height, columns = mr(left), x.shape[1]
-    for begin in range(start, stop, 16):
-        for p in range(len(left)):
-            here = first + p * height
-            for k in range(begin, min(begin + 16, stop)):
-                row = x[rows[k]]
-                if here + height <= columns:
-                    part = row[here : here + height]
-                    for r in range(height):
-                        left[p, k - start, r] = part[r]
-                else:
-                    for r in range(height):
-                        left[p, k - start, r] = row[here + r] if here + r < columns else 0
+    """left[p, k − start, r] = element first + p · MR + r of row rows[k], 0 beyond the last element."""
+    height, stretch, columns = mr(left), left.shape[1], x.shape[1]
+    whole = min(len(left), (columns - first) // height)
+    for k in range(start, stop):
+        for p in range(whole):
+            copy_part(x, rows[k], first + p * height, left, (p * stretch + k - start) * height)
+        for p in range(whole, len(left)):
+            for r in range(height):
+                c = first + p * height + r
+                left[p, k - start, r] = x[rows[k], c] if c < columns else 0

@@ -1,4 +1,4 @@
-"""The loops of the adapters that are no matrix products.
+"""The loops of adapters, and of their gradients, that are no matrix products.
 
 GELU by its tanh: z (1 + tanh(√(2/π) (z + 0.044715 z³))) / 2 = z σ(t), t = √(8/π) (z + 0.044715 z³).
 """
@@ -55,3 +55,12 @@ def gelu_backward(z, grad):
             e = exp(-abs(x * (x * x * cubic + slope)))
             gate = (one if x >= 0 else e) / (one + e)
             grad[i, k] *= gate + x * gate * (one - gate) * (slope + three * cubic * x * x)
+
+
+@kernel
+def add_rows(values, rows, total):
+    """total[rows[i]] += values[i], one after the other, as rows may repeat; values (n, d), total (m, d)."""
+    for i in range(len(rows)):
+        row = rows[i]
+        for k in range(values.shape[1]):
+            total[row, k] += values[i, k]

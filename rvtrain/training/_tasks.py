@@ -12,6 +12,7 @@ from rvtrain import _validation as check
 from rvtrain.losses import SpectralRegularization
 from rvtrain.mining import HardNegativeMiner
 from rvtrain.training import _metrics as metrics
+from rvtrain.training._adapter_kernels import add_rows
 from rvtrain.training._pairs import PairData, embedded, fits, towards
 from rvtrain.training._towers import EmbeddingTable, TwoTower
 
@@ -108,7 +109,7 @@ class PairTask(Task):
             total += weight * value
             to_anchors = _plus(to_anchors, weight, ga)
             to_documents = np.zeros_like(documents) if to_documents is None else to_documents
-            _add_rows(to_documents, own, gp if weight == 1.0 else weight * gp)
+            add_rows.serial(gp if weight == 1.0 else weight * gp, own, to_documents)
         grads = towers.collect(back_to_queries(to_anchors), back_to_documents(to_documents))
         return Gradients(total, grads)
 
@@ -249,11 +250,3 @@ def _plus(total: np.ndarray | None, weight: float, gradient: np.ndarray) -> np.n
     """total + weight · gradient, without a copy where there is but one loss."""
     part = gradient if weight == 1.0 else weight * gradient
     return part if total is None else np.add(total, part, out=total)
-
-
-def _add_rows(total: np.ndarray, rows: np.ndarray, values: np.ndarray) -> None:
-    """total[rows] += values, where rows may repeat."""
-    if len(np.unique(rows)) == len(rows):
-        total[rows] += values
-    else:
-        np.add.at(total, rows, values)
