@@ -164,7 +164,7 @@ class Call:
         return max(whole_chunks, 2 * engine.CHUNK, thread_count() * engine.GROUP // engine.CHUNK * engine.CHUNK)
 
     def _columns(self, others: engine.Rows, in_batch: bool, strips: bool) -> tiles.Columns:
-        """Pack the columns, and code the ids as small integers."""
+        """Pack the columns, and code the ids as integers from 0 that fit in 32 bits, which most are already."""
         count, dim = others.x.shape
         panels = workspace("panels", engine.panels_shape(count, dim, self.dtype), self.dtype)
         shape = engine.strips_shape(count, dim, self.dtype)
@@ -175,7 +175,9 @@ class Call:
         row_codes: np.ndarray = np.empty((len(row_ids), 0), np.int32)
         if row_ids.size and ids.size:
             codes = np.full((ids.shape[1], shape[1]), -1, np.int32)
-            _, code = np.unique(np.concatenate([row_ids.ravel(), ids.ravel()]), return_inverse=True)
+            code = np.concatenate([row_ids.ravel(), ids.ravel()])
+            if code.min() < 0 or code.max() > np.iinfo(np.int32).max:
+                _, code = np.unique(code, return_inverse=True)
             row_codes = code[: row_ids.size].reshape(row_ids.shape).astype(np.int32)
             codes[:, :count] = code[row_ids.size :].reshape(ids.shape).T
         return tiles.Columns(panels, packed, codes, row_codes, count, in_batch)

@@ -189,6 +189,17 @@ def test_ids__negatives_that_share_one_get_no_weight_and_no_gradient(kind, dtype
         assert (np.abs(gradient[~masked]).max(axis=-1) > 0).all()
 
 
+@pytest.mark.parametrize("kind", ["in_batch", "pool"])
+def test_ids__may_be_any_integers(kind, rng):
+    args, _, _ = make_case(kind, 40, 6, np.float32, rng)
+    few, loss = [rng.integers(0, 5, len(x)) for x in (args[0], args[-1])], rt.InfoNCELoss(TAU, "none")
+    names = ("anchor_ids", "positive_ids" if kind == "in_batch" else "negative_ids")
+    expected = loss.compute(*args, **dict(zip(names, few, strict=True)))
+    for number in (lambda x: x - 3, lambda x: x * 2**32, lambda x: -1 - x * 2**40):
+        ids = dict(zip(names, map(number, few), strict=True))
+        np.testing.assert_array_equal(loss.compute(*args, **ids), expected)
+
+
 def test_ids__all_equal_leaves_no_negative(dtype, rng):
     (a, p), _, _ = make_case("in_batch", 8, 5, dtype, rng)
     value, gradient = rt.InfoNCELoss(TAU).compute_with_gradients(a, p, positive_ids=np.zeros(8, int))
