@@ -11,6 +11,7 @@ import hashlib
 import os
 import pickle
 import platform
+import re
 import stat
 import sys
 import tempfile
@@ -57,26 +58,63 @@ def _user_cache_folder() -> Path | None:
     return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache", "rvtrain")
 
 
+_IMPORTS = re.compile(
+    r"^[ \t]*(?:from[ ]+(rvtrain[\w.]*)[ ]+import[ ]+(\([^)]*\)|[^\n]*)|import[ ]+(rvtrain[\w.]*))", re.MULTILINE
+)
+
+
 @functools.cache
-def _stamp() -> str:
-    """Everything that shapes the machine code, besides the kernel and its argument types."""
-    digest = hashlib.sha256()
-    root = Path(__file__).parent
-    for source in sorted(root.rglob("*.py")):
-        digest.update(str(source.relative_to(root)).encode())
-        digest.update(source.read_bytes())
-    settings = (
-        numba.__version__,
-        llvmlite.__version__,
-        sys.version,
-        platform.machine(),
-        binding.get_host_cpu_name(),
-        binding.get_host_cpu_features().flatten(),
-        # Everything numba lets the environment change about the code it makes.
-        sorted((k, v) for k, v in os.environ.items() if k.startswith("NUMBA_") and "THREAD" not in k),
+def _settings() -> str:
+    """What shapes the machine code of every kernel, whatever its source: versions, processor, environment."""
+    return repr(
+        (
+            numba.__version__,
+            llvmlite.__version__,
+            sys.version,
+            platform.machine(),
+            binding.get_host_cpu_name(),
+            binding.get_host_cpu_features().flatten(),
+            # Everything numba lets the environment change about the code it makes.
+            sorted((k, v) for k, v in os.environ.items() if k.startswith("NUMBA_") and "THREAD" not in k),
+        )
     )
-    digest.update(repr(settings).encode())
+
+
+@functools.cache
+def _stamp(file: str) -> str:
+    """The sources that a kernel of this file is made of, its own and those it imports, and the settings."""
+    digest = hashlib.sha256(_settings().encode())
+    waiting, seen = [Path(file)], {Path(file)}
+    while waiting:
+        source, imported = _source(waiting.pop())
+        digest.update(source)
+        new = [path for path in imported if path not in seen]
+        seen.update(new)
+        waiting.extend(new)
     return digest.hexdigest()
+
+
+@functools.cache
+def _source(path: Path) -> tuple[bytes, list[Path]]:
+    """A file's bytes, and the files of this package that it imports, anywhere in it, by absolute names."""
+    try:
+        source = path.read_bytes()
+    except OSError:  # a kernel typed at a prompt
+        return b"", []
+    imported: dict[Path | None, None] = {}
+    for package, names, module in _IMPORTS.findall(source.decode()):
+        if module:
+            imported[_module(module)] = None
+        for name in re.findall(r"(\w+)(?:\s+as\s+\w+)?", names):
+            imported[_module(f"{package}.{name}") or _module(package)] = None
+    return source, [path for path in imported if path is not None]
+
+
+@functools.cache
+def _module(name: str) -> Path | None:
+    """The file of a module of this package."""
+    path = Path(__file__).parent.joinpath(*name.split(".")[1:])
+    return next((p for p in (path.with_suffix(".py"), path / "__init__.py") if p.is_file()), None)
 
 
 class _DiskCache(_Cache):
@@ -85,6 +123,8 @@ class _DiskCache(_Cache):
     def __init__(self, py_func: Any, name: str) -> None:
         self._impl = object.__new__(CompileResultCacheImpl)  # its locators would look for a writable tree
         self._impl._lineno = py_func.__code__.co_firstlineno
+        self._file = py_func.__code__.co_filename
+        self._code = hashlib.sha256(py_func.__code__.co_code).hexdigest()  # of a kernel without a file, all there is
         self._name = name
 
     @property
@@ -92,7 +132,7 @@ class _DiskCache(_Cache):
         return str(folder())
 
     def _key(self, sig: Any) -> str:
-        return f"{self._name}|{sig}|{_stamp()}"
+        return f"{self._name}|{sig}|{self._code}|{_stamp(self._file)}"
 
     def _path(self, key: str) -> Path | None:
         where = folder()

@@ -47,7 +47,6 @@ import numba, numpy as np
 from rvtrain import _cache
 from rvtrain._small import doubled
 numba.njit(lambda x: x + 1)(1)  # what every first compilation has to set up, once for all races
-_cache._stamp()
 for race in range(int(sys.argv[2])):
     shutil.rmtree(os.environ["RVTRAIN_CACHE_DIR"], ignore_errors=True)
     barrier, go = os.pipe()
@@ -157,6 +156,23 @@ def test_damaged_entries__are_compiled_anew(package, cache):
 def test_changed_helper_in_another_file__gives_new_code(package, cache):
     assert run(package, cache) == COMPILED
     (package / "rvtrain" / "_small_helper.py").write_text(HELPER.replace("2 * x", "3 * x"))
+    assert run(package, cache) == "[4.5, 12.0] compiled"
+
+
+def test_changes_elsewhere__leave_the_code_of_a_kernel_alone(package, cache):
+    assert run(package, cache) == COMPILED
+    with open(package / "rvtrain" / "cli.py", "a") as file:
+        file.write("# a remark\n")
+    (package / "rvtrain" / "_new.py").write_text("x = 1\n")
+    assert run(package, cache) == READ
+
+
+def test_changed_constant_of_a_file_imported_in_turn__gives_new_code(package, cache):
+    (package / "rvtrain" / "_constant.py").write_text("TWO = 2\n")
+    helper = HELPER.replace("2 * x", "TWO * x").replace("import njit", "import njit\nfrom rvtrain._constant import TWO")
+    (package / "rvtrain" / "_small_helper.py").write_text(helper)
+    assert run(package, cache) == COMPILED
+    (package / "rvtrain" / "_constant.py").write_text("TWO = 3\n")
     assert run(package, cache) == "[4.5, 12.0] compiled"
 
 
