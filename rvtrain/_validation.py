@@ -14,8 +14,27 @@ def any_float_array(name: str, value: Any) -> np.ndarray:
     """`value` as a float32 or float64 array of any shape, uncopied."""
     array = np.asarray(value)
     if array.dtype.type not in _FLOATS or not array.dtype.isnative:
-        raise TypeError(f"{name} must be float32 or float64, got dtype {array.dtype}")
+        remedy = f": convert it, as {name}.astype(np.float32)" if array.dtype.kind in "fiu" else ""
+        raise TypeError(f"{name} must be float32 or float64, got dtype {array.dtype}{remedy}")
     return array
+
+
+def stored_array(name: str, value: Any, ndim: int | Collection[int]) -> np.ndarray:
+    """`value` as a non-empty array of numbers as embeddings are stored, uncopied, of `ndim` dimensions.
+
+    Other than `float_array` it takes float16, integers and other byte orders too: for arguments that are read block
+    by block, each block converted by ``readable(block, computed_dtype(name, array))``.
+    """
+    array = np.asarray(value)
+    computed_dtype(name, array)
+    return _shaped(name, array, ndim)
+
+
+def computed_dtype(name: str, array: np.ndarray) -> np.dtype:
+    """float32 or float64: the type that holds the numbers of a `stored_array`, and that kernels are given."""
+    if array.dtype.kind not in "fiu" or array.dtype.itemsize > 8:
+        raise TypeError(f"{name} must be an array of real numbers of at most 64 bits, got dtype {array.dtype}")
+    return np.result_type(array.dtype, np.float32).newbyteorder("=")
 
 
 def writeable_array(name: str, value: Any) -> np.ndarray:
@@ -30,7 +49,10 @@ def writeable_array(name: str, value: Any) -> np.ndarray:
 
 def float_array(name: str, value: Any, ndim: int | Collection[int]) -> np.ndarray:
     """`value` as a non-empty float32 or float64 array of the wanted number of dimensions, uncopied."""
-    array = any_float_array(name, value)
+    return _shaped(name, any_float_array(name, value), ndim)
+
+
+def _shaped(name: str, array: np.ndarray, ndim: int | Collection[int]) -> np.ndarray:
     wanted = (ndim,) if isinstance(ndim, int) else tuple(ndim)
     if array.ndim not in wanted:
         raise ValueError(f"{name} must have {_either(wanted)} dimension(s), got shape {array.shape}")

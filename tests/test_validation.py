@@ -76,3 +76,25 @@ def test_loss__of_read_only_arrays_compiles_nothing_again(rng):
     again, gradients_again = loss.compute_with_gradients(anchors, positives, wrt=wrt)
     assert again == value and (gradients_again[0] == gradients[0]).all()
     assert len(one_sided.serial.signatures) == known > 0
+
+
+@pytest.mark.parametrize(
+    ("stored", "computed"),
+    [("f2", "f4"), (">f4", "f4"), ("i1", "f4"), ("u1", "f4"), ("i2", "f4"), ("i4", "f8"), (">f8", "f8"), ("i8", "f8")],
+)
+def test_stored_array__says_what_its_numbers_are_computed_in(stored, computed):
+    array = np.ones((2, 3), stored)
+    assert check.stored_array("x", array, 2) is array
+    assert check.computed_dtype("x", array) == np.dtype(computed)
+    assert check.readable(array, check.computed_dtype("x", array)).dtype.isnative
+
+
+@pytest.mark.parametrize("value", [np.ones(3, bool), np.ones(3, complex), np.ones(3, np.longdouble), ["a"], [None]])
+def test_stored_array__takes_numbers_alone(value):
+    with pytest.raises(TypeError, match="x must be an array of real numbers of at most 64 bits, got dtype"):
+        check.stored_array("x", value, 1)
+
+
+def test_refused_dtypes__come_with_the_remedy():
+    with pytest.raises(TypeError, match=r"anchors must be float32 or float64, got dtype float16: .*astype\(np.float32\)"):
+        rt.InfoNCELoss().compute(np.ones((2, 3), np.float16), np.ones((2, 3), np.float16))
