@@ -169,7 +169,9 @@ def test_changes_elsewhere__leave_the_code_of_a_kernel_alone(package, cache):
 
 def test_changed_constant_of_a_file_imported_in_turn__gives_new_code(package, cache):
     (package / "rvtrain" / "_constant.py").write_text("TWO = 2\n")
-    helper = HELPER.replace("2 * x", "TWO * x").replace("import njit", "import njit\nfrom rvtrain._constant import TWO")
+    helper = HELPER.replace("2 * x", "TWO * x").replace(
+        "import njit", "import njit\nfrom rvtrain._constant import TWO"
+    )
     (package / "rvtrain" / "_small_helper.py").write_text(helper)
     assert run(package, cache) == COMPILED
     (package / "rvtrain" / "_constant.py").write_text("TWO = 3\n")
