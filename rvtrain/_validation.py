@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from rvtrain._errors import NotFiniteError
+
 _FLOATS = (np.float32, np.float64)
 
 
@@ -92,7 +94,7 @@ def finite(name: str, array: np.ndarray) -> None:
     if not good.all():
         where = np.unravel_index(int(np.argmin(good)), array.shape)
         place = ", ".join(str(int(i)) for i in where)
-        raise ValueError(f"{name} must be finite, got {array[where]} at [{place}]")
+        raise NotFiniteError(f"{name} must be finite, got {array[where]} at [{place}]")
 
 
 def same_shape(name: str, array: np.ndarray, other: str, shape: tuple[int, ...]) -> None:

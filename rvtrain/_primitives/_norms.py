@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from rvtrain._errors import NotFiniteError
 from rvtrain._jit import kernel, njit, prange
 
 EPS = 1e-8
@@ -59,4 +60,4 @@ def check_rows_finite(name: str, inverse: np.ndarray, first: int = 0) -> None:
     """ValueError that names the first row, counted from `first` on, whose inverse norm is NaN."""
     bad = np.isnan(inverse)
     if bad.any():
-        raise ValueError(f"{name} must be finite, got a NaN or an infinity in row {first + int(np.argmax(bad))}")
+        raise NotFiniteError(f"{name} must be finite, got a NaN or an infinity in row {first + int(np.argmax(bad))}")

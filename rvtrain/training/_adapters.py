@@ -44,8 +44,8 @@ class Adapter:
 
         Parameters
         ----------
-        x : array of shape (n, in_features), float32 or float64
-            A table, of which only the rows asked for are read; taken as the adapter's dtype.
+        x : array of shape (n, in_features)
+            A table of any real type, of which only the rows asked for are read and converted to the adapter's dtype.
         rows : integer array of shape (m,), optional
             None: all.
 
@@ -58,8 +58,8 @@ class Adapter:
         TypeError, ValueError
             If x or rows are not that.
         """
-        table = check.any_float_array("x", x) if isinstance(x, np.memmap) else check.float_array("x", x, 2)
-        if table.ndim != 2 or table.shape[1] != self.in_features:
+        table = check.stored_array("x", x, 2)
+        if table.shape[1] != self.in_features:
             raise ValueError(f"x must have shape (n, {self.in_features}), got {table.shape}")
         if rows is not None:
             rows = check.indices("rows", rows, (None,), len(table))
@@ -88,10 +88,14 @@ class Adapter:
         return self._backward(saved, g)
 
     def transform(self, x: Any) -> np.ndarray:
-        """The outputs for all of x, in blocks; x as in `forward`."""
-        out = np.empty((len(x), self.out_features), self.dtype)
-        for start in range(0, len(x), _BLOCK_ROWS):
-            out[start : start + _BLOCK_ROWS], _ = self.forward(x[start : start + _BLOCK_ROWS])
+        """The outputs for all of x, (n, out_features), a block at a time; x as in `forward`, and may have no row."""
+        table = np.asanyarray(x)
+        if table.ndim != 2 or table.shape[1] != self.in_features:
+            raise ValueError(f"x must have shape (n, {self.in_features}), got {table.shape}")
+        check.computed_dtype("x", table)
+        out = np.empty((len(table), self.out_features), self.dtype)
+        for start in range(0, len(table), _BLOCK_ROWS):
+            out[start : start + _BLOCK_ROWS], _ = self.forward(table[start : start + _BLOCK_ROWS])
         return out
 
     def _forward(self, x: np.ndarray, rows: np.ndarray | None) -> tuple[np.ndarray, Saved]:

@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 
 from rvtrain import _validation as check
+from rvtrain._errors import NotFiniteError
 from rvtrain.training._adapters import Adapter
+from rvtrain.training._run import fingerprint
 
 _BLOCK_ROWS = 8192
 
@@ -29,11 +31,23 @@ class PairData:
             np.arange(count) if document_ids is None else check.integer_array("document_ids", document_ids, (count,))
         )
         self.ids = np.unique(given, return_inverse=True)[1]
+        self.has_copies = document_ids is not None and int(self.ids.max()) < count - 1
+        """Whether several documents share an id."""
         distinct = np.unique(self.pairs, axis=0)
         self.answers = np.ascontiguousarray(distinct[:, 1])
         self.bounds = np.searchsorted(distinct[:, 0], np.arange(len(self.queries) + 1))
         self.most = int(np.diff(self.bounds).max())
         """Documents of the query that has most."""
+
+    def fingerprints(self) -> dict[str, str]:
+        """Of each array, by the name of its argument."""
+        named = {"queries": self.queries, "documents": self.documents, "pairs": self.pairs, "document_ids": self.ids}
+        return {name: fingerprint(array) for name, array in named.items()}
+
+    def check_finite(self) -> None:
+        """Raise if a row of queries or documents is not finite; a file is read for it as a whole."""
+        for name, table in (("queries", self.queries), ("documents", self.documents)):
+            finite_rows(name, table)
 
     def positives_of(self, asking: np.ndarray) -> np.ndarray:
         """(B, most) documents of each of these queries, padded with −1."""
@@ -42,21 +56,22 @@ class PairData:
         inside = places < counts[:, np.newaxis]
         return np.where(inside, self.answers[np.where(inside, first[:, np.newaxis] + places, 0)], -1)
 
-    def ids_of(self, asking: np.ndarray, pool: np.ndarray) -> dict[str, np.ndarray]:
-        """Ids that keep a query's documents from being its negatives: its own id, and all ids of each document.
+    def ids_of_positives(self, asking: np.ndarray) -> np.ndarray:
+        """(B, most) ids of each of these queries' documents; where it has fewer, one of them again."""
+        answers = self.positives_of(asking)
+        return np.asarray(self.ids[np.where(answers >= 0, answers, answers[:, :1])])
 
-        Where no query has several documents, those of the documents alone are enough.
+    def ids_of(self, asking: np.ndarray, pool: np.ndarray) -> dict[str, np.ndarray]:
+        """Ids that keep a query's documents, and all copies of them, from being its negatives.
+
+        A column of the pool has its own id, and the ids of all queries for which it is no negative. Where no query
+        has several documents, the documents' own ids are enough.
         """
         own = self.ids[pool]
         if self.most == 1:
             return {"negative_ids": own}
         queries = np.unique(asking)
-        answers = self.positives_of(queries)
-        place = np.minimum(np.searchsorted(pool, answers), len(pool) - 1)
-        query, nth = np.nonzero((pool[place] == answers) & (answers >= 0))
-        place = place[query, nth]
-        order = np.argsort(place, kind="stable")
-        place, query = place[order], query[order]
+        query, place = _matches(self.ids_of_positives(queries), own)
         turn = np.arange(len(place)) - np.searchsorted(place, place)
         columns = np.repeat(own[:, np.newaxis], 2 + turn.max(initial=0), axis=1)
         columns[place, 1 + turn] = self.query_ids(queries[query])
@@ -67,15 +82,33 @@ class PairData:
         return asking + (self.ids.max() + 1)
 
 
+def _matches(wanted: np.ndarray, own: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """All (row, place) such that own[place] is one of wanted[row]; once each, by place. wanted (Q, r), own (M,)."""
+    order = np.argsort(own, kind="stable")
+    ordered = own[order]
+    first = np.searchsorted(ordered, wanted).ravel()
+    counts = np.searchsorted(ordered, wanted, side="right").ravel() - first
+    row = np.repeat(np.arange(wanted.size) // wanted.shape[1], counts)
+    nth = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    pairs = np.unique(order[np.repeat(first, counts) + nth] * len(wanted) + row)
+    return pairs % len(wanted), pairs // len(wanted)
+
+
 def _table(name: str, x: Any) -> np.ndarray:
-    if isinstance(x, np.memmap):  # looked at where it is read
-        if x.ndim != 2 or not x.size:
-            raise ValueError(f"{name} must have shape (n, d), got {x.shape}")
-        check.any_float_array(name, x[:1])
-        return x
-    table = check.float_array(name, x, 2)
-    check.finite(name, table)
+    table = check.stored_array(name, x, 2)
+    if not isinstance(table, np.memmap):  # a file is looked at where it is read
+        finite_rows(name, table)
     return table
+
+
+def finite_rows(name: str, table: np.ndarray) -> None:
+    """Raise NotFiniteError if a row of the table is not finite; a block at a time."""
+    for start in range(0, len(table), _BLOCK_ROWS):
+        good = np.isfinite(table[start : start + _BLOCK_ROWS]).all(axis=1)
+        if not good.all():
+            raise NotFiniteError(
+                f"{name} must be finite, got a NaN or an infinity in row {start + int(np.argmin(good))}"
+            )
 
 
 def fits(name: str, table: np.ndarray, tower: Adapter) -> None:

@@ -97,8 +97,7 @@ def _described(model: Any) -> dict[str, Any]:
 def _made(description: dict[str, Any]) -> Any:
     kind = description["kind"]
     if kind == "TwoTower":
-        document = description.get("document")
-        return TwoTower(_made(description["query"]), None if document is None else _made(document))
+        return TwoTower(*(_made(description[side]) for side in ("query", "document") if side in description))
     params = description["params"]
     dtype = next(iter(params.values())).dtype
     if kind == "EmbeddingTable":

@@ -1,20 +1,21 @@
-"""What a trainer can be asked to learn from: pairs, labels, or a graph. One epoch and one batch of each.
+"""What a trainer can be asked to learn from: pairs or labels (a graph: `_graph_task.py`). One epoch, one batch.
 
 A task knows the data and the model; `Trainer` knows the order of things, and keeps what lasts from batch to batch.
 """
 
+import copy
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from rvtrain import _validation as check
-from rvtrain.losses import SpectralRegularization
 from rvtrain.mining import HardNegativeMiner
 from rvtrain.training import _metrics as metrics
 from rvtrain.training._adapter_kernels import add_rows
-from rvtrain.training._pairs import PairData, embedded, fits, towards
-from rvtrain.training._towers import EmbeddingTable, TwoTower
+from rvtrain.training._pairs import PairData, embedded, finite_rows, fits, towards
+from rvtrain.training._run import fingerprint
+from rvtrain.training._towers import TwoTower
 
 Weighted = list[tuple[Any, float]]
 """Losses, and what each counts for."""
@@ -33,6 +34,7 @@ class Task:
 
     samples: int
     mined: np.ndarray | None = None
+    held_back: Any = None
 
     def batches(self, rng: np.random.Generator, size: int) -> Iterator[np.ndarray]:
         """One epoch, in batches of numbers of samples."""
@@ -42,7 +44,7 @@ class Task:
 
     def mine(self, miner: HardNegativeMiner, k: int) -> None:
         """Find k hard negatives for each sample, by the model as it is."""
-        raise ValueError(f"a miner is for fit, with pairs, got {miner!r}")
+        raise NotImplementedError
 
     def gradients(self, batch: np.ndarray, losses: Weighted) -> Gradients:
         """The losses of a batch, and their gradients to the parameters."""
@@ -51,6 +53,13 @@ class Task:
     def evaluate(self, metric: str) -> float | None:
         """The metric on what was held back, if anything was."""
         raise NotImplementedError
+
+    def fingerprints(self) -> dict[str, str]:
+        """Of the arrays learnt from, by the names of their arguments."""
+        raise NotImplementedError
+
+    def check_finite(self) -> None:
+        """Raise if the data are not finite, as far as that is not known yet."""
 
 
 class PairTask(Task):
@@ -66,17 +75,25 @@ class PairTask(Task):
             fits("documents", each.documents, towers.document)
 
     def mine(self, miner: HardNegativeMiner, k: int) -> None:
-        """Of all documents; a query's own are left out, and what shares an id with the first of them."""
+        """Of all documents, but for a query's own and their copies."""
         data, towers = self.data, self.towers
         asking = np.unique(data.pairs[:, 0])
-        first = data.answers[data.bounds[asking]]
+        answers, ids = data.positives_of(asking), data.ids_of_positives(asking)
+        documents = embedded(towers.document, data.documents, self.limit)
+        if data.most == 1:
+            positives, ids = towers.document.forward(data.documents, answers[:, 0])[0], ids[:, 0]
+        elif isinstance(documents, np.ndarray):
+            positives = answers
+        else:
+            filled = np.where(answers >= 0, answers, answers[:, :1])
+            positives = towers.document.forward(data.documents, filled.ravel())[0].reshape(*filled.shape, -1)
         near = miner.mine(
             towers.query.forward(data.queries, asking)[0],
-            embedded(towers.document, data.documents, self.limit),
+            documents,
             k,
-            positives=towers.document.forward(data.documents, first)[0],
-            exclude=data.positives_of(asking),
-            anchor_ids=data.ids[first],
+            positives=positives,
+            exclude=answers,
+            anchor_ids=ids,
             candidate_ids=data.ids,
         )
         self.mined = near[np.searchsorted(asking, data.pairs[:, 0])]
@@ -96,22 +113,49 @@ class PairTask(Task):
         to_documents: Any = None
         for loss, weight in losses:
             if getattr(loss, "symmetric", False):
-                value, (ga, gp) = loss.compute_with_gradients(
-                    anchors, positives, wrt=("anchors", "positives"),
-                    anchor_ids=data.query_ids(asking), positive_ids=data.ids[wanted],
-                )  # fmt: skip
+                value, (ga, gp) = self._symmetric(loss, anchors, positives, asking, wanted)
             else:
                 value, (ga, gp, gn) = loss.compute_with_gradients(
                     anchors, positives, documents, wrt=("anchors", "positives", "negatives"),
                     positive_ids=data.ids[wanted], **ids,
                 )  # fmt: skip
-                to_documents = _plus(to_documents, weight, gn)
+                to_documents = plus(to_documents, weight, gn)
             total += weight * value
-            to_anchors = _plus(to_anchors, weight, ga)
+            to_anchors = plus(to_anchors, weight, ga)
             to_documents = np.zeros_like(documents) if to_documents is None else to_documents
             add_rows.serial(gp if weight == 1.0 else weight * gp, own, to_documents)
         grads = towers.collect(back_to_queries(to_anchors), back_to_documents(to_documents))
         return Gradients(total, grads)
+
+    def _symmetric(
+        self, loss: Any, anchors: np.ndarray, positives: np.ndarray, asking: np.ndarray, wanted: np.ndarray
+    ) -> tuple[float, tuple[np.ndarray, np.ndarray]]:
+        """A symmetric loss, which takes the batch alone.
+
+        One id a row cannot say that a document copies another one of a query's: then a batch of two directions is
+        two batches, in which each column has the ids of all rows that it is no negative of.
+        """
+        data = self.data
+        if data.most == 1 or not data.has_copies:
+            return loss.compute_with_gradients(
+                anchors, positives, wrt=("anchors", "positives"),
+                anchor_ids=data.query_ids(asking), positive_ids=data.ids[wanted],
+            )  # fmt: skip
+        one_way = copy.copy(loss)
+        one_way.symmetric = False
+        wrt = ("anchors", "positives", "negatives")
+        value, (ga, gp, gn) = one_way.compute_with_gradients(
+            anchors, positives, positives, wrt=wrt, positive_ids=data.ids[wanted], **data.ids_of(asking, wanted)
+        )
+        back, (gp_back, ga_back, gn_back) = one_way.compute_with_gradients(
+            positives,
+            anchors,
+            anchors,
+            wrt=wrt,
+            anchor_ids=data.ids[wanted],
+            negative_ids=data.ids_of_positives(asking),
+        )
+        return 0.5 * (value + back), (0.5 * (ga + ga_back + gn_back), 0.5 * (gp + gn + gp_back))
 
     def evaluate(self, metric: str) -> float | None:
         """How well the pairs held back are found, among all their documents."""
@@ -121,7 +165,18 @@ class PairTask(Task):
         asking = np.unique(data.pairs[:, 0])
         queries = self.towers.query.forward(data.queries, asking)[0]
         documents = embedded(self.towers.document, data.documents, self.limit)
-        return metrics.evaluate_retrieval(queries, documents, data.positives_of(asking), [metric])[metric]
+        relevant = data.positives_of(asking)
+        return metrics.evaluate_retrieval(queries, documents, relevant=relevant, metrics=[metric])[metric]
+
+    def fingerprints(self) -> dict[str, str]:
+        """Of queries, documents, pairs, document_ids and validation."""
+        held_back = "" if self.held_back is None else " ".join(self.held_back.fingerprints().values())
+        return self.data.fingerprints() | {"validation": held_back}
+
+    def check_finite(self) -> None:
+        """Read what was not read as a whole, files that is."""
+        for data in (self.data,) if self.held_back is None else (self.data, self.held_back):
+            data.check_finite()
 
 
 class LabelTask(Task):
@@ -131,6 +186,8 @@ class LabelTask(Task):
         self, towers: TwoTower, x: Any, y: Any, held_back: tuple[Any, Any] | None, micro: int | None
     ) -> None:
         self.towers, self.micro = towers, micro
+        if held_back is not None and (not isinstance(held_back, (tuple, list)) or len(held_back) != 2):
+            raise TypeError(f"validation must be a tuple (X, y), got {type(held_back).__name__}")
         self.x, self.y = _labelled("X", x, "y", y)
         fits("X", self.x, towers.query)
         fits("X", self.x, towers.document)
@@ -147,6 +204,10 @@ class LabelTask(Task):
             raise ValueError("y must have a label that at least two rows share")
         self.samples = len(self.rows)
         self.drawn = np.empty(0, np.int64)
+        if self.held_back is not None:
+            fits("validation[0]", self.held_back[0], towers.query)
+            if np.bincount(self.held_back[1]).max() < 2:
+                raise ValueError("validation must have a label that at least two rows share")
 
     def batches(self, rng: np.random.Generator, size: int) -> Iterator[np.ndarray]:
         """Draw the positives, then as always."""
@@ -168,7 +229,7 @@ class LabelTask(Task):
                 anchors, positives, wrt=("anchors", "positives"), anchor_ids=self.y[rows]
             )
             total += weight * value
-            to_anchors, to_positives = _plus(to_anchors, weight, ga), _plus(to_positives, weight, gp)
+            to_anchors, to_positives = plus(to_anchors, weight, ga), plus(to_positives, weight, gp)
         return Gradients(total, self.towers.collect(back_to_queries(to_anchors), back_to_documents(to_positives)))
 
     def evaluate(self, metric: str) -> float | None:
@@ -178,75 +239,22 @@ class LabelTask(Task):
         x, y = self.held_back
         return metrics.evaluate_labels(self.towers.query.transform(x), self.towers.document.transform(x), y, metric)
 
-
-class GraphTask(Task):
-    """Linked nodes near each other, drawn nodes a margin away, and a table as smooth as the graph."""
-
-    def __init__(
-        self, table: EmbeddingTable, edges: Any, negatives: int, held_back: Any, batch_seed: int = 0
-    ) -> None:
-        self.table, self.negatives = table, negatives
-        count = len(table.weight)
-        self.edges = check.indices("edges", edges, (None, 2), count)
-        if not len(self.edges):
-            raise ValueError("edges must not be empty")
-        self.held_back = None if held_back is None else check.indices("validation", held_back, (None, 2), count)
-        both = np.concatenate([self.edges, self.edges[:, ::-1]])
-        self.links = np.unique(both[:, 0] * count + both[:, 1])
-        """Each link as one number, source · n + target."""
-        self.samples = len(self.edges)
-        self.rng = np.random.default_rng(0)
-
-    def batches(self, rng: np.random.Generator, size: int) -> Iterator[np.ndarray]:
-        """Negatives are drawn as batches come."""
-        self.rng = rng
-        yield from super().batches(rng, size)
-
-    def gradients(self, batch: np.ndarray, losses: Weighted) -> Gradients:
-        """Only the rows of the batch's nodes are read and changed."""
-        edges = self.edges[batch]
-        nodes, local = np.unique(np.concatenate([edges, self._drawn(edges)]), return_inverse=True)
-        local = local.reshape(-1, 2)
-        edges, others = local[: len(edges)], local[len(edges) :]
-        embeddings = self.table.forward(nodes)
-        total = 0.0
-        grads: Any = None
-        for loss, weight in losses:
-            if isinstance(loss, SpectralRegularization):
-                value, g = loss.compute_with_gradients(embeddings, edges)
-            else:
-                value, g = loss.compute_graph_with_gradients(embeddings, edges, others if len(others) else None)
-            total += weight * value
-            grads = _plus(grads, weight, g)
-        return Gradients(total, {"weight": grads}, {"weight": nodes})
-
-    def _drawn(self, edges: np.ndarray) -> np.ndarray:
-        """For each edge's source some nodes that it has no link to; one that is hit by chance is left out."""
-        count = len(self.table.weight)
-        sources = np.repeat(edges[:, 0], self.negatives)
-        others = self.rng.integers(0, count, len(sources))
-        number = sources * count + others
-        place = np.minimum(np.searchsorted(self.links, number), len(self.links) - 1)
-        good = (self.links[place] != number) & (sources != others)
-        return np.stack([sources[good], others[good]], axis=1)
-
-    def evaluate(self, metric: str) -> float | None:
-        """How well the other ends of the edges held back are found, among all nodes without a known link."""
-        if self.held_back is None:
-            return None
-        return metrics.evaluate_links(self.table.weight, self.held_back, self.edges, metric)
+    def fingerprints(self) -> dict[str, str]:
+        """Of X, y and validation."""
+        held_back = "" if self.held_back is None else " ".join(map(fingerprint, self.held_back))
+        return {"X": fingerprint(self.x), "y": fingerprint(self.y), "validation": held_back}
 
 
 def _labelled(x_name: str, x: Any, y_name: str, y: Any) -> tuple[np.ndarray, np.ndarray]:
-    table = check.float_array(x_name, x, 2)
-    check.finite(x_name, table)
+    table = check.stored_array(x_name, x, 2)
+    finite_rows(x_name, table)
     labels = np.asarray(y)
     if labels.shape != (len(table),):
         raise ValueError(f"{y_name} must have shape ({len(table)},), got {labels.shape}")
     return table, np.unique(labels, return_inverse=True)[1]
 
 
-def _plus(total: np.ndarray | None, weight: float, gradient: np.ndarray) -> np.ndarray:
+def plus(total: np.ndarray | None, weight: float, gradient: np.ndarray) -> np.ndarray:
     """total + weight · gradient, without a copy where there is but one loss."""
     part = gradient if weight == 1.0 else weight * gradient
     return part if total is None else np.add(total, part, out=total)

@@ -14,8 +14,8 @@ class TwoTower:
     Parameters
     ----------
     query : LinearAdapter or MLPAdapter
-    document : the same, optional
-        None: `query` serves both sides. Both must have as many outputs, and one dtype.
+    document : LinearAdapter, MLPAdapter or "shared"
+        "shared": `query` serves both sides. Both must have as many outputs, and one dtype.
 
     Attributes
     ----------
@@ -36,11 +36,14 @@ class TwoTower:
     ['weight']
     """
 
-    def __init__(self, query: Adapter, document: Adapter | None = None) -> None:
-        for name, tower in (("query", query), ("document", document)):
-            if not isinstance(tower, Adapter) and not (tower is None and name == "document"):
-                raise TypeError(f"{name} must be a LinearAdapter or MLPAdapter, got {type(tower).__name__}")
-        self.query, self.document = query, query if document is None else document
+    def __init__(self, query: Adapter, document: Adapter | str = "shared") -> None:
+        if not isinstance(query, Adapter):
+            raise TypeError(f"query must be a LinearAdapter or MLPAdapter, got {query!r}")
+        if isinstance(document, str) and document == "shared":
+            document = query
+        if not isinstance(document, Adapter):
+            raise TypeError(f"document must be a LinearAdapter, an MLPAdapter or 'shared', got {document!r}")
+        self.query, self.document = query, document
         if self.query.out_features != self.document.out_features or self.query.dtype != self.document.dtype:
             raise ValueError(
                 f"query and document must have outputs of one size and dtype, got {query} and {document}"

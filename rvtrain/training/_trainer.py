@@ -1,5 +1,6 @@
 """The loop that joins model, losses, optimizer, schedules and miner."""
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -8,18 +9,30 @@ from typing import Any
 
 import numpy as np
 
+from rvtrain import _progress
 from rvtrain import _validation as check
+from rvtrain._errors import NotFiniteError
 from rvtrain.checkpoint import load_checkpoint, save_checkpoint
-from rvtrain.losses import InfoNCELoss, LocalContrastiveLoss, SpectralRegularization
-from rvtrain.optimizers import AdamW
 from rvtrain.training._adapters import Adapter
+from rvtrain.training._graph_task import GraphTask
 from rvtrain.training._metrics import parsed
+from rvtrain.training._options import (
+    batches_have_negatives,
+    can_be_written,
+    no_miner,
+    parsed_losses,
+    parsed_optimizer,
+    parsed_schedule,
+    part_with,
+)
 from rvtrain.training._pairs import PairData
-from rvtrain.training._tasks import GraphTask, LabelTask, PairTask, Task, Weighted
+from rvtrain.training._run import COLUMNS, Run, fits, put
+from rvtrain.training._tasks import LabelTask, PairTask, Task, Weighted
 from rvtrain.training._towers import EmbeddingTable, TwoTower
 
-_COLUMNS = ("epoch", "loss", "temperature", "learning_rate", "k", "seconds", "metric")
 _PARTS = ("optimizer", "curriculum", "annealing", "miner")
+_SETTINGS = ("seed", "batch_size")
+"""Arguments that a saved run must share with the trainer that goes on with it."""
 
 
 class Trainer:
@@ -37,14 +50,17 @@ class Trainer:
         ``LocalContrastiveLoss()`` and ``(SpectralRegularization(), 1.0)``.
     optimizer : Optimizer, optional
         Made for ``model.params``. None: ``AdamW(model.params, 1e-3, 0.01)``.
-    schedule : callable, optional
-        Learning rate as a function of the step, as `warmup_cosine` makes.
+    schedule : callable or float, optional
+        Learning rate as a function of the step, as `warmup_cosine` makes; a number is a constant rate. None: the
+        optimizer's own.
     curriculum : CurriculumScheduler, optional
-        Sets temperature and number of mined negatives, and advances by samples.
+        Sets the temperature of all losses that have one and the number of mined negatives; advances by samples.
     annealing : TemperatureAnnealing, optional
-        Sets the temperature where there is no curriculum, and advances by steps.
+        Sets the temperature where there is no curriculum, and advances by steps. Without either, each loss keeps
+        its own temperature; with one, it has it again when `fit` returns.
     miner : HardNegativeMiner, optional
-        Of `fit`: finds wrong documents near each query, which join the batches.
+        Of `fit`: finds wrong documents near each query, which join the batches. Needs a loss that takes negatives,
+        as symmetric losses do not.
     negatives : int
         How many are mined per query where no curriculum says so; in `fit_graph`, drawn per edge.
     mine_from, mine_every : int
@@ -57,23 +73,36 @@ class Trainer:
     metric : str
         On what is held back: "recall@k", "precision@k", "mrr@k", "ndcg@k", "map@r".
     patience : int, optional
-        Stop after so many epochs without a better metric.
+        Stop after so many epochs without a better metric; needs `validation`.
     seed : int
     callbacks : sequence of callables
         Each is called with (trainer, record) after every epoch, the record being its line of `history`.
     checkpoint : path, optional
-        Where to save after every epoch.
+        Where to save after every epoch; `load` and `fit` go on from there.
     memory_limit : int
         Bytes that embeddings of all documents may take while mining and evaluating; else they pass in blocks.
     progress : bool
-        Show a bar, where the output is a terminal (needs tqdm).
+        Show a bar, where stderr is a terminal or in a notebook.
 
     Attributes
     ----------
     history : dict of arrays
         An entry per epoch of epoch, loss, temperature, learning_rate, k, seconds, metric; NaN where there is none.
+        The temperature is that of the first loss that has one.
     epoch, step : int
-        Done so far.
+        Done so far in this run.
+    checkpoint_extra : dict
+        Saved beside the run in each checkpoint, for `load_checkpoint(path)["extra"]`.
+
+    Notes
+    -----
+    Each call of a ``fit`` method is a run of its own, with its own counters, history and mined negatives; curriculum
+    and annealing begin again. The optimizer keeps its state. Only after `load` or `load_state_dict`, `fit` goes on
+    with the run that was loaded, and refuses other data.
+
+    With validation, the model ends with the parameters of the best epoch, or with those it had before the first
+    step if no epoch was better. So it does when `fit` is interrupted or fails. What is saved then is the run as it
+    stood after its last epoch, beside the best parameters.
 
     References
     ----------
@@ -100,7 +129,7 @@ class Trainer:
         loss: Any = None,
         optimizer: Any = None,
         *,
-        schedule: Callable[[int], float] | None = None,
+        schedule: Callable[[int], float] | float | None = None,
         curriculum: Any = None,
         annealing: Any = None,
         miner: Any = None,
@@ -123,10 +152,15 @@ class Trainer:
             raise TypeError(f"model must be an adapter, a TwoTower or an EmbeddingTable, got {type(model).__name__}")
         self.model = model
         self._towers: Any = TwoTower(model) if isinstance(model, Adapter) else model
-        self.losses = _losses(loss, isinstance(model, EmbeddingTable))
+        self.losses = parsed_losses(loss, isinstance(model, EmbeddingTable))
         self.params = model.params
-        self.optimizer = AdamW(self.params, 1e-3, 0.01) if optimizer is None else optimizer
-        self.schedule, self.curriculum, self.annealing, self.miner = schedule, curriculum, annealing, miner
+        self.optimizer = parsed_optimizer(optimizer, self.params)
+        self.schedule = parsed_schedule(schedule)
+        self.curriculum = part_with("curriculum", curriculum, "current_params")
+        self.annealing = part_with("annealing", annealing, "step")
+        self.miner = part_with("miner", miner, "mine")
+        if miner is not None and all(getattr(loss, "symmetric", False) for loss, _ in self.losses):
+            raise ValueError("miner needs a loss that takes mined negatives, got only symmetric losses")
         self.negatives = check.integer("negatives", negatives, low=1)
         self.mine_from = check.integer("mine_from", mine_from, low=0)
         self.mine_every = check.integer("mine_every", mine_every, low=1)
@@ -140,20 +174,33 @@ class Trainer:
         self.patience = None if patience is None else check.integer("patience", patience, low=1)
         self.seed = check.integer("seed", seed, low=0)
         self.callbacks, self.checkpoint = tuple(callbacks), checkpoint
+        for callback in self.callbacks:
+            if not callable(callback):
+                raise TypeError(f"callbacks must be callable, got {callback!r}")
+        self.checkpoint_extra: dict[str, Any] = {}
         self.memory_limit = check.integer("memory_limit", memory_limit, low=0)
         self.progress = check.flag("progress", progress)
-        self.epoch = self.step = 0
-        self._lines: list[list[float]] = []
-        self._best: dict[str, np.ndarray] | None = None
-        self._mined: np.ndarray | None = None
+        self._run = Run()
+        self._is_loaded = False
+        """Whether the next `fit` goes on with `_run`."""
 
     def __repr__(self) -> str:
         return f"Trainer({self.model!r}, epoch {self.epoch} of {self.epochs})"
 
     @property
+    def epoch(self) -> int:
+        """Epochs done in this run."""
+        return self._run.epoch
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps done in this run."""
+        return self._run.step
+
+    @property
     def history(self) -> dict[str, np.ndarray]:
-        """What each epoch was like, as arrays by name."""
-        return dict(zip(_COLUMNS, np.array(self._lines).reshape(-1, len(_COLUMNS)).T.copy(), strict=True))
+        """A line of numbers for each epoch of this run, as arrays by name."""
+        return dict(zip(COLUMNS, np.array(self._run.lines).reshape(-1, len(COLUMNS)).T.copy(), strict=True))
 
     def fit(
         self, queries: Any, documents: Any, pairs: Any, validation: Any = None, *, document_ids: Any = None
@@ -162,17 +209,18 @@ class Trainer:
 
         Parameters
         ----------
-        queries : array of shape (n, d), float32 or float64
+        queries : array of shape (n, d)
         documents : array of shape (m, e)
-            Either may be an ``np.memmap``, of which only the rows needed are read.
+            Of any real type, also float16; rows are converted to the model's as they are read. Either may be an
+            ``np.memmap``, of which only the rows needed are read.
         pairs : integer array of shape (P, 2)
             Rows of queries and documents that belong together. A query may have several documents: none of them is
             a negative for it.
         validation : integer array of shape (V, 2), or (queries, documents, pairs), optional
-            What `metric` is measured on: other pairs of the same arrays, or of others. The best epoch's parameters
-            are kept.
+            What `metric` is measured on: other pairs of the same arrays, or of others; before the first step and
+            after each epoch. The best parameters are kept.
         document_ids : integer array of shape (m,), optional
-            Documents with equal ids are the same to all: never negatives of each other's queries.
+            Documents with equal ids are the same to all: no query of one has another for a negative.
 
         Returns
         -------
@@ -183,23 +231,29 @@ class Trainer:
         ------
         TypeError, ValueError
             If an argument does not fit; the model has not been changed.
+        ValueError
+            If the loss diverges: its step and learning rate are named.
+        OSError
+            If the checkpoint cannot be written; the model has not been changed.
         """
         if isinstance(self.model, EmbeddingTable):
             raise TypeError("fit needs an adapter or a TwoTower; an EmbeddingTable is trained by fit_graph")
         data = PairData(queries, documents, pairs, document_ids)
         held_back = None
-        if isinstance(validation, tuple):
+        if isinstance(validation, tuple) and len(validation) == 3:
             held_back = PairData(*validation)
         elif validation is not None:
             held_back = PairData(queries, documents, validation)
-        return self._run(PairTask(self._towers, data, held_back, self.memory_limit, self.micro_batch_size))
+        batches_have_negatives(self.losses, self.miner, self.batch_size, len(data.pairs))
+        return self._train(PairTask(self._towers, data, held_back, self.memory_limit, self.micro_batch_size))
 
     def fit_labels(self, X: Any, y: Any, validation: tuple[Any, Any] | None = None) -> "Trainer":
         """Bring rows of one label near each other: supervised contrast.
 
         Parameters
         ----------
-        X : array of shape (n, d), float32 or float64
+        X : array of shape (n, d)
+            Of any real type, also float16.
         y : array of shape (n,)
             Labels, of any kind that sorts. A row's positive is another of its label, drawn in each epoch.
         validation : (X, y), optional
@@ -216,7 +270,9 @@ class Trainer:
         """
         if isinstance(self.model, EmbeddingTable):
             raise TypeError("fit_labels needs an adapter or a TwoTower; an EmbeddingTable is trained by fit_graph")
-        return self._run(LabelTask(self._towers, X, y, validation, self.micro_batch_size))
+        no_miner("fit_labels", self.miner)
+        batches_have_negatives(self.losses, None, self.batch_size, np.size(y))
+        return self._train(LabelTask(self._towers, X, y, validation, self.micro_batch_size))
 
     def fit_graph(self, edges: Any, n_nodes: int | None = None, validation: Any = None) -> "Trainer":
         """Bring linked nodes near each other, and draw `negatives` others away from each.
@@ -243,62 +299,136 @@ class Trainer:
         count = len(self.model.weight)
         if n_nodes is not None and check.integer("n_nodes", n_nodes, low=1) != count:
             raise ValueError(f"n_nodes must be the rows of the table, {count}, got {n_nodes}")
-        return self._run(GraphTask(self.model, edges, self.negatives, validation))
+        no_miner("fit_graph", self.miner)
+        losses = [loss for loss, _ in self.losses]
+        return self._train(GraphTask(self.model, edges, self.negatives, validation, losses, self._catch_up))
 
-    def _run(self, task: Task) -> "Trainer":
-        task.mined = self._mined
-        with self._bar(task.samples) as report:
-            while self.epoch < self.epochs and not self._is_stale():
-                self._one_epoch(task, report)
-        if self._best is not None:
-            for name, value in self._best.items():
-                self.params[name][...] = value
+    def _train(self, task: Task) -> "Trainer":
+        """Do the epochs that are left of a run, a new one or the one that was loaded."""
+        self._begin(task)
+        run, samples, visible = self._run, task.samples, self.progress and _progress.is_visible()
+        patience = self.epochs if self.patience is None else self.patience
+        try:
+            with (
+                _progress.shown(self.epochs * samples, "samples", run.epoch * samples, visible) as bar,
+                self._divergence(task),
+                self._temperatures_kept(),
+            ):
+                if not run.epoch:
+                    bar.phase("evaluating")
+                    run.begin(task.evaluate(self.metric), self.params)
+                while run.epoch < self.epochs and run.stale_epochs < patience:
+                    self._one_epoch(task, bar)
+        finally:
+            self._catch_up()
+            run.keep_best(self.params)
         return self
 
-    def _one_epoch(self, task: Task, report: Callable[..., None]) -> None:
-        begin, total = time.perf_counter(), 0.0
-        k = 0
-        if self.miner is not None and self.epoch >= self.mine_from:
-            if (self.epoch - self.mine_from) % self.mine_every == 0:
+    def _begin(self, task: Task) -> None:
+        """Check what can be known before the first step, and make the run, or put its last parameters in place."""
+        if self.checkpoint is not None:
+            can_be_written("checkpoint", self.checkpoint)
+        if self.patience is not None and task.held_back is None:
+            raise ValueError("patience needs validation, on which an epoch can be better than another, got none")
+        if self.schedule is not None:
+            check.number("schedule(step)", self.schedule(self._run.step if self._is_loaded else 0), low=0.0)
+        data = task.fingerprints()
+        if self._is_loaded:
+            before = self._run.data
+            other = [name for name in {**before, **data} if before and before.get(name) != data.get(name)]
+            if other:
+                raise ValueError(
+                    f"{', '.join(other)} must be as in the run that was loaded, got other values; "
+                    "a new Trainer begins a new run"
+                )
+            self._run.go_on(self.params)
+        else:
+            for part in (self.curriculum, self.annealing):
+                if part is not None and self._run.step:
+                    part.reset()
+            self._run = Run()
+        self._run.data, self._is_loaded = data, False
+        task.mined = self._run.mined
+
+    def _one_epoch(self, task: Task, bar: _progress.Bar) -> None:
+        run, begin, total, k = self._run, time.perf_counter(), 0.0, 0
+        run.is_whole = False
+        if self.miner is not None and run.epoch >= self.mine_from:
+            if (run.epoch - self.mine_from) % self.mine_every == 0:
+                bar.phase("mining")
                 stage = self.curriculum and self.curriculum.current_params()
                 task.mine(self.miner, stage.k_neighbors if stage else self.negatives)
-                self._mined = task.mined
+                run.mined = task.mined
             k = 0 if task.mined is None else task.mined.shape[1]
-        for batch in task.batches(np.random.default_rng([self.seed, self.epoch]), self.batch_size):
+        bar.phase("training")
+        for batch in task.batches(np.random.default_rng([self.seed, run.epoch]), self.batch_size):
             weighted = self._weighted()
             if self.schedule is not None:
-                self.optimizer.learning_rate = self.schedule(self.step)
+                self.optimizer.learning_rate = self.schedule(run.step)
             value, grads, rows = task.gradients(batch, weighted)
+            if not math.isfinite(value) and getattr(self.optimizer, "nonfinite", "raise") == "raise":
+                raise NotFiniteError(f"the loss must be finite, got {value}")
             self.optimizer.step(self.params, grads, rows=rows, max_norm=self.max_norm)
             total += value * len(batch)
-            self.step += 1
+            run.step += 1
             if self.curriculum is not None:
                 self.curriculum.step(len(batch))
             if self.annealing is not None:
                 self.annealing.step()
-            report(len(batch), loss=value, temperature=self._temperature(), k=k)
+            bar.update(len(batch), loss=value, temperature=self._temperature(), k=k)
+        self._catch_up()
+        bar.phase("evaluating")
         measured = task.evaluate(self.metric)
-        self.epoch += 1
+        run.epoch += 1
         line = (
-            self.epoch, total / task.samples, self._temperature(), self.optimizer.learning_rate, k,
+            run.epoch, total / task.samples, self._temperature(), self.optimizer.learning_rate, k,
             time.perf_counter() - begin, np.nan if measured is None else measured,
         )  # fmt: skip
-        earlier = [values[-1] for values in self._lines]
-        self._lines.append([float(value) for value in line])
-        if measured is not None and (not earlier or measured > max(earlier)):
-            self._best = {name: value.copy() for name, value in self.params.items()}
-        report(0, **({} if measured is None else {self.metric: measured}))
+        run.end_epoch([float(value) for value in line], self.params)
+        run.is_whole = True
+        bar.update(0, **({} if measured is None else {self.metric: measured}))
         if self.checkpoint is not None:
             self.save(self.checkpoint)
         for callback in self.callbacks:
-            callback(self, dict(zip(_COLUMNS, self._lines[-1], strict=True)))
+            callback(self, dict(zip(COLUMNS, run.lines[-1], strict=True)))
+
+    def _catch_up(self, rows: np.ndarray | None = None) -> None:
+        """Let idle rows of a table, or these of them, make the steps that they owe, before they are read."""
+        if getattr(self.optimizer, "lazy", "idle") == "exact":
+            self.optimizer.catch_up(self.params, None if rows is None else {"weight": rows})
+
+    @contextmanager
+    def _divergence(self, task: Task) -> Iterator[None]:
+        """Say of an error about values that are not finite at which step it was, where the data are."""
+        try:
+            yield
+        except NotFiniteError as error:
+            task.check_finite()
+            raise NotFiniteError(
+                f"the loss diverged at step {self.step} with learning rate {self.optimizer.learning_rate:g}: {error}"
+            ) from error
+
+    @contextmanager
+    def _temperatures_kept(self) -> Iterator[None]:
+        """Put the losses' own temperatures back, where a curriculum or an annealing has set others."""
+        before = [(loss, loss.temperature) for loss, _ in self.losses if hasattr(loss, "temperature")]
+        try:
+            yield
+        finally:
+            for loss, temperature in before if self._is_scheduled else ():
+                loss.temperature = temperature
+
+    @property
+    def _is_scheduled(self) -> bool:
+        """Whether something sets the temperature."""
+        return self.curriculum is not None or self.annealing is not None
 
     def _weighted(self) -> Weighted:
         """The losses at this step's temperature and weights."""
-        temperature = self._temperature()
-        for loss, _ in self.losses:
-            if hasattr(loss, "temperature") and not np.isnan(temperature):
-                loss.temperature = temperature
+        if self._is_scheduled:
+            for loss, _ in self.losses:
+                if hasattr(loss, "temperature"):
+                    loss.temperature = self._temperature()
         return [(loss, weight(self.step) if callable(weight) else weight) for loss, weight in self.losses]
 
     def _temperature(self) -> float:
@@ -308,77 +438,66 @@ class Trainer:
             return float(self.annealing.temperature)
         return next((float(loss.temperature) for loss, _ in self.losses if hasattr(loss, "temperature")), np.nan)
 
-    def _is_stale(self) -> bool:
-        """Whether the last `patience` epochs have brought nothing better."""
-        measured = [line[-1] for line in self._lines]
-        return self.patience is not None and len(measured) - 1 - int(np.argmax(measured or [0])) >= self.patience
-
-    @contextmanager
-    def _bar(self, samples: int) -> Iterator[Callable[..., None]]:
-        if not self.progress:
-            yield lambda count, **values: None
-            return
-        from tqdm import tqdm
-
-        shown: dict[str, str] = {}
-        total, done = self.epochs * samples, self.epoch * samples
-        with tqdm(total=total, initial=done, unit=" samples", unit_scale=True, mininterval=0.5, disable=None) as bar:
-
-            def report(count: int, **values: float) -> None:
-                shown.update({name: f"{value:.4g}" for name, value in values.items()})
-                bar.set_postfix(shown, refresh=False)
-                bar.update(count)
-
-            yield report
-
     def state_dict(self) -> dict[str, Any]:
-        """Everything a run needs to go on: parameters, the parts' states, counters, history, the best so far."""
+        """Everything a run needs to go on: parameters, the parts' states, counters, history, the best so far.
+
+        Raises
+        ------
+        RuntimeError
+            If the run was interrupted within an epoch: an epoch cannot be gone on with from its middle.
+        """
+        return self._state() | {"params": {name: value.copy() for name, value in self.params.items()}}
+
+    def _state(self) -> dict[str, Any]:
+        if not self._run.is_whole:
+            raise RuntimeError(
+                f"the run was interrupted within epoch {self.epoch + 1}: go on from the checkpoint of the epoch "
+                "before, or keep the model alone with save_model"
+            )
         parts = {name: getattr(self, name).state_dict() for name in _PARTS if getattr(self, name) is not None}
-        return {
-            "params": dict(self.params), "parts": parts, "epoch": self.epoch, "step": self.step,
-            "lines": np.array(self._lines).reshape(-1, len(_COLUMNS)), "best": self._best, "mined": self._mined,
-        }  # fmt: skip
+        settings = {name: getattr(self, name) for name in _SETTINGS}
+        return {"params": self.params, "parts": parts, "settings": settings} | self._run.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a `state_dict` of a trainer with the same model and parts; ValueError if it is of another."""
+        """Take over a `state_dict` of a trainer with the same model, parts, seed and batch size; `fit` goes on.
+
+        Raises
+        ------
+        ValueError
+            If it is of another trainer; nothing has been changed then.
+        """
         try:
-            params, parts = state["params"], state["parts"]
-            if {n: v.shape for n, v in params.items()} != {n: v.shape for n, v in self.params.items()}:
-                raise ValueError("state must be of a model with the same parameters")
+            params, parts, settings = state["params"], state["parts"], state["settings"]
+            fits(params, self.params)
             if set(parts) != {name for name in _PARTS if getattr(self, name) is not None}:
                 raise ValueError(f"state must be of a trainer with the same parts, got one with {sorted(parts)}")
-            for name, part in parts.items():
-                getattr(self, name).load_state_dict(part)
-            self.epoch, self.step = int(state["epoch"]), int(state["step"])
-            self._lines, self._best, self._mined = state["lines"].tolist(), state["best"], state["mined"]
+            for name in _SETTINGS:
+                if settings[name] != getattr(self, name):
+                    raise ValueError(
+                        f"{name} must be that of the run that was saved, {settings[name]}, got {getattr(self, name)}"
+                    )
+            run = Run.of(state, self.params)
+            before = {name: getattr(self, name).state_dict() for name in parts}
+            try:
+                for name, part in parts.items():
+                    getattr(self, name).load_state_dict(part)
+            except BaseException:
+                for name, part in before.items():
+                    getattr(self, name).load_state_dict(part)
+                raise
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"state must be a state_dict of a Trainer: {error!r}") from None
-        for name, value in params.items():
-            self.params[name][...] = value
+        put(params, self.params)
+        self._run, self._is_loaded = run, True
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write a checkpoint, atomically."""
-        save_checkpoint(path, trainer=self.state_dict())
+        """Write a checkpoint, atomically; `checkpoint_extra` stands in it as "extra"."""
+        save_checkpoint(path, trainer=self._state(), extra=self.checkpoint_extra)
 
     def load(self, path: str | os.PathLike) -> "Trainer":
-        """Go on from a checkpoint of a trainer made with the same arguments; call `fit` with the same data next."""
+        """Take over a checkpoint of a trainer made with the same arguments; `fit` with the same data goes on."""
         saved = load_checkpoint(path)
         if "trainer" not in saved:
             raise ValueError(f"{os.fspath(path)!r} holds no trainer, but {sorted(saved)}")
         self.load_state_dict(saved["trainer"])
         return self
-
-
-def _losses(loss: Any, graph: bool) -> list[tuple[Any, Any]]:
-    """Pairs of a loss and its weight."""
-    if loss is None:
-        loss = [(LocalContrastiveLoss(), 1.0), (SpectralRegularization(), 1.0)] if graph else InfoNCELoss(0.05)
-    pairs = list(loss) if isinstance(loss, (list, tuple)) else [(loss, 1.0)]
-    for pair in pairs:
-        if not isinstance(pair, tuple) or len(pair) != 2 or not hasattr(pair[0], "compute_with_gradients"):
-            raise TypeError(f"loss must be a loss or pairs of a loss and its weight, got {pair!r}")
-        if getattr(pair[0], "reduction", "mean") == "none":
-            raise ValueError(f"loss must have reduction 'mean' or 'sum', got {pair[0]!r}")
-        if not callable(pair[1]):
-            check.number("loss weight", pair[1])
-    return pairs
