@@ -100,7 +100,7 @@ def cosine_similarity(a: Any, b: Any, eps: float = 1e-8) -> np.ndarray:
     a : array of shape (B, d), float32 or float64
     b : array of shape (N, d)
     eps : float
-        ε > 0: a norm below it counts as ε, so that a zero vector has cosine 0 with everything.
+        ε ≥ 1e-300: a norm below it counts as ε, so that a zero vector has cosine 0 with everything.
 
     Returns
     -------
@@ -111,7 +111,7 @@ def cosine_similarity(a: Any, b: Any, eps: float = 1e-8) -> np.ndarray:
     TypeError
         If an array is not float32 or float64.
     ValueError
-        If shapes do not fit, something is empty or not finite, or eps ≤ 0.
+        If shapes do not fit, something is empty or not finite, or eps is below 1e-300.
 
     References
     ----------
@@ -128,7 +128,7 @@ def cosine_similarity(a: Any, b: Any, eps: float = 1e-8) -> np.ndarray:
     b = check.float_array("b", b, 2)
     if a.shape[1] != b.shape[1]:
         raise ValueError(f"b must have {a.shape[1]} columns like a, got shape {b.shape}")
-    eps = check.number("eps", eps, low=0.0, open_low=True)
+    eps = check.number("eps", eps, low=1e-300)
     a, b = check.promoted(a, b)
     rows = Rows(a, checked_inverse_norms("a", a, eps))
     panels = packed_columns(Rows(b, checked_inverse_norms("b", b, eps)))

@@ -3,7 +3,7 @@
 import numpy as np
 
 from rvtrain._errors import NotFiniteError
-from rvtrain._jit import kernel, njit, prange
+from rvtrain._jit import in_order, kernel, njit, prange
 
 EPS = 1e-8
 """The smallest norm that a row is divided by: a zero vector has cosine 0 with everything."""
@@ -11,30 +11,68 @@ EPS = 1e-8
 
 @njit
 def norm(x):
-    """‖x‖ of a vector as float64, right wherever it can be represented: NaN or inf only if x has one."""
+    """‖x‖ of a vector as float64, right wherever it can be represented; NaN if x is not finite."""
     total = 0.0
     for k in range(len(x)):
         total += np.float64(x[k]) * np.float64(x[k])
-    if 1e-280 < total < 1e300 or len(x) == 0:
+    if 1e-280 < total < 1e300:
         return np.sqrt(total)
-    top = 0.0
-    for k in range(len(x)):
-        if np.isnan(x[k]) or np.isinf(x[k]):
-            return np.nan
-        top = max(top, np.float64(abs(x[k])))
-    if top == 0.0:
-        return 0.0
-    total = 0.0
-    for k in range(len(x)):
-        total += (x[k] / top) ** 2
-    return top * np.sqrt(total)
+    top, rest = _factors(x)
+    return top * rest
 
 
 @njit
 def inverse_norm(x, eps):
     """1 / max(‖x‖, eps) of a vector, NaN if it is not finite."""
     length = norm(x)
-    return 1.0 / max(length, eps) if length < np.inf else np.nan
+    return 1.0 / max(length, eps) if length < np.inf else _inverse_beyond(x)
+
+
+@in_order
+def _factors(x):
+    """(t, ‖x‖ / t) with t the largest magnitude in x, where the squares leave float64; NaN if x is not finite."""
+    top = 0.0
+    for k in range(len(x)):
+        magnitude = abs(np.float64(x[k]))
+        if not magnitude < np.inf:
+            return np.nan, 1.0
+        top = max(top, magnitude)
+    if top == 0.0:
+        return 0.0, 0.0
+    total = 0.0
+    for k in range(len(x)):
+        ratio = np.float64(x[k]) / top
+        total += ratio * ratio
+    return top, np.sqrt(total)
+
+
+@in_order
+def _inverse_beyond(x):
+    """1 / ‖x‖ of a vector whose norm float64 cannot hold; NaN if the vector is not finite."""
+    top, rest = _factors(x)
+    return 1.0 / top / rest
+
+
+@njit
+def cosine(a, inverse_a, b, inverse_b):
+    """a · b of vectors brought to length one, summed in float64: divided by a small τ, float32 sums would show.
+
+    Products of the vectors as they are may leave float64; those of the unit vectors do not.
+    """
+    total = 0.0
+    for k in range(len(a)):
+        total += np.float64(a[k]) * np.float64(b[k])
+    if abs(total) < 1e300:
+        return total * inverse_a * inverse_b
+    return _unit_product(a, inverse_a, b, inverse_b)
+
+
+@in_order
+def _unit_product(a, inverse_a, b, inverse_b):
+    total = 0.0
+    for k in range(len(a)):
+        total += (np.float64(a[k]) * inverse_a) * (np.float64(b[k]) * inverse_b)
+    return total
 
 
 @kernel

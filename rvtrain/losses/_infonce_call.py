@@ -82,10 +82,10 @@ class Call:
             indices = np.arange(len(pool)).reshape(pairs.negatives.shape[:2])
         work = 4 * indices.size * dim
         scores = np.empty(indices.shape, self.dtype)
-        norms = np.empty(indices.shape)
-        kernels.gathered_cosines.sized(work)(self.anchors, pool, indices, scores, norms)
-        if not np.isfinite(norms).all():
-            row = indices[~np.isfinite(norms)][0]
+        inverses = np.empty(indices.shape)
+        kernels.gathered_cosines.sized(work)(self.anchors, pool, indices, scores, inverses)
+        if np.isnan(inverses).any():
+            row = indices[np.isnan(inverses)][0]
             raise ValueError(f"negatives must be finite, got a NaN or an infinity in row {row}")
         if pairs.row_ids.size and ids.size:
             same = pairs.row_ids[:, np.newaxis, :, np.newaxis] == ids[indices][:, :, np.newaxis, :]
@@ -95,7 +95,7 @@ class Call:
         ga = None
         if _needs(names, "")[0]:
             ga = np.empty_like(pairs.anchors)
-            kernels.gathered_anchor_gradient.sized(work)(scores, pool, indices, norms, ga)
+            kernels.gathered_anchor_gradient.sized(work)(scores, pool, indices, inverses, ga)
         gradients = self._finish(names, slopes, ga, tiles.NO_SHARES, None)
         if "negatives" in names:
             gn = np.zeros_like(pool)

@@ -12,7 +12,7 @@ import numpy as np
 from rvtrain._jit import kernel, njit, prange
 from rvtrain._primitives._exp import LOG2_E, exp2
 from rvtrain._primitives._largest import largest
-from rvtrain._primitives._norms import EPS, inverse_norm, norm
+from rvtrain._primitives._norms import EPS, cosine, inverse_norm
 
 
 @kernel
@@ -47,34 +47,41 @@ def measure_pairs(a, b, inverse_a, inverse_b, cosines):
     """
     for i in prange(len(cosines)):
         inverse_a[i], inverse_b[i] = inverse_norm(a[i], EPS), inverse_norm(b[i], EPS)
-        cosines[i] = _dot(a[i], b[i]) * inverse_a[i] * inverse_b[i]
+        cosines[i] = cosine(a[i], inverse_a[i], b[i], inverse_b[i])
 
 
 @kernel
-def gathered_cosines(rows, pool, indices, cosines, norms):
+def gathered_cosines(rows, pool, indices, cosines, inverses):
     """cosines[i, j] of row i with pool[indices[i, j]], −inf where the index is −1.
 
-    rows Rows of (B, d), pool (M, d), indices and cosines (B, k); norms (B, k) float64: the pool rows' norms.
+    rows Rows of (B, d), pool (M, d), indices and cosines (B, k). inverses (B, k) float64: what brings the pool rows
+    to length one, 0 where the index is −1, NaN if a row is not finite.
     """
     for i in prange(len(indices)):
         for j in range(indices.shape[1]):
             cosines[i, j] = -np.inf
-            norms[i, j] = 0.0
+            inverses[i, j] = 0.0
             if indices[i, j] >= 0:
                 x = pool[indices[i, j]]
-                norms[i, j] = norm(x)
-                cosines[i, j] = _dot(rows.x[i], x) * rows.inverse[i] / max(norms[i, j], EPS)
+                inverses[i, j] = inverse_norm(x, EPS)
+                cosines[i, j] = cosine(rows.x[i], rows.inverse[i], x, inverses[i, j])
 
 
 @kernel
-def gathered_anchor_gradient(slopes, pool, indices, norms, out):
-    """out[i] = Σ_j slopes[i, j] · pool[indices[i, j]] / norms[i, j], to the normalised anchors (B, d)."""
+def gathered_anchor_gradient(slopes, pool, indices, inverses, out):
+    """out[i] = Σ_j slopes[i, j] · pool[indices[i, j]] · inverses[i, j], to the normalised anchors (B, d).
+
+    A row so long that its scale would lose digits in float32 is scaled in float64.
+    """
     for i in prange(len(out)):
         out[i] = 0
         for j in range(slopes.shape[1]):
             if indices[i, j] >= 0:
-                scale = out.dtype.type(slopes[i, j] / max(norms[i, j], EPS))
-                _add_scaled(scale, pool[indices[i, j]], out[i])
+                scale = slopes[i, j] * inverses[i, j]
+                if inverses[i, j] > 1e-20:
+                    _add_scaled(out.dtype.type(scale), pool[indices[i, j]], out[i])
+                else:
+                    _add_scaled(scale, pool[indices[i, j]], out[i])
 
 
 @kernel
@@ -92,23 +99,12 @@ def gathered_negative_gradient(slopes, rows, pool, order, bounds, named, out):
             i, j = order[s] // width, order[s] % width
             _add_scaled(slopes[i, j] * rows.inverse[i], rows.x[i], total)
         x = pool[named[r]]
-        length = norm(x)
-        inverse = 1.0 / max(length, EPS)
-        along = 0.0
-        if length > EPS:
+        inverse, along = inverse_norm(x, EPS), 0.0
+        if inverse < 1.0 / EPS:
             for k in range(len(x)):
                 along += x[k] * inverse * total[k]
         for k in range(len(x)):
             total[k] = (total[k] - x[k] * inverse * along) * inverse
-
-
-@njit
-def _dot(a, b):
-    """a · b, summed in float64: divided by a small τ, the rounding of a float32 sum would show."""
-    total = 0.0
-    for k in range(len(a)):
-        total += np.float64(a[k]) * np.float64(b[k])
-    return total
 
 
 @njit

@@ -31,6 +31,12 @@ def measure(embeddings: Any, edges: Any, negative_edges: Any) -> Lengths:
         far = check.indices("negative_edges", negative_edges, (None, 2), len(z))
     first, second = np.ascontiguousarray(np.concatenate([near, far]).T)
     length = np.sqrt(squared_lengths(z, np.ones(len(z)), first, second))
+    if not np.isfinite(length).all():
+        edge = int(np.argmin(np.isfinite(length)))
+        raise ValueError(
+            f"embeddings must be within 1e150 of each other along edges, got a longer distance between nodes "
+            f"{first[edge]} and {second[edge]}"
+        )
     return Lengths(z, first, second, length, len(near))
 
 

@@ -143,6 +143,8 @@ class SpectralRegularization:
         scale = self._scale(edges)
         lengths = squared_lengths(z, scale, edges.first, edges.second)
         value = self.weight * float((edges.weights * lengths).sum())
+        if not np.isfinite(value):
+            raise ValueError("embeddings must be within 1e150 of each other along edges, got a sum beyond float64")
         gradients = {}
         if "embeddings" in names or ("edge_weights" in names and self.normalized):
             weights = 2.0 * self.weight * edges.weights

@@ -15,35 +15,50 @@ Progress = Callable[[int, int | None], None]
 
 # Rows of a block: few enough to stay in memory beside everything else, many enough to share among threads.
 _BLOCK_BYTES = 1 << 22
+# Rows that are of another type in memory, or strided, are converted at once up to this size.
+_CONVERTED_BYTES = 1 << 26
 
 
 class Candidates:
-    """What is searched, once: blocks of rows in order, of one dtype, finite or not."""
+    """What is searched: blocks of rows in order, converted to one dtype, finite or not."""
 
     def __init__(self, name: str, source: Any, dim: int, dtype: np.dtype) -> None:
         self.name, self.source, self.dim, self.dtype = name, source, dim, dtype
         self.size = len(source) if isinstance(source, np.ndarray) else None
+        """How many there are; of an iterable not known before it has been read."""
 
     @property
-    def in_memory(self) -> bool:
-        """Whether all rows are there already."""
-        return isinstance(self.source, np.ndarray) and not isinstance(self.source, np.memmap)
+    def at_hand(self) -> bool:
+        """Whether all rows are in memory, and as kernels read them, or few enough to be converted at once."""
+        if not isinstance(self.source, np.ndarray) or isinstance(self.source, np.memmap):
+            return False
+        return self._as_read(self.source) or self.source.size * self.dtype.itemsize <= _CONVERTED_BYTES
+
+    def _as_read(self, array: np.ndarray) -> bool:
+        return array.dtype == self.dtype and array.flags.c_contiguous and not isinstance(array, np.memmap)
 
     def all_rows(self) -> Rows:
-        """All of them, if they are in memory."""
+        """All of them, if they are at hand."""
         x = self._checked(self.source)
         return Rows(x, checked_inverse_norms(self.name, x))
 
+    def rows_at(self, indices: np.ndarray) -> np.ndarray:
+        """Copies of these rows of an array, in memory or on disk."""
+        return np.array(self.source[indices], self.dtype, order="C")
+
     def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
-        """(index of the first row, rows) of each block; the next is read while this one is used."""
+        """(index of the first row, rows) of each block.
+
+        Where rows are read, copied or converted, the next block is while this one is used.
+        """
         per_block = max(256, _BLOCK_BYTES // (self.dim * self.dtype.itemsize) // 256 * 256)
         if isinstance(self.source, np.ndarray):
-            pieces = (self.source[start : start + per_block] for start in range(0, len(self.source), per_block))
-            ahead = isinstance(self.source, np.memmap)
+            parts = (self.source[start : start + per_block] for start in range(0, len(self.source), per_block))
+            pieces, ahead = map(self._checked, parts), not self._as_read(self.source)
         else:
-            pieces, ahead = iter(self.source), True
+            pieces, ahead = map(self._checked, self.source), True
         start = 0
-        for block in _read_ahead(map(self._checked, pieces)) if ahead else map(self._checked, pieces):
+        for block in _read_ahead(pieces) if ahead else pieces:
             for first in range(0, len(block), per_block):
                 rows = block[first : first + per_block]
                 yield start, rows
@@ -52,26 +67,31 @@ class Candidates:
             again = isinstance(self.source, Iterator)
             hint = ", or they were read before: this choice needs two passes, for which a list of blocks will do"
             raise ValueError(f"{self.name} must not be empty, got no rows{hint if again else ''}")
+        self.size = start
 
     def _checked(self, piece: Any) -> np.ndarray:
-        block = check.any_float_array(self.name, piece)
+        """A block as kernels read it: a copy, unless it is in memory to stay.
+
+        A generator may fill its buffer anew as soon as it is asked for the next block.
+        """
+        block = np.asarray(piece)
+        dtype = check.computed_dtype(self.name, block)
         if block.ndim != 2 or block.shape[1] != self.dim:
             raise ValueError(f"blocks of {self.name} must have shape (rows, {self.dim}), got {block.shape}")
-        if np.promote_types(block.dtype, self.dtype) != self.dtype:
+        if np.promote_types(dtype, self.dtype) != self.dtype:
             raise TypeError(f"blocks of {self.name} must be {self.dtype} or narrower, got {block.dtype}")
-        # A copy where the rows are on disk: this is where they are read.
-        on_disk = isinstance(block, np.memmap)
-        return np.array(block, self.dtype, order="C") if on_disk else check.readable(block, self.dtype)
+        stays = isinstance(self.source, (np.ndarray, list, tuple)) and not isinstance(piece, np.memmap)
+        return check.readable(block, self.dtype) if stays else np.array(block, self.dtype, order="C")
 
 
 def candidates_of(name: str, source: Any, dim: int, other: str, dtype: np.dtype) -> Candidates:
     """Check what is given as candidates for rows of this dimension and dtype; blocks are checked as they come."""
     if hasattr(source, "shape") or (isinstance(source, (list, tuple)) and not _are_blocks(source)):
-        array = source if isinstance(source, np.memmap) else check.float_array(name, source, 2)
-        if array.ndim != 2 or array.shape[1] != dim:
+        array = check.stored_array(name, source, 2)
+        if array.shape[1] != dim:
             raise ValueError(f"{name} must have {dim} columns like {other}, got shape {array.shape}")
-        check.any_float_array(name, array[:1])
-        return Candidates(name, array, dim, np.promote_types(array.dtype, dtype))
+        kept = source if isinstance(source, np.memmap) else array
+        return Candidates(name, kept, dim, np.promote_types(check.computed_dtype(name, array), dtype))
     if not isinstance(source, Iterable):
         raise TypeError(f"{name} must be an array or an iterable of arrays, got {type(source).__name__}")
     return Candidates(name, source, dim, np.dtype(dtype))

@@ -31,7 +31,7 @@ class Filters(NamedTuple):
             if self.absolute_margin is not None:
                 caps.append(positives - self.absolute_margin)
             if self.relative_margin is not None:
-                caps.append(positives * (1.0 - self.relative_margin))
+                caps.append(positives - abs(positives) * self.relative_margin)
         for cap in caps:
             high = np.minimum(high, at_most(cap, dtype))
         return low, high

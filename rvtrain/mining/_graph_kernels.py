@@ -3,6 +3,7 @@
 import numpy as np
 
 from rvtrain._jit import kernel, njit, prange
+from rvtrain._primitives._norms import cosine
 from rvtrain.mining._selection_kernels import rise, sink, worse
 
 
@@ -40,10 +41,8 @@ def _mine_lane(lane, rows, nodes, starts, others, hops, marks, queues, best):
 
 @njit
 def _offer(i, node, other, rows, best):
-    a, b, total = rows.x[node], rows.x[other], 0.0
-    for k in range(len(a)):
-        total += np.float64(a[k]) * np.float64(b[k])
-    score = rows.x.dtype.type(total * rows.inverse[node] * rows.inverse[other])
+    x, inverse = rows
+    score = x.dtype.type(cosine(x[node], inverse[node], x[other], inverse[other]))
     keys, columns, scores, size = best.keys[0, i], best.columns[0, i], best.scores[0, i], best.sizes[0, i]
     key = np.float64(score)
     if size < len(keys):

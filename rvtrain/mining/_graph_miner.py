@@ -8,7 +8,7 @@ from rvtrain import _validation as check
 from rvtrain._primitives._engine import Rows
 from rvtrain._primitives._norms import checked_inverse_norms
 from rvtrain.mining._graph_kernels import mine_graph
-from rvtrain.mining._search import empty_best
+from rvtrain.mining._search import empty_best, padded
 from rvtrain.mining._selection_kernels import finish
 
 # Searches that may run at once: each keeps a mark for every node.
@@ -72,8 +72,9 @@ class GraphNegativeMiner:
 
         Parameters
         ----------
-        embeddings : array of shape (n, d), float32 or float64
-            A row for each node of the graph.
+        embeddings : array of shape (n, d)
+            A row for each node of the graph; other types than float32 and float64 are converted, as in
+            `HardNegativeMiner.mine`.
         k : int
             At least 1; more than there are leaves −1.
         nodes : integer array of shape (B,), optional
@@ -91,11 +92,12 @@ class GraphNegativeMiner:
         Raises
         ------
         TypeError
-            If embeddings are not float32 or float64, or nodes no integers.
+            If embeddings are not real numbers, or nodes no integers.
         ValueError
             If the graph has nodes without a row, something is not finite, or a node is out of range.
         """
-        z = check.readable(check.float_array("embeddings", embeddings, 2))
+        given = check.stored_array("embeddings", embeddings, 2)
+        z = check.readable(given, check.computed_dtype("embeddings", given))
         if len(z) < self._nodes:
             raise ValueError(f"embeddings must have a row for each of {self._nodes} nodes, got shape {z.shape}")
         k = check.neighbours(k)
@@ -106,8 +108,9 @@ class GraphNegativeMiner:
         np.cumsum(np.pad(self._edges_of, (0, len(z) - self._nodes)), out=starts[1:])
         lanes = max(1, min(_LANES, len(whom)))
         marks, queues = np.full((lanes, len(z)), -1), np.empty((lanes, len(z)), np.int64)
-        best = empty_best(len(whom), k, z.dtype)
+        best = empty_best(len(whom), min(k, len(z)), z.dtype)
         hops = (self.min_hops, self.max_hops)
         mine_graph.sized(len(whom) * len(self._others))(rows, whom, starts, self._others, hops, marks, queues, best)
         finish.sized(20 * best.keys.size)(best)
-        return (best.columns[0], best.scores[0]) if return_scores else best.columns[0]
+        indices = padded(best.columns[0], k, -1)
+        return (indices, padded(best.scores[0], k, -np.inf)) if return_scores else indices

@@ -38,7 +38,7 @@ class InBatchMiner(HardNegativeMiner):
 
         Parameters
         ----------
-        anchors : array of shape (B, d), float32 or float64
+        anchors : array of shape (B, d), as in `HardNegativeMiner.mine`
         k : int
             At least 1; more than there are leaves −1.
         positives : array of shape (B, d), optional
@@ -59,9 +59,9 @@ class InBatchMiner(HardNegativeMiner):
         TypeError, ValueError
             As `HardNegativeMiner.mine`.
         """
-        a = check.float_array("anchors", anchors, 2)
+        a = _converted("anchors", anchors)
         if positives is not None:
-            positives = check.float_array("positives", positives, 2)
+            positives = _converted("positives", positives)
             check.same_shape("positives", positives, "anchors", a.shape)
         if ids is not None:
             ids = check.integer_array("ids", ids, (len(a),))
@@ -75,3 +75,8 @@ class InBatchMiner(HardNegativeMiner):
             candidate_ids=ids,
             return_scores=return_scores,
         )
+
+
+def _converted(name: str, rows: Any) -> np.ndarray:
+    x = check.stored_array(name, rows, 2)
+    return check.readable(x, check.computed_dtype(name, x))

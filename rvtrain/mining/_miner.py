@@ -1,6 +1,8 @@
 """Hard negatives for each anchor, from a pool of candidates."""
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -8,15 +10,18 @@ import numpy as np
 from rvtrain import _validation as check
 from rvtrain._primitives._engine import Rows
 from rvtrain._primitives._norms import checked_inverse_norms
-from rvtrain._primitives._pairs import paired_cosines
 from rvtrain.mining._candidates import candidates_of
 from rvtrain.mining._filters import above, parsed
 from rvtrain.mining._pool import Pool
-from rvtrain.mining._search import reporting
+from rvtrain.mining._positives import positives_of
+from rvtrain.mining._search import padded, reporting
 from rvtrain.mining._selection_kernels import BY_SCORE, EXPONENTIAL, UNIFORM, WU2017, Limits, Rule
 from rvtrain.mining._strategy import MiningStrategy
 
 DENSITIES = {"exponential": EXPONENTIAL, "wu2017": WU2017}
+
+# Of all miners, since a lock of their own would keep them from being pickled; it is held for a few instructions.
+_counting = threading.Lock()
 
 
 class HardNegativeMiner:
@@ -26,7 +31,8 @@ class HardNegativeMiner:
     ----------
     strategy : MiningStrategy, or its value as a string
         *hardest*: the k most similar. *semi_hard*: with positives, those with s⁺ − margin < s < s⁺, most similar
-        first; without, those at most `margin` below the most similar candidate, which is itself left out.
+        first, where s⁺ is the least cosine of an anchor with its positives; without, those at most `margin` below
+        the most similar candidate, which is itself left out.
         *distance_weighted*: k drawn without replacement, with probability ∝ exp(s / T), or by `density`.
         *random*: k drawn uniformly without replacement.
     margin : float
@@ -34,8 +40,8 @@ class HardNegativeMiner:
     temperature : float
         T of distance_weighted; > 0.
     seed : int
-        In [0, 2⁶³). Each call of a drawing strategy draws afresh; a new miner with the same seed repeats the
-        sequence, whatever the number of threads.
+        In [0, 2⁶³). Each call of a drawing strategy draws afresh, also where threads share the miner; a new miner
+        with the same seed repeats the sequence, whatever the number of threads.
     density : {"exponential", "wu2017"}
         Of distance_weighted: "wu2017" weighs by 1 / q(d), where q is the density of the distance d between random
         points of the sphere in n dimensions, :math:`\log w = (2-n) \log d - \frac{n-3}{2} \log(1 - d^2/4)`, with
@@ -128,26 +134,32 @@ class HardNegativeMiner:
         Parameters
         ----------
         anchors : array of shape (B, d), or (d,) for one anchor
-            float32 or float64, like all arrays here; mixed types are promoted.
+            Like all arrays here float32 or float64, or float16, integers and other byte orders, which are converted
+            to the float32 or float64 that holds them; mixed types are promoted.
         candidates : array of shape (N, d), or an iterable of such blocks
             An ``np.memmap``, or blocks from anywhere, need not fit in memory: the next block is read while this
-            one is scored. Blocks of an iterable are of the anchors' dtype, or narrower, and read once.
+            one is scored, and converted one at a time. Blocks of an iterable are of the anchors' dtype, or narrower,
+            and read once; each is copied before the next is asked for, so that a generator may reuse its buffer.
         k : int
             At least 1; more than there are leaves −1.
-        positives : array of anchors' shape, optional
-            For semi_hard and the margins: s⁺ is the cosine of an anchor with its positive.
+        positives : array of anchors' shape or (B, P, d), or integer array of shape (B,) or (B, P), optional
+            One or several vectors for each anchor, or indices of candidates, −1: none there. For one anchor (d,),
+            (P, d), an integer or (P,). For semi_hard and the margins: s⁺ is the least cosine of an anchor with its
+            positives. Candidates given as positives by index are never returned for that row; indices need
+            candidates in one array or ``np.memmap``.
         exclude : integer array of shape (B, m), or (m,) for one anchor, optional
             Candidates never to be returned for that row; −1: none.
-        anchor_ids, candidate_ids : integer arrays of shapes (B,) and (N,), optional, together
-            Equal ids are never negatives of each other.
+        anchor_ids, candidate_ids : integer arrays of shapes (B,) or (B, P), and (N,), optional, together
+            A candidate whose id is one of the anchor's is never its negative. An anchor with fewer than P ids
+            repeats one of them.
         range_min, range_max : int, optional
             Only candidates whose rank r by similarity, from 0 and among those not excluded, has
             range_min ≤ r < range_max. `range_max` is for hardest and semi_hard.
         min_score, max_score : float, optional
             Only candidates with min_score ≤ s ≤ max_score.
         absolute_margin, relative_margin : float, optional
-            Only candidates with s ≤ s⁺ − absolute_margin, or s ≤ s⁺ (1 − relative_margin): what is nearly as similar
-            as the positive is often a positive that nobody labelled.
+            Only candidates with s ≤ s⁺ − absolute_margin, or s ≤ s⁺ − relative_margin · |s⁺|: what is nearly as
+            similar as the least similar positive is often a positive that nobody labelled.
         sampling : {"top", "random"}
             Of what is left, the strategy's choice, or a uniform draw.
         return_scores : bool
@@ -165,16 +177,13 @@ class HardNegativeMiner:
         Raises
         ------
         TypeError
-            If an array is not float32 or float64, or indices or ids are no integers.
+            If an array is not of real numbers, or indices or ids are no integers.
         ValueError
             If shapes do not fit, something is empty or not finite, or an index is out of range.
         """
-        a = check.float_array("anchors", anchors, (1, 2))
+        a = check.stored_array("anchors", anchors, (1, 2))
         single = a.ndim == 1
-        p = None
-        if positives is not None:
-            p = check.float_array("positives", positives, a.ndim)
-            check.same_shape("positives", p, "anchors", a.shape)
+        given = None if positives is None else positives_of(positives, a)
         k = check.neighbours(k)
         check.flag("return_scores", return_scores)
         filters = parsed(
@@ -182,38 +191,49 @@ class HardNegativeMiner:
         )
         if filters.range_max is not None and self.strategy.draws:
             raise ValueError(f"range_max is for hardest and semi_hard, got {self.strategy.value}")
-        dtype = np.result_type(a, *(() if p is None else (p,)))
+        dtype = np.promote_types(check.computed_dtype("anchors", a), np.float32 if given is None else given.dtype)
         pool = candidates_of("candidates", candidates, a.shape[-1], "anchors", dtype)
         a = check.readable(np.atleast_2d(a), pool.dtype)
-        rows, tops = _rows("anchors", a), None
-        if p is not None:
-            p = check.readable(np.atleast_2d(p), pool.dtype)
-            cosines = np.empty(len(p), p.dtype)
-            paired_cosines.sized(2 * p.size)(rows, _rows("positives", p), cosines)
-            tops = cosines.astype(np.float64)
+        rows, tops = Rows(a, checked_inverse_norms("anchors", a)), None
         nobody = np.empty((len(a), 0), np.int64)
+        excluded = nobody if exclude is None else _excluded(exclude, len(a), pool.size, single)
+        if given is not None:
+            given = given.within(pool)
+            tops = given.least(rows, pool)
+            excluded = excluded if given.indices is None else np.hstack([excluded, given.indices])
+        row_ids, column_ids = nobody, nobody.ravel()
         if (anchor_ids is None) != (candidate_ids is None):
             raise ValueError("anchor_ids and candidate_ids must be given together, got only one of them")
-        limits = Limits(
-            *filters.window(tops, len(a), pool.dtype),
-            _excluded(exclude, len(a), pool.size, single) if exclude is not None else nobody,
-            _ids("anchor_ids", anchor_ids, len(a), single)[:, np.newaxis] if anchor_ids is not None else nobody,
-            _ids("candidate_ids", candidate_ids, pool.size)[:, np.newaxis] if anchor_ids is not None else nobody[:0],
-        )
-        with reporting(progress) as report:
-            found = self._choose(Pool(rows, pool, limits, filters, report), k, tops)
-        if self.strategy.draws or sampling == "random":
-            self._draws += 1
-        indices, scores = (x[0] for x in found) if single else found
-        return (indices, scores) if return_scores else indices
+        if anchor_ids is not None:
+            row_ids = _ids_of(anchor_ids, len(a), single)
+            column_ids = check.integer_array("candidate_ids", candidate_ids, (pool.size,))
+        limits = Limits(*filters.window(tops, len(a), pool.dtype), excluded, row_ids, column_ids)
+        with reporting(progress) as report, self._drawing(filters.sampling, a.shape[1]) as rule:
+            found = self._choose(Pool(rows, pool, limits, filters, report), k, tops, rule)
+        indices = padded(found[0], k, -1)
+        if not return_scores:
+            return indices[0] if single else indices
+        scores = padded(found[1], k, -np.inf)
+        return (indices[0], scores[0]) if single else (indices, scores)
 
-    def _rule(self, dim: int, sampling: str) -> Rule:
-        kind = {MiningStrategy.RANDOM: UNIFORM, MiningStrategy.DISTANCE_WEIGHTED: DENSITIES[self.density]}
-        chosen = UNIFORM if sampling == "random" else kind.get(self.strategy, BY_SCORE)
-        return Rule(chosen, self.temperature, float(dim), self.seed, self._draws)
+    @contextmanager
+    def _drawing(self, sampling: str, dim: int) -> Iterator[Rule]:
+        """The rule of a call, whose draw nobody else has. A call that fails gives it back, if it was the last."""
+        kinds = {MiningStrategy.RANDOM: UNIFORM, MiningStrategy.DISTANCE_WEIGHTED: DENSITIES[self.density]}
+        kind = UNIFORM if sampling == "random" else kinds.get(self.strategy, BY_SCORE)
+        drawn = int(kind != BY_SCORE)
+        with _counting:
+            self._draws += drawn
+            last = self._draws
+        try:
+            yield Rule(kind, self.temperature, float(dim), self.seed, last - drawn)
+        except BaseException:
+            with _counting:
+                if self._draws == last:
+                    self._draws -= drawn
+            raise
 
-    def _choose(self, pool: Pool, k: int, tops: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        rule = self._rule(pool.queries.x.shape[1], pool.filters.sampling)
+    def _choose(self, pool: Pool, k: int, tops: np.ndarray | None, rule: Rule) -> tuple[np.ndarray, np.ndarray]:
         if self.strategy is not MiningStrategy.SEMI_HARD:
             return pool.best(k, rule)
         if tops is not None:
@@ -246,17 +266,17 @@ class HardNegativeMiner:
         self._draws = check.integer("state['draws']", state["draws"], low=0)
 
 
-def _rows(name: str, x: np.ndarray) -> Rows:
-    return Rows(x, checked_inverse_norms(name, x))
-
-
 def _excluded(exclude: Any, rows: int, size: int | None, single: bool) -> np.ndarray:
     shape = (None,) if single and np.ndim(exclude) == 1 else (rows, None)
     stop = 2**62 if size is None else size  # unknown: checked when all blocks have been seen
     return np.atleast_2d(check.indices("exclude", exclude, shape, stop, missing=True))
 
 
-def _ids(name: str, ids: Any, count: int | None, single: bool = False) -> np.ndarray:
-    if single and np.ndim(ids) == 0:
-        ids = np.asarray(ids)[np.newaxis]
-    return check.integer_array(name, ids, (count,))
+def _ids_of(ids: Any, rows: int, single: bool) -> np.ndarray:
+    """Of the anchors, (B, P)."""
+    array = np.asarray(ids)
+    if single and array.ndim < 2:
+        array = array.reshape(1, -1)
+    if array.ndim == 2:
+        return check.integer_array("anchor_ids", array, (rows, None))
+    return check.integer_array("anchor_ids", array, (rows,))[:, np.newaxis]

@@ -11,7 +11,7 @@ from rvtrain.mining._search import search
 from rvtrain.mining._selection_kernels import BY_SCORE, Limits, Rule, noise
 
 Found = tuple[np.ndarray, np.ndarray]
-"""Indices and scores (B, k), −1 and −inf beyond the last."""
+"""Indices and scores (B, k), or narrower where there are fewer candidates; −1 and −inf beyond the last."""
 
 
 class Pool(NamedTuple):
@@ -66,10 +66,5 @@ class Pool(NamedTuple):
             -np.arange(columns.shape[1]) * np.ones(columns.shape) if rule.kind == BY_SCORE else noise(columns, rule)
         )
         order = np.argsort(np.where(inside, -keys, np.inf), axis=1, kind="stable")[:, :k]
-        shape = (len(columns), k)
-        found, cosines = np.full(shape, -1), np.full(shape, -np.inf, self.dtype)
-        kept = np.take_along_axis(inside, order, axis=1)
-        width = order.shape[1]
-        found[:, :width] = np.where(kept, np.take_along_axis(columns, order, axis=1), -1)
-        cosines[:, :width] = np.where(kept, np.take_along_axis(scores, order, axis=1), -np.inf)
-        return found, cosines
+        columns, scores = np.where(inside, columns, -1), np.where(inside, scores, self.dtype.type(-np.inf))
+        return np.take_along_axis(columns, order, axis=1), np.take_along_axis(scores, order, axis=1)

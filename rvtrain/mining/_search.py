@@ -25,11 +25,11 @@ _SLAB_ROWS = 64 * engine.GROUP
 def search(
     queries: engine.Rows, candidates: Candidates, k: int, rule: Rule, limits: Limits, progress: Progress | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The k candidates with the largest keys for each query: indices and scores (B, k), −1 and −inf beyond the last.
+    """The k candidates with the largest keys for each query, or all N if there are fewer.
 
-    limits.column_ids are those of all candidates.
+    Indices and scores (B, min(k, N)), −1 and −inf beyond the last. limits.column_ids are those of all candidates.
     """
-    by_bounds = rule.kind == BY_SCORE and candidates.in_memory
+    by_bounds = rule.kind == BY_SCORE and candidates.at_hand
     if by_bounds and worthwhile(len(queries.x), candidates.source, candidates.dtype, k):
         return _certified(queries, candidates, k, limits, progress)
     return _scanned(queries, candidates, k, rule, limits, progress)
@@ -38,12 +38,13 @@ def search(
 def _scanned(
     queries: engine.Rows, candidates: Candidates, k: int, rule: Rule, limits: Limits, progress: Progress | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """By float scores, a block of candidates at a time."""
+    """By float scores, a block of candidates at a time. Heaps have room for the candidates seen, k at most."""
     groups = engine.tiles(min(len(queries.x), _SLAB_ROWS), engine.GROUP)
-    best = empty_best(len(queries.x), k, candidates.dtype, parts=max(1, thread_count() // groups))
+    best = empty_best(len(queries.x), 0, candidates.dtype, parts=max(1, thread_count() // groups))
     seen = 0
     for start, x in candidates.blocks():
         seen = start + len(x)
+        best = _with_room(best, min(k, candidates.size or seen), k)
         if limits.row_ids.shape[1] and seen > len(limits.column_ids):
             raise ValueError(f"candidate_ids must have an id for each candidate, got {len(limits.column_ids)}")
         here = limits._replace(column_ids=limits.column_ids[start:seen])
@@ -59,7 +60,18 @@ def _scanned(
     if limits.exclude.size and limits.exclude.max() >= seen:
         raise ValueError(f"exclude must lie in [-1, {seen - 1}], got {limits.exclude.max()}")
     finish.sized(20 * best.keys.size)(best)
-    return best.columns[0], best.scores[0]
+    return best.columns[0, :, :seen], best.scores[0, :, :seen]
+
+
+def _with_room(best: Best, entries: int, most: int) -> Best:
+    """The same heaps with room for so many entries, or twice as many as before, but not for more than `most`."""
+    parts, rows, room = best.keys.shape
+    if room >= entries:
+        return best
+    larger = empty_best(rows, min(most, max(entries, 2 * room)), best.scores.dtype, parts)
+    for old, new in zip(best[:3], larger[:3], strict=True):
+        new[:, :, :room] = old
+    return larger._replace(sizes=best.sizes)
 
 
 def _certified(
@@ -113,11 +125,20 @@ def empty_best(rows: int, k: int, dtype: np.dtype, parts: int = 1) -> Best:
     return Best(np.empty(shape), np.empty(shape, np.int64), np.empty(shape, dtype), np.zeros((parts, rows), np.int64))
 
 
+def padded(found: np.ndarray, k: int, missing: float) -> np.ndarray:
+    """What `search` found as (B, k), where there are fewer candidates than k."""
+    if found.shape[1] == k:
+        return np.ascontiguousarray(found)
+    out = np.full((len(found), k), missing, found.dtype)
+    out[:, : found.shape[1]] = found
+    return out
+
+
 def no_limits(rows: int, dtype: np.dtype) -> Limits:
     """Every candidate counts."""
     none = np.empty((rows, 0), np.int64)
     everything = np.full(rows, np.inf, dtype)
-    return Limits(-everything, everything, none, none, none[:0])
+    return Limits(-everything, everything, none, none, none.ravel())
 
 
 @contextmanager

@@ -41,7 +41,7 @@ class Rule(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """Which candidates count for a row: floors < s < ceilings, not excluded, and no id shared."""
+    """Which candidates count for a row: floors < s < ceilings, not excluded, and its id none of the row's."""
 
     floors: np.ndarray
     """(B,), of the scores' dtype, like ceilings"""
@@ -49,9 +49,9 @@ class Limits(NamedTuple):
     exclude: np.ndarray
     """(B, m) int64, −1 for none"""
     row_ids: np.ndarray
-    """(B, r) int64"""
+    """(B, r) int64; r = 0 where there are no ids"""
     column_ids: np.ndarray
-    """(columns at hand, r) int64"""
+    """(columns at hand,) int64; empty where there are no ids"""
 
 
 class Best(NamedTuple):
@@ -134,12 +134,12 @@ def survey(weights, positive, good):
 
 @njit
 def _survey_row(weights):
-    positive, wrong = 0, False
+    positive, good = 0, True
     largest = weights.dtype.type(np.finfo(weights.dtype).max)
     for j in range(len(weights)):
         positive += weights[j] > 0
-        wrong |= not (weights[j] >= 0) | (weights[j] > largest)
-    return positive, not wrong
+        good &= (weights[j] >= 0) & (weights[j] <= largest)
+    return positive, good
 
 
 @kernel
@@ -259,7 +259,7 @@ def is_allowed(row, j, column, limits):
         if limits.exclude[row, m] == j:
             return False
     for r in range(limits.row_ids.shape[1]):
-        if limits.row_ids[row, r] == limits.column_ids[column, r]:
+        if limits.row_ids[row, r] == limits.column_ids[column]:
             return False
     return True
 

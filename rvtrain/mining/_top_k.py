@@ -19,9 +19,10 @@ def top_k(queries: Any, candidates: Any, k: int) -> tuple[np.ndarray, np.ndarray
 
     Parameters
     ----------
-    queries : array of shape (B, d), or (d,) for one query, float32 or float64
+    queries : array of shape (B, d), or (d,) for one query
     candidates : array of shape (N, d), or an iterable of such blocks
-        As in `HardNegativeMiner.mine`: an ``np.memmap`` is read block by block.
+        As in `HardNegativeMiner.mine`: an ``np.memmap`` is read block by block. Other types than float32 and float64
+        are converted to the one of them that holds all numbers given.
     k : int
         1 ≤ k ≤ N.
 
@@ -35,7 +36,7 @@ def top_k(queries: Any, candidates: Any, k: int) -> tuple[np.ndarray, np.ndarray
     Raises
     ------
     TypeError
-        If an array is not float32 or float64, or k no integer.
+        If an array is not of real numbers, or k no integer.
     ValueError
         If shapes do not fit, something is empty or not finite, or k is out of range.
 
@@ -53,14 +54,14 @@ def top_k(queries: Any, candidates: Any, k: int) -> tuple[np.ndarray, np.ndarray
     >>> scores
     array([1. , 0.6])
     """
-    q = check.float_array("queries", queries, (1, 2))
-    pool = candidates_of("candidates", candidates, q.shape[-1], "queries", q.dtype)
+    q = check.stored_array("queries", queries, (1, 2))
+    pool = candidates_of("candidates", candidates, q.shape[-1], "queries", check.computed_dtype("queries", q))
     k = check.integer("k", k, low=1, high=pool.size)
     rows = check.readable(np.atleast_2d(q), pool.dtype)
     inverse = checked_inverse_norms("queries", rows)
     indices, scores = search(Rows(rows, inverse), pool, k, Rule(BY_SCORE), no_limits(len(rows), pool.dtype))
-    if (indices < 0).any():
-        raise ValueError(f"k must be at most the number of candidates, got {k}")
+    if indices.shape[1] < k:
+        raise ValueError(f"k must be in [1, {pool.size}], got {k}")
     return (scores[0], indices[0]) if q.ndim == 1 else (scores, indices)
 
 

@@ -1,24 +1,29 @@
 """How good a retriever is: ranks of what is relevant, and how a space is filled."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from rvtrain import _validation as check
 from rvtrain._primitives._engine import Rows
-from rvtrain._primitives._norms import EPS, checked_inverse_norms
+from rvtrain._primitives._norms import checked_inverse_norms
 from rvtrain.functional import cosine_similarity, logsumexp
 from rvtrain.mining import HardNegativeMiner
 from rvtrain.mining._candidates import candidates_of
 from rvtrain.mining._search import no_limits, search
 from rvtrain.mining._selection_kernels import BY_SCORE, Rule
 
-_BLOCK = 1024
+# Ranks that are looked up together, and rows that are compared with each other, at a time.
+_LOOKED_UP = 1 << 18
+_ROWS, _COLUMNS = 256, 2048
 
 
 class Hits:
-    """Which places of each query's ranking hold something relevant, and how much is relevant at all."""
+    """Which places of each query's ranking hold something relevant, and how much is relevant at all.
+
+    A ranking ends with the last document: a k beyond its depth finds no more.
+    """
 
     def __init__(self, found: np.ndarray, relevant: np.ndarray) -> None:
         self.found, self.relevant = found, relevant
@@ -35,6 +40,7 @@ class Hits:
         return np.where(head.any(axis=1), 1.0 / (1 + head.argmax(axis=1)), 0.0)
 
     def ndcg(self, k: int) -> np.ndarray:
+        k = min(k, max(self.depth, int(self.relevant.max())))
         gains = 1.0 / np.log2(2.0 + np.arange(k))
         ideal = np.cumsum(gains)[np.minimum(self.relevant, k) - 1]
         return self.found[:, :k] @ gains[: self.depth] / ideal
@@ -45,39 +51,85 @@ class Hits:
         return (counted * np.cumsum(counted, axis=1) / places).sum(axis=1) / self.relevant
 
 
-def hits(ranked: Any, relevant: Any) -> Hits:
-    """Compare rankings with what is relevant."""
-    ranks = check.integer_array("ranked", ranked, (None, None))
+class Relevant(NamedTuple):
+    """The relevant documents of each query, distinct, in the order of queries, then of documents."""
+
+    queries: np.ndarray
+    """(n,)"""
+    documents: np.ndarray
+    """(n,)"""
+    counts: np.ndarray
+    """(Q,) how many each query has"""
+
+
+def hits(ranks: np.ndarray, relevant: Relevant) -> Hits:
+    """Compare rankings (Q, depth) with what is relevant."""
+    documents, stop = relevant.documents, int(relevant.documents.max()) + 1
+    names = None
+    if stop * len(ranks) > 2**62:  # a query and a document are looked up as one number, which they would not fit in
+        names, documents = np.unique(documents, return_inverse=True)
+        stop = len(names)
+    known = relevant.queries * stop + documents
+    found = np.empty(ranks.shape, bool)
+    rows = max(1, _LOOKED_UP // ranks.shape[1])
+    for start in range(0, len(ranks), rows):
+        here = ranks[start : start + rows]
+        if names is not None:
+            place = np.minimum(np.searchsorted(names, here), stop - 1)
+            here = np.where(names[place] == here, place, -1)
+        wanted = np.arange(start, start + len(here))[:, np.newaxis] * stop + here
+        place = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
+        found[start : start + rows] = (known[place] == wanted) & (here >= 0) & (here < stop)
+    return Hits(found, relevant.counts)
+
+
+def _ranked(ranked: Any) -> np.ndarray:
+    """Rankings (Q, depth) as their callers give them."""
+    ranks = check.indices("ranked", ranked, (None, None), 2**62, missing=True)
     if not ranks.size:
         raise ValueError(f"ranked must not be empty, got shape {ranks.shape}")
-    wanted = _relevant(relevant, len(ranks))
-    found = np.empty(ranks.shape, bool)
-    for start in range(0, len(ranks), _BLOCK):
-        part = slice(start, start + _BLOCK)
-        same = ranks[part, :, np.newaxis] == wanted[part, np.newaxis, :]
-        found[part] = (same & (ranks[part] >= 0)[:, :, np.newaxis]).any(axis=2)
-    return Hits(found, (wanted >= 0).sum(axis=1))
+    ordered = np.sort(ranks, axis=1)
+    twice = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)
+    if twice.any():
+        row, place = np.argwhere(twice)[0]
+        raise ValueError(f"ranked must not name a document twice, got {ordered[row, place]} twice in row {row}")
+    return ranks
 
 
-def _relevant(relevant: Any, count: int) -> np.ndarray:
-    """As an array (Q, r) of distinct indices, padded with −1."""
-    ragged = isinstance(relevant, (list, tuple)) and any(np.ndim(row) for row in relevant)
-    if ragged and len({len(row) for row in relevant}) > 1:
-        width = max(map(len, relevant))
-        relevant = [[*row, *[-1] * (width - len(row))] for row in relevant]
-    shape = (count,) if np.ndim(relevant) == 1 else (count, None)
-    wanted = np.sort(check.integer_array("relevant", relevant, shape).reshape(count, -1), axis=1)
-    wanted[:, 1:][wanted[:, 1:] == wanted[:, :-1]] = -1
-    if not (wanted >= 0).any(axis=1).all():
-        row = int(np.argmin((wanted >= 0).any(axis=1)))
+def _relevant(relevant: Any, count: int, stop: int = 2**62) -> Relevant:
+    """What is relevant to each of `count` queries, of documents below `stop`."""
+    if isinstance(relevant, (list, tuple)) and any(np.ndim(row) for row in relevant):
+        if len(relevant) != count or any(np.ndim(row) != 1 for row in relevant):
+            raise ValueError(f"relevant must be a sequence of documents for each of {count} queries")
+        lengths = np.array([len(row) for row in relevant])
+        flat = np.array([document for row in relevant for document in row] or [-1])
+        queries = np.repeat(np.arange(count), lengths) if lengths.any() else np.zeros(1, np.int64)
+    else:
+        array = np.asarray(relevant)
+        array = check.integer_array("relevant", array, (count,) if array.ndim == 1 else (count, None))
+        flat, queries = array.ravel(), np.repeat(np.arange(count), array.size // count)
+    documents = check.indices("relevant", flat, (None,), stop, missing=True)
+    there = documents >= 0
+    wanted = _distinct(queries[there], documents[there], count)
+    if not wanted.counts.all():
+        row = int(np.argmin(wanted.counts > 0))
         raise ValueError(f"relevant must name at least one document for each query, got none in row {row}")
     return wanted
+
+
+def _distinct(queries: np.ndarray, documents: np.ndarray, count: int) -> Relevant:
+    order = np.lexsort((documents, queries))
+    queries, documents = queries[order], documents[order]
+    first = np.ones(len(order), bool)
+    first[1:] = (queries[1:] != queries[:-1]) | (documents[1:] != documents[:-1])
+    return Relevant(queries[first], documents[first], np.bincount(queries[first], minlength=count))
 
 
 def _at_k(name: str, formula: str, reference: str, of: Callable[[Hits, int], np.ndarray], example: str) -> Callable:
     def metric(ranked: Any, relevant: Any, k: int) -> float:
         k = check.neighbours(k)
-        compared = hits(ranked, relevant)
+        ranks = _ranked(ranked)
+        compared = hits(ranks, _relevant(relevant, len(ranks)))
         if compared.depth < k:
             raise ValueError(f"ranked must have at least k = {k} columns, got {compared.depth}")
         return float(of(compared, k).mean())
@@ -102,7 +154,7 @@ def _at_k(name: str, formula: str, reference: str, of: Callable[[Hits, int], np.
     Raises
     ------
     TypeError, ValueError
-        If shapes do not fit, or a query has nothing relevant.
+        If shapes do not fit, a query has nothing relevant, or a document is ranked twice for one query.
 
     References
     ----------
@@ -164,7 +216,8 @@ def map_at_r(ranked: Any, relevant: Any) -> float:
     >>> rt.map_at_r([[4, 7, 2], [1, 0, 3]], [[7, 2], [5, 1]])
     0.375
     """
-    compared = hits(ranked, relevant)
+    ranks = _ranked(ranked)
+    compared = hits(ranks, _relevant(relevant, len(ranks)))
     if compared.depth < compared.relevant.max():
         raise ValueError(f"ranked must have at least R = {compared.relevant.max()} columns, got {compared.depth}")
     return float(compared.map_at_r().mean())
@@ -175,7 +228,8 @@ def alignment(x: Any, y: Any, alpha: float = 2.0) -> float:
 
     Parameters
     ----------
-    x, y : arrays of shape (n, d), float32 or float64
+    x, y : arrays of shape (n, d)
+        Of any real type; computed in float64, a block of rows at a time.
     alpha : float
         α in (0, 1000].
 
@@ -201,23 +255,27 @@ def alignment(x: Any, y: Any, alpha: float = 2.0) -> float:
     >>> rt.alignment(np.eye(2), np.eye(2)[::-1])
     2.0000000000000004
     """
-    x, y = check.float_array("x", x, 2), check.float_array("y", y, 2)
+    x, y = check.stored_array("x", x, 2), check.stored_array("y", y, 2)
     check.same_shape("y", y, "x", x.shape)
     alpha = check.number("alpha", alpha, low=0.0, high=1000.0, open_low=True)
-    for name, values in (("x", x), ("y", y)):
-        check.finite(name, values)
-    distances = np.linalg.norm(_unit(x) - _unit(y), axis=1)
-    return float((distances**alpha).mean())
+    total = 0.0
+    for start in range(0, len(x), _COLUMNS):
+        part = slice(start, start + _COLUMNS)
+        difference = _unit("x", x[part], start) - _unit("y", y[part], start)
+        total += float((np.linalg.norm(difference, axis=1) ** alpha).sum())
+    return total / len(x)
 
 
 def uniformity(x: Any, t: float = 2.0) -> float:
     r"""How evenly unit vectors fill the sphere: :math:`\log` of the mean of :math:`e^{-t \|\hat x_i - \hat x_j\|^2}`.
 
-    The mean is over all pairs i < j. Rows are taken a block at a time: memory grows with n, not with n².
+    The mean is over all pairs i < j. Rows are taken a block at a time: memory grows with n, not with n². A zero vector
+    has no direction: it is at distance 0 from another one, and at distance 1 from all else.
 
     Parameters
     ----------
-    x : array of shape (n, d), n ≥ 2, float32 or float64
+    x : array of shape (n, d), n ≥ 2
+        Of any real type; computed in float64.
     t : float
         t > 0.
 
@@ -242,23 +300,36 @@ def uniformity(x: Any, t: float = 2.0) -> float:
     >>> rt.uniformity(np.array([[1.0, 0.0], [-1.0, 0.0]]))
     -8.0
     """
-    x = check.float_array("x", x, 2)
-    check.finite("x", x)
+    x = check.stored_array("x", x, 2)
     t = check.number("t", t, low=0.0, open_low=True)
     if len(x) < 2:
         raise ValueError(f"x must have at least two rows, got shape {x.shape}")
-    wide, parts = x.astype(np.float64), []
-    for start in range(0, len(x), 256):
-        exponents = 2.0 * t * (cosine_similarity(wide[start : start + 256], wide) - 1.0)
-        rows = np.arange(len(exponents))
-        exponents[rows, start + rows] = -np.inf
-        parts.append(logsumexp(exponents, axis=None))
-    return float(logsumexp(np.array(parts)) - np.log(len(x) * (len(x) - 1.0)))
+    squares = np.concatenate([_squares(x[start : start + _COLUMNS], start) for start in range(0, len(x), _COLUMNS)])
+    parts = []
+    for start in range(0, len(x), _ROWS):
+        rows = slice(start, start + _ROWS)
+        for other in range(start, len(x), _COLUMNS):
+            columns = slice(other, other + _COLUMNS)
+            products = cosine_similarity(x[rows].astype(np.float64), x[columns].astype(np.float64))
+            distances = squares[rows, np.newaxis] + squares[columns] - 2.0 * products
+            exponents = -t * np.maximum(distances, 0.0)
+            if other == start:
+                exponents[np.tri(*exponents.shape, dtype=bool)] = -np.inf
+            parts.append(logsumexp(exponents, axis=None))
+    return float(logsumexp(np.array(parts)) - np.log(len(x) * (len(x) - 1.0) / 2.0))
 
 
-def _unit(x: np.ndarray) -> np.ndarray:
-    wide = x.astype(np.float64)
-    return wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), EPS)
+def _unit(name: str, rows: np.ndarray, first: int) -> np.ndarray:
+    """Rows from `first` on at length one, in float64; shorter where their norm is below the smallest that counts."""
+    wide = check.readable(rows, np.float64)
+    return wide * checked_inverse_norms(name, wide, first=first)[:, np.newaxis]
+
+
+def _squares(rows: np.ndarray, first: int) -> np.ndarray:
+    """Their squared lengths: 1, 0 for zero rows."""
+    unit = _unit("x", rows, first)
+    squares = np.einsum("nd,nd->n", unit, unit)
+    return np.where(squares > 0.5, 1.0, squares)
 
 
 _KINDS: dict[str, Callable[[Hits, int], np.ndarray]] = {
@@ -273,7 +344,7 @@ def parsed(metrics: Sequence[str]) -> dict[str, tuple[str, int]]:
         kind, _, k = str(name).partition("@")
         if str(name) == "map@r":
             known[name] = (kind, 0)
-        elif kind in _KINDS and k.isdigit() and int(k) > 0:
+        elif kind in _KINDS and k.isdecimal() and int(k) > 0:
             known[name] = (kind, int(k))
         else:
             raise ValueError(f"metrics must be {', '.join(f'{kind}@k' for kind in _KINDS)} or map@r, got {name!r}")
@@ -281,7 +352,7 @@ def parsed(metrics: Sequence[str]) -> dict[str, tuple[str, int]]:
 
 
 def depth_of(metrics: dict[str, tuple[str, int]], most_relevant: int) -> int:
-    """How many ranks these metrics need."""
+    """How many ranks these metrics need; there may be fewer documents."""
     return max(k or most_relevant for _, k in metrics.values())
 
 
@@ -294,19 +365,32 @@ def means(compared: Hits, metrics: dict[str, tuple[str, int]]) -> dict[str, floa
 
 
 def evaluate_retrieval(
-    queries: Any, documents: Any, relevant: Any, metrics: Sequence[str] = ("recall@1", "recall@10", "ndcg@10")
+    queries: Any,
+    documents: Any,
+    qrels: Any = None,
+    metrics: Sequence[str] = ("recall@1", "recall@10", "ndcg@10"),
+    *,
+    relevant: Any = None,
+    pairs: Any = None,
 ) -> dict[str, float]:
     """Rank all documents for each query by cosine, exactly, and measure; ties go to the lower index.
 
     Parameters
     ----------
-    queries : array of shape (Q, d), float32 or float64
+    queries : array of shape (Q, d)
     documents : array of shape (N, d), or an iterable of blocks
         As the candidates of `top_k`: files are read block by block.
+    qrels : as `relevant` or `pairs`
+        Which of the two is told by the shape. An array of shape (Q, 2) may be either: it is taken as pairs if its
+        first column is 0, 1, … Q − 1, as the one of them that it can be if an index is out of range for the other,
+        and is refused otherwise. A list of Q lists is `relevant`.
+    metrics : sequence of str
+        "recall@k", "precision@k", "mrr@k", "ndcg@k" with a number for k, and "map@r". A k beyond N ranks all N.
     relevant : integer array of shape (Q,) or (Q, r), or sequence of sequences
         Each query's relevant documents, at least one; −1: none there.
-    metrics : sequence of str
-        "recall@k", "precision@k", "mrr@k", "ndcg@k" with a number for k, and "map@r".
+    pairs : integer array of shape (P, 2)
+        A query and a document relevant to it in each row, as `Trainer.fit` takes them. Queries without a pair are
+        left out of the means.
 
     Returns
     -------
@@ -315,7 +399,8 @@ def evaluate_retrieval(
     Raises
     ------
     TypeError, ValueError
-        If shapes do not fit, a query has nothing relevant, or a metric is unknown.
+        If shapes do not fit, an index is out of range, a query has nothing relevant, a metric is unknown, or
+        `qrels` is ambiguous.
 
     References
     ----------
@@ -327,16 +412,67 @@ def evaluate_retrieval(
     >>> import rvtrain as rt
     >>> rt.evaluate_retrieval(np.eye(3), np.eye(3)[[1, 0, 2]], [1, 0, 1], ["recall@1", "mrr@2"])
     {'recall@1': 0.6666666666666666, 'mrr@2': 0.6666666666666666}
+    >>> rt.evaluate_retrieval(np.eye(3), np.eye(3)[[1, 0, 2]], pairs=[[0, 1], [2, 1]], metrics=["recall@1"])
+    {'recall@1': 0.5}
     """
     known = parsed(metrics)
-    q = check.float_array("queries", queries, 2)
-    wanted = _relevant(relevant, len(q))
-    depth = depth_of(known, int((wanted >= 0).sum(axis=1).max()))
-    pool = candidates_of("documents", documents, q.shape[1], "queries", q.dtype)
+    q = check.stored_array("queries", queries, 2)
+    pool = candidates_of("documents", documents, q.shape[1], "queries", check.computed_dtype("queries", q))
+    given = [
+        name for name, value in (("qrels", qrels), ("relevant", relevant), ("pairs", pairs)) if value is not None
+    ]
+    if len(given) != 1:
+        raise ValueError(f"relevant or pairs must be given, one of them, got {' and '.join(given) or 'neither'}")
+    if qrels is not None:
+        relevant, pairs = (None, qrels) if _are_pairs(qrels, len(q), pool.size) else (qrels, None)
+    stop = 2**62 if pool.size is None else pool.size
+    if pairs is None:
+        wanted = _relevant(relevant, len(q), stop)
+    else:
+        asking, wanted = _paired(pairs, len(q), stop)
+        q = q if len(asking) == len(q) else q[asking]
     q = check.readable(q, pool.dtype)
     rows = Rows(q, checked_inverse_norms("queries", q))
-    ranked, _ = search(rows, pool, depth, Rule(BY_SCORE), no_limits(len(q), pool.dtype))  # −1 beyond the last
-    return means(hits(ranked, wanted), known)
+    depth = depth_of(known, int(wanted.counts.max()))
+    ranks, _ = search(rows, pool, depth, Rule(BY_SCORE), no_limits(len(q), pool.dtype))
+    assert pool.size is not None  # of an iterable known only now
+    if wanted.documents.max() >= pool.size:
+        name = "relevant" if pairs is None else "pairs"
+        raise ValueError(f"{name} must name documents in [0, {pool.size - 1}], got {wanted.documents.max()}")
+    return means(hits(ranks, wanted), known)
+
+
+def _paired(pairs: Any, count: int, stop: int) -> tuple[np.ndarray, Relevant]:
+    """The queries that have a pair, and what is relevant to these."""
+    array = check.integer_array("pairs", pairs, (None, 2))
+    if not len(array):
+        raise ValueError(f"pairs must not be empty, got shape {array.shape}")
+    for column, (side, end) in zip(array.T, (("queries", count), ("documents", stop)), strict=True):
+        if column.min() < 0 or column.max() >= end:
+            worst = column.min() if column.min() < 0 else column.max()
+            raise ValueError(f"pairs must name rows of {side}, in [0, {end - 1}], got {worst}")
+    asking, rows = np.unique(array[:, 0], return_inverse=True)
+    return asking, _distinct(rows, array[:, 1], len(asking))
+
+
+def _are_pairs(qrels: Any, queries: int, documents: int | None) -> bool:
+    """Whether this is pairs of a query and a document, and not the documents of each query."""
+    if isinstance(qrels, (list, tuple)):
+        return len(qrels) not in (0, queries) and all(np.shape(row) == (2,) for row in qrels)
+    array = np.asarray(qrels)
+    if array.ndim != 2 or array.shape[1] != 2 or array.dtype.kind not in "iu":
+        return False
+    if len(array) != queries:
+        return True
+    stop = 2**62 if documents is None else documents
+    may_be_pairs = array.min() >= 0 and array[:, 0].max() < queries and array[:, 1].max() < stop
+    may_be_documents = array.max() < stop
+    if may_be_pairs and may_be_documents and (array[:, 0] != np.arange(queries)).any():
+        raise ValueError(
+            f"qrels of shape ({queries}, 2) may be pairs of a query and a document, or two documents relevant to each "
+            "query: say which, as pairs= or as relevant="
+        )
+    return bool(may_be_pairs)
 
 
 def evaluate_labels(queries: np.ndarray, documents: np.ndarray, labels: np.ndarray, metric: str) -> float:
@@ -350,9 +486,8 @@ def evaluate_labels(queries: np.ndarray, documents: np.ndarray, labels: np.ndarr
     if not len(asking):
         raise ValueError("validation must have a label that at least two rows share")
     depth = depth_of(known, int(relevant.max()))
-    found = np.zeros((len(asking), depth), bool)
     near = _without(asking[:, np.newaxis], queries[asking], documents, depth)
-    found[:, : near.shape[1]] = (labels[near] == labels[asking, np.newaxis]) & (near >= 0)
+    found = (labels[near] == labels[asking, np.newaxis]) & (near >= 0)
     return means(Hits(found, relevant[asking]), known)[metric]
 
 
@@ -366,12 +501,10 @@ def evaluate_links(table: np.ndarray, links: np.ndarray, known_links: np.ndarray
     wanted = np.setdiff1d(wanted, known)
     if not len(wanted):
         raise ValueError("validation must have an edge that is not among edges")
-    asking = np.unique(wanted // count)
-    relevant, hidden = (_lists(x, asking, count) for x in (wanted, known))
-    depth = depth_of(kinds, relevant.shape[1])
-    near = _without(np.column_stack([asking, hidden]), table[asking], table, depth)
-    ranked = np.pad(near, ((0, 0), (0, depth - near.shape[1])), constant_values=-1)
-    return means(hits(ranked, relevant), kinds)[metric]
+    asking, rows, counts = np.unique(wanted // count, return_inverse=True, return_counts=True)
+    hidden = np.column_stack([asking, _lists(known, asking, count)])
+    near = _without(hidden, table[asking], table, depth_of(kinds, int(counts.max())))
+    return means(hits(near, Relevant(rows, wanted % count, counts)), kinds)[metric]
 
 
 def _without(hidden: np.ndarray, queries: np.ndarray, documents: np.ndarray, depth: int) -> np.ndarray:
