@@ -170,8 +170,9 @@ class PairTask(Task):
 
     def fingerprints(self) -> dict[str, str]:
         """Of queries, documents, pairs, document_ids and validation."""
-        held_back = "" if self.held_back is None else " ".join(self.held_back.fingerprints().values())
-        return self.data.fingerprints() | {"validation": held_back}
+        own = self.data.fingerprints()
+        other = {} if self.held_back is None else self.held_back.fingerprints()
+        return own | {"validation": " ".join(found for name, found in other.items() if found != own[name])}
 
     def check_finite(self) -> None:
         """Read what was not read as a whole, files that is."""
