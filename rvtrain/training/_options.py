@@ -27,6 +27,10 @@ def parsed_losses(loss: Any, graph: bool) -> list[tuple[Any, Any]]:
             raise ValueError(f"loss must have reduction 'mean' or 'sum', got {pair[0]!r}")
         if not graph and isinstance(pair[0], SpectralRegularization):
             raise TypeError(f"loss must take anchors and positives, got {pair[0]!r}, which is for fit_graph")
+        if graph and getattr(pair[0], "symmetric", False):
+            raise ValueError(
+                f"loss must take drawn nodes as negatives in fit_graph, got {pair[0]!r}: give edges both ways"
+            )
         if not callable(pair[1]):
             check.number("loss weight", pair[1])
     return pairs

@@ -1,0 +1,118 @@
+"""Training a table on a graph: batches without negatives, losses of pairs, idle rows, what is said beforehand."""
+
+import numpy as np
+import pytest
+
+import rvtrain as rt
+
+RING = np.stack([np.arange(30), (np.arange(30) + 1) % 30], axis=1)
+
+
+def complete(n):
+    return np.argwhere(np.triu(np.ones((n, n), int), 1))
+
+
+def fit(loss, edges=RING, n=30, validation=None, **options):
+    table = rt.EmbeddingTable(n, 8)
+    options = {"optimizer": rt.Adam(table.params, 0.05), "epochs": 2, "batch_size": 8} | options
+    trainer = rt.Trainer(table, loss, **options)
+    return trainer.fit_graph(edges, validation=validation)
+
+
+@pytest.mark.parametrize("form", ["triplet", "pairwise"])
+def test_batches_without_a_valid_negative__are_no_end(form):
+    edges = np.concatenate([complete(6), [[6, 0]]])  # only node 6 has strangers, and batches of one have mostly none
+    history = fit(rt.LocalContrastiveLoss(1.0, form=form), edges, 7, batch_size=1, epochs=3).history
+    assert len(history["loss"]) == 3 and np.isfinite(history["loss"]).all()
+
+
+def test_triplets_of_a_complete_graph__are_refused_at_once():
+    with pytest.raises(ValueError, match="edges must leave a source without a link to some node"):
+        fit(rt.LocalContrastiveLoss(1.0, form="triplet"), complete(6), 6)
+    assert np.isfinite(fit(rt.LocalContrastiveLoss(), complete(6), 6).history["loss"]).all()
+
+
+def test_losses_of_pairs__draw_linked_nodes_together():
+    edges, held_back = RING[:-4], RING[-4:]
+    trainer = fit(rt.InfoNCELoss(0.2), edges, validation=held_back, epochs=40, metric="recall@5")
+    z = trainer.model.weight / np.linalg.norm(trainer.model.weight, axis=1, keepdims=True)
+    cosines = z @ z.T
+    assert cosines[edges[:, 0], edges[:, 1]].mean() > 0.6 > 0.2 > cosines.mean()
+
+
+def test_losses_of_pairs__take_no_linked_node_for_a_negative():
+    """Of a star all other ends are linked to the source: only drawn nodes are left to be negatives, and here none."""
+    edges = np.stack([np.zeros(9, np.int64), np.arange(1, 10)], axis=1)
+    assert fit(rt.InfoNCELoss(0.2), edges, 10, batch_size=9).history["loss"].tolist() == [0.0, 0.0]
+
+
+def test_gradients_of_pairs__are_those_of_the_loss(rng):
+    from rvtrain.training._graph_task import GraphTask
+
+    table = rt.EmbeddingTable(30, 4, dtype=np.float64)
+    edges = rng.integers(0, 30, (25, 2))
+    losses = [(rt.InfoNCELoss(0.5), 0.7), (rt.LocalContrastiveLoss(), 0.2), (rt.SpectralRegularization(), 0.1)]
+
+    def gradients():
+        task = GraphTask(table, edges, 2, None, [loss for loss, _ in losses], lambda rows: None)
+        batch = next(task.batches(np.random.default_rng(1), 20))
+        return task.gradients(batch, losses)
+
+    value, grads, rows = gradients()
+    direction = rng.normal(size=table.weight.shape)
+    table.weight[...] += 1e-6 * direction
+    above = gradients().value
+    table.weight[...] -= 2e-6 * direction
+    below = gradients().value
+    assert value == pytest.approx((above + below) / 2, rel=1e-6)
+    slope = (grads["weight"] * direction[rows["weight"]]).sum()
+    assert slope == pytest.approx((above - below) / 2e-6, rel=1e-5)
+
+
+def test_exact_rows__are_read_as_whole_steps_would_leave_them():
+    """Under lazy="exact" a training is that of whole steps whose gradient is zero outside of the batch's rows."""
+    ends = []
+    for whole in (False, True):
+        table = rt.EmbeddingTable(30, 8)
+        optimizer = rt.Adam(table.params, 0.05, lazy="exact")
+        if whole:
+            optimizer = Densely(rt.Adam(table.params, 0.05), (30, 8))
+        trainer = rt.Trainer(table, rt.LocalContrastiveLoss(), optimizer, epochs=4, batch_size=3, metric="recall@5")
+        metric = trainer.fit_graph(RING[:-4], validation=RING[-4:]).history["metric"]
+        ends.append((table.weight.copy(), metric))
+    np.testing.assert_allclose(ends[0][0], ends[1][0], atol=1e-5)
+    np.testing.assert_array_equal(ends[0][1], ends[1][1])
+
+
+class Densely:
+    """An optimizer that turns steps of rows into whole steps."""
+
+    def __init__(self, optimizer, shape):
+        self.optimizer, self.shape, self.learning_rate = optimizer, shape, 0.05
+
+    def step(self, params, grads, rows=None, max_norm=None):
+        dense = np.zeros(self.shape, np.float32)
+        np.add.at(dense, rows["weight"], grads["weight"])
+        self.optimizer.step(params, {"weight": dense})
+
+    def state_dict(self):
+        return {}
+
+
+def test_validation_of_known_edges__is_refused_before_the_first_step():
+    table = rt.EmbeddingTable(30, 8)
+    start = table.weight.copy()
+    trainer = rt.Trainer(table, epochs=2)
+    for held_back, message in (
+        (RING[:3], "validation must have an edge that is not among edges"),
+        (RING[:3, ::-1], "validation must have an edge that is not among edges"),
+        ([[4, 4]], "validation must have an edge that is not among edges"),
+        ([[0, 30]], "validation must lie in"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            trainer.fit_graph(RING, validation=held_back)
+    with pytest.raises(ValueError, match="loss must take drawn nodes as negatives"):
+        rt.Trainer(table, rt.InfoNCELoss(symmetric=True))
+    with pytest.raises(ValueError, match="fit_graph takes no miner"):
+        rt.Trainer(table, miner=rt.HardNegativeMiner.hardest()).fit_graph(RING)
+    np.testing.assert_array_equal(table.weight, start)
