@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from rvtrain import _progress
 from rvtrain._primitives import _engine as engine
 from rvtrain._primitives._norms import check_rows_finite, checked_inverse_norms
 from rvtrain._primitives._pairs import TOGETHER
@@ -149,12 +150,6 @@ def reporting(progress: Any) -> Iterator[Progress | None]:
             raise TypeError(f"progress must be a callable or True, got {progress!r}")
         yield progress or None
         return
-    from tqdm import tqdm
-
-    with tqdm(desc="candidates", unit=" rows", unit_scale=True) as bar:
-
-        def report(done: int, total: int | None) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield report
+    with _progress.shown(None, "rows", visible=True) as bar:
+        bar.phase("candidates")
+        yield bar.reach
