@@ -109,6 +109,17 @@ def semi_hard(scores, k, margin, positive, fill):
     return chosen + [-1] * (k - len(chosen))
 
 
+def ceiling(positives, absolute_margin=None, relative_margin=None):
+    """The highest score that margins leave: below the least of the positives' scores, by m or by m of its size."""
+    least = min(positives)
+    caps = [np.inf]
+    if absolute_margin is not None:
+        caps.append(least - absolute_margin)
+    if relative_margin is not None:
+        caps.append(least - abs(least) * relative_margin)
+    return min(caps)
+
+
 # --- Local contrastive ---------------------------------------------------------------------------------
 
 
@@ -220,7 +231,7 @@ def retrieval_metric(kind, k, ranking, relevant):
 
 
 def uniformity(x, t):
-    """log of the mean of exp(−t ‖x̂_i − x̂_j‖²) over i < j."""
-    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    """log of the mean of exp(−t ‖x̂_i − x̂_j‖²) over i < j; a zero row stays 0."""
+    unit = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-8)
     terms = [np.exp(-t * ((unit[i] - unit[j]) ** 2).sum()) for i in range(len(x)) for j in range(i)]
     return np.log(np.mean(terms))

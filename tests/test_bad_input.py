@@ -107,6 +107,10 @@ def indices(rng, stop, *shape):
     return rng.integers(0, stop, shape)
 
 
+def rankings(rng, count, rows, depth):
+    return np.argsort(rng.random((rows, count)), axis=1)[:, :depth]
+
+
 def infonce(anchors, positives, negatives, temperature, wrt=("anchors", "positives")):
     return rt.InfoNCELoss(temperature).compute_with_gradients(anchors, positives, negatives, wrt=wrt)
 
@@ -162,8 +166,11 @@ def adapt(x, rows, grad):
     return y, list(adapter.backward(saved, grad).values())
 
 
+METRICS = ["recall@3", "ndcg@2", "map@r"]
+
+
 def evaluate(queries, documents, relevant):
-    return list(rt.evaluate_retrieval(queries, documents, relevant, ["recall@3", "ndcg@2", "map@r"]).values())
+    return list(rt.evaluate_retrieval(queries, documents, relevant=relevant, metrics=METRICS).values())
 
 
 def fit(queries, documents, pairs, temperature, epochs):
@@ -227,8 +234,8 @@ FUNCTIONS = {
     "adapter": (adapt, lambda r, t: {"x": array(r, t, 9, 7), "rows": indices(r, 9, 5), "grad": array(r, t, 5, 4)}),
     "evaluate_retrieval": (evaluate, lambda r, t: {"queries": array(r, t, 4, 6), "documents": array(r, t, 9, 6),
         "relevant": indices(r, 9, 4, 2)}),
-    "ndcg_at_k": (rt.ndcg_at_k, lambda r, t: {"ranked": indices(r, 9, 4, 5), "relevant": indices(r, 9, 4), "k": 3}),
-    "map_at_r": (rt.map_at_r, lambda r, t: {"ranked": indices(r, 9, 4, 5), "relevant": indices(r, 9, 4, 3)}),
+    "ndcg_at_k": (rt.ndcg_at_k, lambda r, t: {"ranked": rankings(r, 9, 4, 5), "relevant": indices(r, 9, 4), "k": 3}),
+    "map_at_r": (rt.map_at_r, lambda r, t: {"ranked": rankings(r, 9, 4, 5), "relevant": indices(r, 9, 4, 3)}),
     "alignment": (rt.alignment, lambda r, t: {"x": array(r, t, 5, 3), "y": array(r, t, 5, 3), "alpha": 2.0}),
     "uniformity": (rt.uniformity, lambda r, t: {"x": array(r, t, 5, 3), "t": 2.0}),
     "trainer fit": (fit, lambda r, t: {"queries": array(r, t, 5, 6), "documents": array(r, t, 8, 6),

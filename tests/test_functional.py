@@ -74,6 +74,14 @@ def test_cosine_similarity__eps_is_the_smallest_norm(dtype):
     assert rt.cosine_similarity(tiny, unit, eps=1e-12)[0, 0] == pytest.approx(1.0, rel=1e-6)
 
 
+@pytest.mark.parametrize("size", [1e-299, 1e-160, 1e200, 1.7e308])
+def test_cosine_similarity__is_right_where_squares_leave_float64(size, rng):
+    a, b = rng.normal(size=(3, 5)), rng.normal(size=(4, 5))
+    a /= np.abs(a).max(axis=1, keepdims=True)
+    found = rt.cosine_similarity(a * size, b, eps=1e-300)
+    np.testing.assert_allclose(found, reference.cosine_similarity(a, b), rtol=1e-12)
+
+
 @pytest.mark.parametrize("size", [1e-20, 1e18])
 def test_cosine_similarity__survives_extreme_norms(size, dtype, rng):
     a, b = rng.normal(size=(3, 5)).astype(dtype) * dtype(size), rng.normal(size=(4, 5)).astype(dtype)
@@ -85,5 +93,8 @@ def test_cosine_similarity__refuses_bad_arguments():
         rt.cosine_similarity(np.ones((2, 3)), np.ones((2, 4)))
     with pytest.raises(ValueError, match="a must be finite"):
         rt.cosine_similarity(np.full((2, 3), np.nan), np.ones((2, 3)))
-    with pytest.raises(ValueError, match="eps"):
-        rt.cosine_similarity(np.ones((2, 3)), np.ones((2, 3)), eps=0)
+    for eps in (0, 1e-310):
+        with pytest.raises(ValueError, match="eps"):
+            rt.cosine_similarity(np.ones((2, 3)), np.ones((2, 3)), eps=eps)
+    with pytest.raises(TypeError, match=r"a must be float32 or float64.*a.astype"):
+        rt.cosine_similarity(np.ones((2, 3), np.float16), np.ones((2, 3)))

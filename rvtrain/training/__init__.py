@@ -1,15 +1,14 @@
 """From arrays to trained embeddings: models, metrics, and the loop that joins the parts."""
 
 from rvtrain.training._adapters import LinearAdapter, MLPAdapter
+from rvtrain.training._alignment import alignment, uniformity
 from rvtrain.training._metrics import (
-    alignment,
     evaluate_retrieval,
     map_at_r,
     mrr_at_k,
     ndcg_at_k,
     precision_at_k,
     recall_at_k,
-    uniformity,
 )
 from rvtrain.training._saving import load_model, save_model
 from rvtrain.training._towers import EmbeddingTable, TwoTower

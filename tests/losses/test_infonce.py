@@ -275,6 +275,33 @@ def test_gradients__finite_and_right_at_extreme_norms(size, dtype, rng):
     assert np.isfinite(gp).all()
 
 
+def stretched(x, size):
+    """The same directions, the largest element of each row ± size."""
+    return x / np.abs(x).max(axis=-1, keepdims=True) * x.dtype.type(size)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("size", [1e37, 1e154, 1e200, 1.7e308])  # of the last, norms are beyond float64
+def test_gradients__are_right_where_squares_leave_the_type(kind, size, rng):
+    dtype = np.float32 if size == 1e37 else np.float64
+    args, extra, _ = make_case(kind, 9, 6, dtype, rng)
+    anchors, *others = (stretched(x, 1.0) for x in args)
+    others = [stretched(x, size) for x in others]
+    loss = rt.InfoNCELoss(TAU, symmetric=kind == "symmetric")
+    expected, gradients = loss.compute_with_gradients(*(stretched(x, 1.0) for x in args), wrt=wrt_of(kind), **extra)
+    value, found = loss.compute_with_gradients(anchors, *others, wrt=wrt_of(kind), **extra)
+    assert value == pytest.approx(expected, rel=TOLERANCE[dtype])
+    for name in ("anchors", "temperature"):
+        at = wrt_of(kind).index(name)
+        assert relative_error(found[at], gradients[at]) < TOLERANCE[dtype]
+    assert loss.compute(stretched(anchors, size), *others, **extra) == pytest.approx(expected, rel=TOLERANCE[dtype])
+    if size < 1e300 and dtype == np.float64:
+        _, found = loss.compute_with_gradients(stretched(anchors, size), *others, wrt=wrt_of(kind), **extra)
+        for name, gradient, wanted in zip(wrt_of(kind), found, gradients, strict=True):
+            scale = 1.0 if name == "temperature" else size
+            assert relative_error(np.asarray(gradient) * scale, wanted) < TOLERANCE[dtype]
+
+
 def test_gradients__zero_vectors_and_duplicate_rows(dtype):
     a = np.array([[0, 0], [1, 0], [1, 0]], dtype)
     value, gradients = rt.InfoNCELoss(TAU).compute_with_gradients(a, a[::-1], wrt=("anchors", "positives"))

@@ -262,6 +262,32 @@ def test_gradients__finite_and_right_at_extreme_norms(size, form, dtype, rng):
         assert 0.01 * order < np.abs(gradient).max() < 100 * order
 
 
+@pytest.mark.parametrize("size", [1e-300, 1e-200, 1e-160])
+def test_gradients__are_right_where_squares_underflow(size, form, rng):
+    a, p, n = rng.normal(size=(3, 4, 6))
+    loss = LocalContrastiveLoss(1.0, "none", form)
+    value, (to_anchors, to_pool) = loss.compute_with_gradients(
+        a * size, p * size, n[:, np.newaxis] * size, wrt=("anchors", "negatives")
+    )
+    np.testing.assert_allclose(value, 1.0)
+    away = (a - n) / np.linalg.norm(a - n, axis=1, keepdims=True)
+    near = (a - p) / np.linalg.norm(a - p, axis=1, keepdims=True)
+    np.testing.assert_allclose(to_pool[:, 0], away * (2 if form == "pairwise" else 1), rtol=1e-12)
+    np.testing.assert_allclose(to_anchors, -2 * away if form == "pairwise" else near - away, rtol=1e-12, atol=1e-15)
+
+
+def test_compute__measures_distances_whose_squares_overflow(rng):
+    a, p, n = rng.normal(size=(3, 4, 6))
+    expected = reference.local_contrastive(a, p, n, 1e-200, "triplet") * 1e200
+    found = LocalContrastiveLoss(1.0, "none", "triplet").compute(a * 1e200, p * 1e200, n * 1e200)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    with pytest.raises(ValueError, match=r"anchors must be within 1e150 of positives and negatives.* row 0"):
+        LocalContrastiveLoss(1.0).compute(a * 1e200, p * 1e200, n * 1e200)
+    for form in ("pairwise", "triplet"):
+        with pytest.raises(ValueError, match=r"embeddings must be within 1e150 .* between nodes 1 and 2"):
+            LocalContrastiveLoss(1.0, form=form).compute_graph(a * 1e200, [[1, 2]], [[1, 3]])
+
+
 def test_compute__of_one_anchor(form, dtype, rng):
     (a, p, n), _, _ = make_case("pool", 1, 6, dtype, rng)
     loss = LocalContrastiveLoss(1.0, "mean", form)
@@ -414,7 +440,7 @@ E = np.array([[0, 1], [1, 2]])
         ((A, A, NAN), {}, ValueError, "negatives must be finite.*row 0"),
         ((A, A, NAN), {"negative_indices": [[-1], [2], [1]]}, ValueError, "negatives must be finite.*row 2"),
         ((A, A, np.stack([A, A, NAN])), {}, ValueError, "negatives must be finite.*row 6"),
-        ((A, A * 1e200), {}, ValueError, "anchors must be within 1e150"),
+        ((-A * 1e308, A * 1e308), {}, ValueError, "anchors must be within 1e150"),
     ],
 )
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of NumPy, where kernels are not compiled

@@ -252,6 +252,7 @@ EDGES = np.array([[0, 1], [1, 2]])
         ((Z * np.nan, EDGES), ValueError, r"embeddings must be finite, got nan at \[0, 0\]"),
         ((Z, EDGES.astype(float)), TypeError, "graph must be integers"),
         ((Z, EDGES.T.ravel()), ValueError, r"graph must have shape \(any, 2\)"),
+        ((np.diag([1e200, 1e200, 1.0]), EDGES), ValueError, "embeddings must be within 1e150 of each other"),
         ((Z, EDGES + 1), ValueError, r"graph must lie in \[0, 2\], got 3"),
         ((Z, EDGES - 1), ValueError, r"graph must lie in \[0, 2\], got -1"),
         ((Z, EDGES, np.ones(3)), ValueError, r"edge_weights must have shape \(2,\), got \(3,\)"),

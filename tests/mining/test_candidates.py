@@ -48,6 +48,153 @@ def test_mine__gives_the_same_from_anywhere(kind, strategy, data, threads, tmp_p
     np.testing.assert_array_equal(found[1], expected[1])
 
 
+def refilled(rows):
+    """Blocks in one buffer, which is full of NaN as soon as the next one is asked for."""
+    buffer = np.empty((250, rows.shape[1]), rows.dtype)
+    for start in range(0, len(rows), 250):
+        buffer[:] = rows[start : start + 250]
+        yield buffer
+        buffer[:] = np.nan
+
+
+def test_search__looks_at_no_block_once_the_next_is_asked_for(data):
+    queries, candidates = data
+    scores, indices = rt.top_k(queries, candidates, 7)
+    for found, expected in zip(rt.top_k(queries, refilled(candidates), 7), (scores, indices), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    _, one = rt.top_k(queries[0], refilled(candidates), 7)
+    np.testing.assert_array_equal(one, indices[0])
+    for strategy in rt.MiningStrategy:
+        expected = rt.HardNegativeMiner(strategy).mine(queries, candidates, 7)
+        np.testing.assert_array_equal(rt.HardNegativeMiner(strategy).mine(queries, refilled(candidates), 7), expected)
+    wanted = np.arange(len(queries))
+    measured = [rt.evaluate_retrieval(queries, x, wanted, ["ndcg@50"]) for x in (candidates, refilled(candidates))]
+    assert measured[0] == measured[1]
+
+
+@pytest.mark.parametrize("stored", ["float16", "int8", "uint8", "int16", "int64", ">f4", ">f8", ">i2"])
+@pytest.mark.parametrize("computed", [np.float32, np.float64])
+def test_search__takes_what_embeddings_are_stored_as(stored, computed, tmp_path, rng):
+    def rows(count):
+        return (100 * rng.random((count, 9))).astype(stored)
+
+    anchors, candidates, positives = rows(67), rows(1500), rows(67).astype(np.float16)
+    before = candidates.copy()
+    if computed == np.float64:
+        anchors = anchors.astype(np.float64)
+    dtype = np.result_type(np.float32, anchors.dtype, candidates.dtype)
+    plain = [x.astype(dtype) for x in (anchors, candidates, positives)]
+    expected = rt.top_k(*plain[:2], 7)
+    mined = rt.HardNegativeMiner.semi_hard().mine(*plain[:2], 7, positives=plain[2])
+    for source in (candidates, *sources(candidates, tmp_path).values()):
+        found = rt.top_k(anchors, source, 7)
+        assert found[0].dtype == dtype
+        for actual, wanted in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(actual, wanted)
+    np.testing.assert_array_equal(
+        rt.HardNegativeMiner.semi_hard().mine(anchors, candidates, 7, positives=positives), mined
+    )
+    np.testing.assert_array_equal(candidates, before)
+
+
+def test_miners_of_batches_and_graphs__take_what_embeddings_are_stored_as(rng):
+    x = rng.integers(-50, 50, size=(2, 30, 6))
+    edges = rng.integers(0, 30, size=(60, 2))
+    for stored in (np.float16, np.int8, ">f4"):
+        a, p = x.astype(stored)
+        plain = [y.astype(np.float32) for y in (a, p)]
+        for function in (
+            lambda a, p: rt.InBatchMiner.semi_hard().mine(a, 3, positives=p, return_scores=True),
+            lambda a, p: rt.GraphNegativeMiner(edges).mine(a, 3, return_scores=True),
+        ):
+            for found, expected in zip(function(a, p), function(*plain), strict=True):
+                assert found.dtype == expected.dtype
+                np.testing.assert_array_equal(found, expected)
+
+
+def peak(call):
+    """The most memory that a call holds at once."""
+    rt.release_workspaces()
+    tracemalloc.start()
+    call()
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return most
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_top_k__converts_a_block_at_a_time(on_disk, tmp_path, monkeypatch, rng):
+    monkeypatch.setattr(_candidates, "_CONVERTED_BYTES", 1 << 20)
+    candidates = rng.normal(size=(40_000, 64)).astype(np.float16)
+    np.save(tmp_path / "candidates.npy", candidates)
+    source = np.load(tmp_path / "candidates.npy", mmap_mode="r") if on_disk else candidates
+    queries = candidates[:50]
+    rt.top_k(queries, candidates[:1000], 3)
+    assert peak(lambda: rt.top_k(queries, source, 3)) < candidates.nbytes / 2
+
+
+@pytest.mark.parametrize("kind", ["memmap", "list", "generator"])
+@pytest.mark.parametrize("strategy", list(rt.MiningStrategy))
+def test_mine__of_more_than_there_are_gives_all(kind, strategy, data, tmp_path):
+    anchors, candidates = data
+    anchors = anchors[:9]
+    expected = rt.HardNegativeMiner(strategy).mine(anchors, candidates, 1500, return_scores=True)
+    source = sources(candidates, tmp_path)[kind]
+    found = rt.HardNegativeMiner(strategy).mine(anchors, source, 2000, return_scores=True)
+    for actual, wanted, missing in zip(found, expected, (-1, -np.inf), strict=True):
+        assert actual.shape == (9, 2000) and actual.dtype == wanted.dtype
+        np.testing.assert_array_equal(actual[:, :1500], wanted)
+        assert (actual[:, 1500:] == missing).all()
+
+
+@pytest.mark.parametrize("blocks", [False, True])
+def test_search__holds_no_more_ranks_than_there_are_candidates(blocks, rng):
+    queries, documents = rng.normal(size=(100, 4)), rng.normal(size=(50, 4))
+
+    def source():
+        return iter(np.split(documents, 5)) if blocks else documents
+
+    deep, flat = [f"{kind}@100000" for kind in ("recall", "ndcg", "precision", "mrr")], ["recall@50"]
+    assert rt.evaluate_retrieval(queries, source(), np.arange(100) % 50, deep)["recall@100000"] == 1.0
+    measure = peak(lambda: rt.evaluate_retrieval(queries, source(), np.arange(100) % 50, deep))
+    assert measure < peak(lambda: rt.evaluate_retrieval(queries, source(), np.arange(100) % 50, flat)) + (1 << 20)
+    for miner in (rt.HardNegativeMiner.hardest(), rt.HardNegativeMiner.semi_hard(), rt.HardNegativeMiner.random()):
+        most = peak(lambda miner=miner: miner.mine(queries, source(), 100_000))
+        assert most < 1.2 * 100 * 100_000 * 8  # the result alone
+    ranked = peak(lambda: rt.HardNegativeMiner.hardest().mine(queries, documents, 3, range_max=1_000_000))
+    assert ranked < 1 << 20
+
+
+def test_graph_miner__holds_no_more_than_there_are_nodes(rng):
+    embeddings, edges = rng.normal(size=(50, 4)), rng.integers(0, 50, size=(100, 2))
+    found = rt.GraphNegativeMiner(edges).mine(embeddings, 60)
+    np.testing.assert_array_equal(found[:, :50], rt.GraphNegativeMiner(edges).mine(embeddings, 50))
+    assert (found[:, 50:] == -1).all()
+    most = peak(lambda: rt.GraphNegativeMiner(edges).mine(embeddings, 100_000))
+    assert most < 1.2 * 50 * 100_000 * 8
+
+
+@pytest.mark.parametrize("size", [1e-300, 1e-160, 1e200, 1e307])
+def test_search__is_right_for_rows_of_any_length(size, rng):
+    queries, candidates = rng.normal(size=(9, 5)), rng.normal(size=(60, 5))
+    edges = rng.integers(0, 60, size=(100, 2))
+    long = candidates * size
+    scores, indices = rt.top_k(queries, candidates, 10)
+    if size > 1:  # rows shorter than 1e-8 have no direction: their cosines are as small as they are
+        for q in (queries, queries * size, queries[0]):
+            found_scores, found = rt.top_k(q, long, 10)
+            np.testing.assert_array_equal(found, indices if q.ndim == 2 else indices[0])
+            np.testing.assert_allclose(found_scores, scores if q.ndim == 2 else scores[0], rtol=1e-12)
+        near, cosines = rt.GraphNegativeMiner(edges).mine(long, 5, return_scores=True)
+        expected, expected_cosines = rt.GraphNegativeMiner(edges).mine(candidates, 5, return_scores=True)
+        np.testing.assert_array_equal(near, expected)
+        np.testing.assert_allclose(cosines, expected_cosines, rtol=1e-12)
+    else:
+        found_scores, found = rt.top_k(queries, long, 10)
+        expected = np.sort(queries / np.linalg.norm(queries, axis=1, keepdims=True) @ (long / 1e-8).T)[:, :-11:-1]
+        np.testing.assert_allclose(found_scores, expected, rtol=1e-12)
+
+
 def test_top_k__gives_the_same_for_one_query_as_for_many(data, tmp_path):
     queries, candidates = data
     scores, indices = rt.top_k(queries, candidates, 20)
@@ -90,7 +237,7 @@ def test_mine__names_the_row_that_is_not_finite(data, tmp_path):
     [
         (iter([]), ValueError, "candidates must not be empty"),
         (iter([np.ones((3, 2))]), ValueError, r"blocks of candidates must have shape \(rows, 9\), got \(3, 2\)"),
-        (iter([np.ones((3, 9), int)]), TypeError, "candidates must be float32 or float64"),
+        (iter([np.ones((3, 9), complex)]), TypeError, "candidates must be an array of real numbers"),
         (7, TypeError, "candidates must be an array or an iterable of arrays, got int"),
     ],
 )
@@ -102,8 +249,11 @@ def test_mine__refuses_blocks_by_name(source, error, message):
 def test_mine__refuses_what_does_not_fit_the_blocks():
     anchors = np.ones((2, 9), np.float32)
     miner = rt.HardNegativeMiner.hardest()
-    with pytest.raises(TypeError, match="blocks of candidates must be float32 or narrower, got float64"):
-        miner.mine(anchors, iter([np.ones((3, 9))]), 1)
+    for dtype in (np.float64, np.int32):
+        with pytest.raises(
+            TypeError, match=f"blocks of candidates must be float32 or narrower, got {dtype.__name__}"
+        ):
+            miner.mine(anchors, iter([np.ones((3, 9), dtype)]), 1)
     with pytest.raises(ValueError, match=r"exclude must lie in \[-1, 2\], got 5"):
         miner.mine(anchors, iter([np.ones((3, 9), np.float32)]), 1, exclude=[[5], [0]])
     with pytest.raises(ValueError, match="candidate_ids must have an id for each candidate, got 2"):

@@ -33,10 +33,9 @@ def left(scores, positive, exclude, filters):
     order = [j for j in np.argsort(-scores, kind="stable") if j not in exclude]
     ranked = order[filters.get("range_min", 0) : filters.get("range_max")]
     cap = filters.get("max_score", np.inf)
-    if "absolute_margin" in filters:
-        cap = min(cap, positive - filters["absolute_margin"])
-    if "relative_margin" in filters:
-        cap = min(cap, positive * (1 - filters["relative_margin"]))
+    if positive is not None:
+        margins = {name: filters.get(name) for name in ("absolute_margin", "relative_margin")}
+        cap = min(cap, reference.ceiling(np.atleast_1d(positive), **margins))
     return [j for j in ranked if filters.get("min_score", -np.inf) <= scores[j] <= cap]
 
 
@@ -53,6 +52,79 @@ def test_hardest__chooses_the_most_similar_that_pass(name, case, rng):
         expected = left(scores[row], tops[row], set(exclude[row]), CASES[name])[:5]
         assert list(chosen[: len(expected)]) == expected
         assert (chosen[len(expected) :] == -1).all()
+
+
+@pytest.mark.parametrize("fill", [None, True, False])
+@pytest.mark.parametrize("given", ["vectors", "indices"])
+@pytest.mark.parametrize("name", ["nothing", "absolute", "relative", "all"])
+def test_mine__measures_from_the_least_of_several_positives(name, given, fill, case, rng):
+    anchors, candidates, _ = case
+    own = rng.integers(-1, len(candidates), size=(len(anchors), 3))
+    own[:, 1] = np.arange(len(anchors)) % 50
+    own = own[:, :2] if given == "vectors" else own
+    own[:, 0] = abs(own[:, 0])
+    scores = reference.cosine_similarity(anchors, candidates)
+    miner = rt.HardNegativeMiner.hardest() if fill is None else rt.HardNegativeMiner.semi_hard(0.2, fill=fill)
+    positives = own if given == "indices" else candidates[own]
+    found = miner.mine(anchors, candidates, 5, positives=positives, **CASES[name])
+    one = miner.mine(anchors[3], candidates, 5, positives=positives[3], **CASES[name])
+    np.testing.assert_array_equal(one, found[3])
+    for row, chosen in enumerate(found):
+        known = own[row][own[row] >= 0]
+        least = scores[row, known].min()
+        expected = left(scores[row], scores[row, known], set(known) if given == "indices" else (), CASES[name])
+        if fill is not None:
+            expected = [j for j in expected if scores[row, j] < least - 1e-6]
+        if fill is False:
+            expected = [j for j in expected if scores[row, j] > least - 0.2]
+        assert list(chosen[chosen >= 0]) == expected[:5]
+
+
+def test_relative_margin__leaves_less_where_the_positive_is_negative():
+    candidates = np.array([[1.0, 0.0], [-0.5, 1.0], [-1.0, 1.0], [-1.0, 0.5], [-1.0, 0.0]])
+    anchor, positive = np.array([1.0, 0.0]), np.array([-1.0, 1.0])  # s⁺ = −.707
+    found = rt.HardNegativeMiner.hardest().mine(anchor, candidates, 5, positives=positive, relative_margin=0.2)
+    np.testing.assert_array_equal(found, [3, 4, -1, -1, -1])  # s ≤ −.849
+
+
+def test_positives__by_index_may_lie_on_disk_and_are_never_returned(tmp_path, rng):
+    anchors, candidates = rng.normal(size=(6, 5)), rng.normal(size=(40, 5))
+    np.save(tmp_path / "candidates.npy", candidates)
+    on_disk = np.load(tmp_path / "candidates.npy", mmap_mode="r")
+    own = rng.integers(0, 40, size=(6, 2))
+    found = rt.HardNegativeMiner.random(seed=1).mine(anchors, on_disk, 40, positives=own.astype(np.int32))
+    for row in range(6):
+        assert set(found[row]) - {-1} == set(range(40)) - set(own[row])
+    first = rt.HardNegativeMiner.semi_hard().mine(anchors, on_disk, 3, positives=own[:, 0])
+    expected = rt.HardNegativeMiner.semi_hard().mine(anchors, candidates, 3, positives=candidates[own[:, 0]])
+    np.testing.assert_array_equal(first, expected)
+
+
+@pytest.mark.parametrize(
+    ("candidates", "positives", "message"),
+    [
+        (np.ones((4, 3)), [[0, 4], [1, 1]], r"positives must lie in \[-1, 3\], got 4"),
+        (np.ones((4, 3)), [[0, 1], [-1, -1]], "positives must name at least one candidate .* none in row 1"),
+        (np.ones((4, 3)), [[0, 1]], r"positives must have shape \(2, any\), got \(1, 2\)"),
+        (np.ones((4, 3)), np.empty((2, 0), int), "positives must not be empty"),
+        ([np.ones((4, 3))], [[0], [1]], "positives may be indices of candidates in one array .* not of a list"),
+        (np.ones((4, 3)), np.ones((2, 2, 4)), r"positives must have the shape of anchors, \(2, 3\), or \(2, P, 3\)"),
+    ],
+)
+def test_positives__are_refused_by_name(candidates, positives, message):
+    with pytest.raises(ValueError, match=message):
+        rt.HardNegativeMiner.hardest().mine(np.ones((2, 3)), candidates, 1, positives=positives)
+
+
+def test_positives__of_integers_in_the_shape_of_integer_anchors_are_refused():
+    anchors, candidates = np.array([[1, 0], [0, 1]]), np.array([[1, 1], [0, 1], [1, 0]])
+    miner = rt.HardNegativeMiner.semi_hard(2.0)
+    with pytest.raises(ValueError, match=r"positives of integers .* give vectors as positives.astype"):
+        miner.mine(anchors, candidates, 1, positives=candidates[:2])
+    by_vector = miner.mine(anchors, candidates, 1, positives=candidates[:2].astype(np.float32))
+    by_index = miner.mine(anchors.astype(np.float32), candidates, 1, positives=np.array([[0, -1], [1, -1]]))
+    np.testing.assert_array_equal(by_vector, [[1], [0]])
+    np.testing.assert_array_equal(by_index, [[1], [0]])
 
 
 @pytest.mark.parametrize("name", CASES)

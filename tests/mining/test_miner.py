@@ -1,5 +1,9 @@
 """HardNegativeMiner, InBatchMiner, top_k and weighted_sample against brute force, frequencies and faiss."""
 
+import copy
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+
 import numba
 import numpy as np
 import pytest
@@ -78,6 +82,27 @@ def test_mine__keeps_out_what_is_excluded_or_shares_an_id(strategy, dtype, rng):
         assert (found[row] >= 0).sum() == len(free) - left_out
 
 
+@pytest.mark.parametrize("strategy", list(rt.MiningStrategy))
+def test_mine__keeps_out_each_of_several_ids(strategy, dtype, rng):
+    anchors, candidates = make_case((9, 40, 8), dtype, rng)
+    anchor_ids, candidate_ids = rng.integers(0, 6, (9, 3)), rng.integers(0, 6, 40)
+    found = rt.HardNegativeMiner(strategy).mine(
+        anchors, candidates, 40, anchor_ids=anchor_ids, candidate_ids=candidate_ids
+    )
+    for row in range(9):
+        free = set(np.flatnonzero(~np.isin(candidate_ids, anchor_ids[row])))
+        assert set(found[row]) - {-1} <= free
+        assert (found[row] >= 0).sum() == len(free) - (strategy is rt.MiningStrategy.SEMI_HARD)
+    same = {"anchor_ids": np.repeat(anchor_ids[:, :1], 2, axis=1), "candidate_ids": candidate_ids}
+    once = {"anchor_ids": anchor_ids[:, 0], "candidate_ids": candidate_ids}
+    repeated, single = (rt.HardNegativeMiner(strategy).mine(anchors, candidates, 5, **ids) for ids in (same, once))
+    np.testing.assert_array_equal(repeated, single)
+    one = rt.HardNegativeMiner(strategy).mine(
+        anchors[0], candidates, 40, anchor_ids=anchor_ids[0], candidate_ids=candidate_ids
+    )
+    np.testing.assert_array_equal(one, found[0])
+
+
 def test_mine__ties_go_to_the_lower_index(dtype):
     candidates = np.tile(np.eye(3, dtype=dtype), (5, 1))
     found = rt.HardNegativeMiner.hardest().mine(np.eye(3, dtype=dtype), candidates, 7)
@@ -126,6 +151,53 @@ def test_draws__go_on_from_a_state_dict(rng):
     miner.mine(anchors, candidates, 5)
     twin.load_state_dict(miner.state_dict())
     np.testing.assert_array_equal(miner.mine(anchors, candidates, 5), twin.mine(anchors, candidates, 5))
+
+
+def test_draws__are_never_the_same_for_two_threads(rng):
+    anchors, candidates = make_case((4, 5000, 8), np.float32, rng)
+    miner, twin = (rt.HardNegativeMiner.random(seed=1) for _ in range(2))
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(lambda _: miner.mine(anchors, candidates, 5).tobytes(), range(160)))
+    assert sorted(found) == sorted(twin.mine(anchors, candidates, 5).tobytes() for _ in range(160))
+    assert miner.state_dict() == {"draws": 160}
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+@pytest.mark.parametrize("kind", [rt.HardNegativeMiner, rt.InBatchMiner])
+def test_miner__goes_on_from_a_copy(kind, copied, rng):
+    anchors, candidates = make_case((3, 50, 4), np.float64, rng)
+    arguments = (anchors, candidates) if kind is rt.HardNegativeMiner else (candidates,)
+    miner = kind("distance_weighted", temperature=0.3, seed=4)
+    miner.mine(*arguments, k=5)
+    twin = copied(miner)
+    expected = miner.mine(*arguments, k=5)
+    np.testing.assert_array_equal(twin.mine(*arguments, k=5), expected)
+    assert repr(twin) == repr(miner) and twin.state_dict() == miner.state_dict()
+
+
+def test_draws__are_not_spent_by_calls_that_fail(rng):
+    anchors, candidates = make_case((3, 50, 4), np.float64, rng)
+    broken = candidates.copy()
+    broken[40] = np.nan
+
+    def interrupt(done, total):
+        raise KeyboardInterrupt
+
+    miner = rt.HardNegativeMiner.random()
+    for error, call in (
+        (ValueError, lambda: miner.mine(anchors, candidates, 0)),
+        (ValueError, lambda: miner.mine(anchors, broken, 5)),
+        (TypeError, lambda: miner.mine(anchors, candidates, 5, progress=3)),
+        (KeyboardInterrupt, lambda: miner.mine(anchors, candidates, 5, progress=interrupt)),
+    ):
+        with pytest.raises(error):
+            call()
+    assert miner.state_dict() == {"draws": 0}
+    hardest = rt.HardNegativeMiner.hardest()
+    hardest.load_state_dict({"draws": 3})
+    with pytest.raises(ValueError, match="candidates must be finite"):
+        hardest.mine(anchors, broken, 5)
+    assert hardest.state_dict() == {"draws": 3}
 
 
 def assert_frequencies(counts, probabilities):
@@ -258,7 +330,9 @@ A, C = np.ones((3, 4)), np.ones((5, 4))
 @pytest.mark.parametrize(
     ("arguments", "keywords", "error", "message"),
     [
-        ((A.astype(int), C, 1), {}, TypeError, "anchors must be float32 or float64"),
+        ((A > 0, C, 1), {}, TypeError, "anchors must be an array of real numbers of at most 64 bits, got dtype bool"),
+        ((A, C.astype(complex), 1), {}, TypeError, "candidates must be an array of real numbers"),
+        ((A, C, 1), {"positives": A.astype(str)}, TypeError, "positives must be an array of real numbers"),
         ((A, C[:, :3], 1), {}, ValueError, "candidates must have 4 columns"),
         ((A, C[:0], 1), {}, ValueError, "candidates must not be empty"),
         ((A, C, 0), {}, ValueError, r"k must be in \[1, "),
@@ -266,6 +340,7 @@ A, C = np.ones((3, 4)), np.ones((5, 4))
         ((A, C, 1), {"positives": C}, ValueError, "positives must have the shape of anchors"),
         ((A, C, 1), {"exclude": [[5]] * 3}, ValueError, r"exclude must lie in \[-1, 4\]"),
         ((A, C, 1), {"anchor_ids": [1, 2, 3]}, ValueError, "anchor_ids and candidate_ids"),
+        ((A, C, 1), {"anchor_ids": [[1], [2]], "candidate_ids": range(5)}, ValueError, r"anchor_ids must have .*\(3"),
         ((A * np.nan, C, 1), {}, ValueError, "anchors must be finite"),
         ((A, C * np.inf, 1), {}, ValueError, "candidates must be finite.*row 0"),
         ((A, C, 1), {"return_scores": 1}, TypeError, "return_scores"),
@@ -276,6 +351,19 @@ def test_mine__refuses_bad_arguments_by_name(arguments, keywords, error, message
         rt.HardNegativeMiner.hardest().mine(*arguments, **keywords)
 
 
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, -np.nan])
+@pytest.mark.parametrize("count", [1, 2, 70])
+def test_weighted_sample__refuses_what_is_not_finite(value, count, dtype):
+    for place in range(0, count, 23):
+        weights = np.ones(count, dtype)
+        weights[place] = value
+        with pytest.raises(ValueError, match=rf"weights must be finite, got -?(nan|inf) at \[{place}\]"):
+            rt.weighted_sample(weights, 1, 0)
+    with pytest.raises(ValueError, match="weights must be finite"):
+        rt.weighted_sample(np.full((2, count), value, dtype), 1, 0)
+    assert rt.weighted_sample(np.full(count, np.finfo(dtype).max), 1, 0)[0] >= 0
+
+
 def test_functions__refuse_bad_arguments_by_name():
     with pytest.raises(ValueError, match=r"k must be in \[1, 5\], got 6"):
         rt.top_k(A, C, 6)
@@ -283,6 +371,10 @@ def test_functions__refuse_bad_arguments_by_name():
         rt.weighted_sample(np.array([1.0, 0.0, 2.0]), 3, 0)
     with pytest.raises(ValueError, match="weights must not be negative"):
         rt.weighted_sample(np.array([1.0, -1.0]), 1, 0)
+    with pytest.raises(ValueError, match=r"k must be in \[1, 5\], got 6"):
+        rt.top_k(A, iter([C[:2], C[2:]]), 6)
+    with pytest.raises(TypeError, match=r"weights must be float32 or float64.*weights.astype"):
+        rt.weighted_sample(np.ones(3, np.float16), 1, 0)
     with pytest.raises(ValueError, match="strategy must be"):
         rt.HardNegativeMiner("easiest")
     with pytest.raises(ValueError, match="margin"):
