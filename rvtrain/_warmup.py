@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 import rvtrain as rt
-from rvtrain import _cache, _threads
+from rvtrain import _cache, _compiling, _threads
 from rvtrain.mining._certified import FEWEST_CANDIDATES
 from rvtrain.training._adapter_kernels import add_rows
 
@@ -41,7 +41,8 @@ def compile_one(task: Task) -> None:
     """Call whatever uses the kernels of this task."""
     name, dtype, parallel = task
     _threads.SERIAL_BELOW = 0 if parallel else 2**62
-    WORK[name](np.dtype(dtype), np.random.default_rng(0))
+    with _compiling.listening(lambda running: None):  # the progress bar of the caller says it
+        WORK[name](np.dtype(dtype), np.random.default_rng(0))
 
 
 def _infonce(dtype: np.dtype, rng: np.random.Generator) -> None:

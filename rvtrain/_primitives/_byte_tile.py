@@ -58,7 +58,15 @@ TILE = byte_tile() or AVX2
 ROWS, COLUMNS, LANES, PARTIAL = TILE.rows, TILE.columns, TILE.lanes, TILE.partial
 
 
-@intrinsic
+def _tile_bytes(left, at, right, right_at, steps, start, start_at, out):
+    a = left.reshape(-1)[at : at + steps * ROWS].reshape(steps, ROWS, 1).view(np.int8)
+    b = right.reshape(-1)[right_at : right_at + steps * COLUMNS].reshape(steps, COLUMNS, 1).view(np.uint8)
+    begin = start.reshape(-1)[start_at : start_at + parts(4 * steps) * ROWS].reshape(-1, ROWS, 1)
+    begin = begin.view(np.int16).sum(axis=(0, 2)) if PARTIAL else begin[0, :, 0]
+    out[:] = np.einsum("krb,kcb->rc", a.astype(np.int32), b.astype(np.int32)) + begin[:, np.newaxis]
+
+
+@intrinsic(_tile_bytes)
 def tile_bytes(typingctx, left, at, right, right_at, steps, start, start_at, out):
     """out[r, c] = start[r] + Σ over bytes of left word [k, r] · right word [k, c], for k < steps.
 
