@@ -21,7 +21,7 @@ def exp2(x):
     For x < 127.5, 1023.5: above, the result is meaningless. Where eʸ is wanted, y log₂ e is rounded once more, an
     error of |y| units: of no weight in a sum of exponentials the largest of which is 1.
     """
-    return np.exp2(x)
+    return np.exp2(x) * (x > (-126.5 if x.dtype == np.float32 else -1022.5))
 
 
 def exp(x):
