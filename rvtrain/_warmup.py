@@ -4,7 +4,9 @@ import concurrent.futures
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator
+from typing import Any
 
+import numba
 import numpy as np
 
 import rvtrain as rt
@@ -23,8 +25,11 @@ def compile_all() -> Iterator[tuple[int, int]]:
     Raises
     ------
     OSError
-        If there is no folder to keep them in.
+        If there is no folder to keep them in, or NUMBA_DISABLE_JIT is set.
     """
+    config: Any = numba.config
+    if config.DISABLE_JIT:
+        raise OSError("nothing to compile: NUMBA_DISABLE_JIT is set")
     if _cache.folder() is None:
         raise OSError("nowhere to keep compiled kernels: set RVTRAIN_CACHE_DIR to a folder of your own")
     tasks = [
