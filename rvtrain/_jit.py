@@ -6,12 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import numba
+import numpy as np
 from llvmlite import binding
-from numba import prange
-from numba.cpython.unsafe.numbers import trailing_zeros
-from numba.extending import intrinsic, overload, register_jitable
+from numba import extending, prange
+from numba.cpython.unsafe import numbers
+from numba.extending import overload, register_jitable
 
-from rvtrain import _cache, _compiling, _threads
+from rvtrain import _cache, _compiling, _tbb, _threads
 
 __all__ = [
     "FASTMATH",
@@ -31,8 +32,15 @@ __all__ = [
 # The flags that let reductions vectorise. `nnan` and `ninf` are not among them: they delete every check for NaN.
 FASTMATH = {"reassoc", "contract", "arcp", "nsz", "afn"}
 
+_config: Any = numba.config
+
 # Nobody calls these from Python: the wrappers for that would be a tenth of all compile time.
 _INNER: dict[str, Any] = {"error_model": "numpy", "nogil": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+
+
+def intrinsic(interpreted: Callable) -> Callable[[Callable], Any]:
+    """Make a typing function of numba an intrinsic; `interpreted` is the same in Python, for NUMBA_DISABLE_JIT."""
+    return (lambda typing: interpreted) if _config.DISABLE_JIT else extending.intrinsic
 
 
 def njit(func: Callable) -> Any:
@@ -50,6 +58,14 @@ def in_order(func: Callable) -> Any:
     return numba.njit(func, fastmath=False, **_INNER)  # unset, it would be the caller's
 
 
+def _trailing_zeros(x: Any) -> int:
+    return (int(x) & -int(x)).bit_length() - 1
+
+
+trailing_zeros: Any = _trailing_zeros if _config.DISABLE_JIT else numbers.trailing_zeros
+"""Of an integer that is not 0, from kernels."""
+
+
 class Kernel:
     """A parallel kernel and its serial twin, each compiled, or read from the cache, when first called.
 
@@ -58,7 +74,7 @@ class Kernel:
     """
 
     def __init__(self, func: Callable) -> None:
-        _threads.load_tbb()
+        _tbb.load()
         self.__name__ = func.__name__
         self.__doc__ = func.__doc__
         self.serial = _dispatcher(func, parallel=False)
@@ -85,8 +101,9 @@ def cpu_features() -> frozenset[str]:
 
 
 def _dispatcher(func: Callable, parallel: bool) -> Any:
+    if _config.DISABLE_JIT:
+        return np.errstate(all="ignore")(func)  # integers that wrap and sums that overflow say nothing when compiled
     dispatcher: Any = numba.njit(func, parallel=parallel, fastmath=FASTMATH, error_model="numpy", nogil=True)
-    if hasattr(dispatcher, "overloads"):  # a plain function under NUMBA_DISABLE_JIT
-        _cache.enable(dispatcher, f"{func.__module__}.{func.__qualname__}:{parallel}")
-        dispatcher._compiler.compile = _compiling.told(dispatcher._compiler.compile)  # called on a miss only
+    _cache.enable(dispatcher, f"{func.__module__}.{func.__qualname__}:{parallel}")
+    dispatcher._compiler.compile = _compiling.told(dispatcher._compiler.compile)  # called on a miss only
     return dispatcher

@@ -7,7 +7,7 @@ import numba
 import numpy as np
 
 import rvtrain
-from rvtrain import _cache, _threads
+from rvtrain import _cache, _tbb, _threads
 from rvtrain._primitives._byte_tile import byte_tile
 from rvtrain._primitives._tile import tile_shape, vector_bytes
 
@@ -23,7 +23,8 @@ def facts() -> dict[str, str | int]:
         "numba": numba.__version__,
         "llvmlite": importlib.metadata.version("llvmlite"),
         "tbb": _version("tbb"),
-        "threading layer": numba.threading_layer(),
+        "tbb file": _tbb.where(),
+        "threading layer": _threads.layer(),
         "threads": _threads.thread_count(),
         "vector bits": 8 * vector_bytes(),
         "tile float32": tiles["float32"],

@@ -1,10 +1,6 @@
-"""The threading layer: TBB where it is installed, its rivals made safe, and nothing global changed."""
+"""The threading layer: what is cheap to call, rivals of TBB made safe, and nothing global changed."""
 
-import ctypes
-import functools
-import importlib.metadata
 import os
-import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -20,28 +16,14 @@ def thread_count() -> int:
     return numba.get_num_threads()
 
 
-@functools.cache
-def load_tbb() -> bool:
-    """Load the pip-installed libtbb, which lies where the dynamic loader does not look.
+def layer() -> str:
+    """The threading layer that the calls so far were served by."""
+    import numba
 
-    numba prefers TBB to OpenMP when it can be loaded; a library of that name already in the process
-    is enough. Costs about 1 ms, once. Returns whether a library was loaded.
-    """
-    name = {"linux": "libtbb.so.12", "win32": "tbb12.dll"}.get(sys.platform)
-    if name is None:
-        return False
     try:
-        files = importlib.metadata.files("tbb") or []
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    for file in files:
-        if file.name == name:
-            try:
-                ctypes.CDLL(str(file.locate()))
-            except OSError:  # damaged or of another platform: numba falls back by itself
-                return False
-            return True
-    return False
+        return numba.threading_layer()
+    except ValueError:
+        return "none: nothing parallel has run"
 
 
 class Guarded:

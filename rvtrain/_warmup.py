@@ -4,11 +4,13 @@ import concurrent.futures
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator
+from typing import Any
 
+import numba
 import numpy as np
 
 import rvtrain as rt
-from rvtrain import _cache, _threads
+from rvtrain import _cache, _compiling, _threads
 from rvtrain.mining._certified import FEWEST_CANDIDATES
 from rvtrain.training._adapter_kernels import add_rows
 
@@ -23,8 +25,11 @@ def compile_all() -> Iterator[tuple[int, int]]:
     Raises
     ------
     OSError
-        If there is no folder to keep them in.
+        If there is no folder to keep them in, or NUMBA_DISABLE_JIT is set.
     """
+    config: Any = numba.config
+    if config.DISABLE_JIT:
+        raise OSError("nothing to compile: NUMBA_DISABLE_JIT is set")
     if _cache.folder() is None:
         raise OSError("nowhere to keep compiled kernels: set RVTRAIN_CACHE_DIR to a folder of your own")
     tasks = [
@@ -41,7 +46,8 @@ def compile_one(task: Task) -> None:
     """Call whatever uses the kernels of this task."""
     name, dtype, parallel = task
     _threads.SERIAL_BELOW = 0 if parallel else 2**62
-    WORK[name](np.dtype(dtype), np.random.default_rng(0))
+    with _compiling.listening(lambda running: None):  # the progress bar of the caller says it
+        WORK[name](np.dtype(dtype), np.random.default_rng(0))
 
 
 def _infonce(dtype: np.dtype, rng: np.random.Generator) -> None:

@@ -3,15 +3,19 @@
 import importlib.metadata
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numba
 import numpy as np
 import pytest
 
 import rvtrain as rt
+from rvtrain import _tbb
 
 
 def has_tbb():
@@ -21,8 +25,9 @@ def has_tbb():
         return False
 
 
+LIBRARY = "libtbb.so.12"
 needs_tbb = pytest.mark.skipif(not has_tbb(), reason="TBB has no wheels for this platform")
-
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="of Linux's libraries")
 
 # A call that is large enough to wake the threads.
 STEP = """
@@ -34,12 +39,74 @@ def step():
 """
 
 
-def run(code):
+# As if TBB were installed in a tree of the test alone: the interpreter's prefix, with sites of packages in it.
+ELSEWHERE = """
+import importlib.metadata, sys
+sys.prefix = sys.base_prefix = {prefix!r}
+sys.path += {sites!r}
+found = importlib.metadata.distributions
+def distributions(**which):
+    everywhere = found(**which)
+    return [d for d in everywhere if which.get("name") != "tbb" or str(d.locate_file("")).startswith({prefix!r})]
+importlib.metadata.distributions = distributions
+"""
+SHOW_LAYER = "from rvtrain import _tbb; print(step() == {-0.5}, numba.threading_layer(), _tbb.where())"
+# A package's site, its library and how its record names that, by how it was installed.
+LAYOUTS = {
+    "prefix": ("lib/python3/site-packages", "lib", "../../"),  # also --user, and environments
+    "target": (".", "lib", "../"),  # pip's record stays as it was before the package was moved
+    "target, record rewritten": (".", "lib", "lib/"),
+    "conda": (None, "lib", None),
+}
+# Peaks of memory under 1 and 16 threads: a search, a loss with gradients, products; and what the last one returns.
+MEMORY = """
+import sys, tracemalloc, numba, numpy as np, rvtrain as rt
+x = np.ones((8192, 32), np.float32)
+calls = [
+    lambda: rt.top_k(x[:40], iter([x]), 3),
+    lambda: rt.InfoNCELoss(0.5).compute_with_gradients(x[:, :8], x[:, :8], wrt=("anchors", "positives")),
+    lambda: rt.cosine_similarity(x, x[:8]),
+]
+for call in calls:
+    for threads in (1, 16):
+        numba.set_num_threads(threads)
+        call()
+        rt.release_workspaces()
+        tracemalloc.start()
+        call()
+        print(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+"""
+
+
+def run(code, **environment):
     """What a process of its own prints after `code`, run where a forked child is a matter of course."""
     call = [sys.executable, "-W", "ignore", "-c", STEP + code]
-    result = subprocess.run(call, capture_output=True, text=True, timeout=120, check=False)
+    env = {**os.environ, **environment}
+    result = subprocess.run(call, capture_output=True, text=True, timeout=120, check=False, env=env)
     assert result.returncode == 0, result.stderr
     return result.stdout.strip()
+
+
+def install(root, layout, text=None):
+    """Install TBB in a tree, its library's text changed; returns the package's site and the library."""
+    site, folder, record = LAYOUTS[layout]
+    library = root / folder / LIBRARY
+    library.parent.mkdir(parents=True)
+    shutil.copy(_tbb.where(), library)
+    if text is not None:
+        library.write_bytes(library.read_bytes().replace(*text))
+    if site is None:
+        return None, library
+    about = root / site / "tbb-2099.0.dist-info"
+    about.mkdir(parents=True)
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: tbb\nVersion: 2099.0\n")
+    (about / "RECORD").write_text(f"{record}{LIBRARY},,\n")
+    return about.parent, library
+
+
+def elsewhere(prefix, *sites):
+    return ELSEWHERE.format(prefix=str(prefix), sites=[str(site) for site in sites if site is not None])
 
 
 @needs_tbb
@@ -47,18 +114,40 @@ def test_layer__is_tbb_where_it_is_installed():
     assert run("step(); print(numba.threading_layer())") == "tbb"
 
 
-def test_layer__is_another_where_tbb_is_not_installed():
-    missing = """
-import importlib.metadata
-found = importlib.metadata.files
-def files(name):
-    if name == "tbb":
-        raise importlib.metadata.PackageNotFoundError(name)
-    return found(name)
-importlib.metadata.files = files
-print(step() == {-0.5}, numba.threading_layer() in ("omp", "workqueue"))
-"""
-    assert run(missing) == "True True"
+def test_layer__is_another_where_tbb_is_not_installed(tmp_path):
+    right, layer, file = run(elsewhere(tmp_path) + SHOW_LAYER).split(maxsplit=2)
+    assert (right, file) == ("True", "not found")
+    assert layer in ("omp", "workqueue")
+
+
+@needs_tbb
+@linux
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layer__is_tbb_wherever_it_was_installed(tmp_path, layout):
+    site, library = install(tmp_path, layout)
+    assert run(elsewhere(tmp_path, site) + SHOW_LAYER) == f"True tbb {library}"
+
+
+@needs_tbb
+@linux
+def test_layer__is_tbb_of_a_second_package_where_the_first_lost_its_library(tmp_path):
+    """pip install --target moves a package and leaves out the folder lib, with the library in it."""
+    first, lost = install(tmp_path / "first", "target")
+    lost.unlink()
+    second, library = install(tmp_path / "second", "prefix")
+    assert run(elsewhere(tmp_path, first, second) + SHOW_LAYER) == f"True tbb {library}"
+    told = run(elsewhere(tmp_path, first) + SHOW_LAYER)
+    assert f"not found: the package in {first} came without it" in told
+
+
+@needs_tbb
+@linux
+def test_library__that_numba_finds_too_old_is_passed_over(tmp_path):
+    content = Path(_tbb.where()).read_bytes()
+    told = re.search(rb"TBB: INTERFACE VERSION\s+\d+", content).group()
+    old, _ = install(tmp_path / "old", "prefix", (told, told[:-5] + b"12050"))
+    new, library = install(tmp_path / "new", "prefix")
+    assert run(elsewhere(tmp_path, old, new) + SHOW_LAYER) == f"True tbb {library}"
 
 
 @needs_tbb
@@ -100,8 +189,20 @@ def test_info__tells_what_is_used(capsys):
     assert facts["threading layer"] in ("tbb", "omp", "workqueue")
     assert facts["threads"] == numba.get_num_threads() and facts["vector bits"] in (128, 256, 512)
     assert facts["numba"] == numba.__version__ and facts["tbb"] == importlib.metadata.version("tbb")
+    assert Path(facts["tbb file"]).is_file()
     assert cli.main(["info"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == len(facts)
+
+
+def test_memory__grows_with_threads_as_documented():
+    """Under "Memory" in docs/performance.md."""
+    peaks = [int(x) for x in run(MEMORY, NUMBA_NUM_THREADS="16").split()]
+    search, search_16, loss, loss_16, _, products = peaks
+    rows, dim, size = 8192, 32, 4
+    # All but the scores: what 64 rows take when packed, and heaps of the best 3.
+    assert search_16 - search <= 15 * (2**18 + 64 * dim * size + 40 * 3 * 20 + 2**10)
+    assert loss_16 - loss <= 16 * 64 * rows * size
+    assert products < rows * (8 * size + 2 * 8) + 64 * 2 * 2**13  # no copy of the rows
 
 
 def test_alternating_with_blas__changes_nothing(rng):

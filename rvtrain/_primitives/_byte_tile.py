@@ -58,7 +58,22 @@ TILE = byte_tile() or AVX2
 ROWS, COLUMNS, LANES, PARTIAL = TILE.rows, TILE.columns, TILE.lanes, TILE.partial
 
 
-@intrinsic
+def _tile_bytes(left, at, right, right_at, steps, start, start_at, out):
+    words_a = left.reshape(-1)[at : at + steps * ROWS].reshape(steps, ROWS, 1)
+    words_b = right.reshape(-1)[right_at : right_at + steps * COLUMNS].reshape(steps, COLUMNS, 1)
+    of_lanes = (steps, -1, 2, 2) if PARTIAL else (steps, -1, 1, 4)
+    a = words_a.view(np.int8).astype(np.int64).reshape(of_lanes)
+    b = words_b.view(np.uint8).astype(np.int64).reshape(of_lanes)
+    kind = np.int16 if PARTIAL else np.int32
+    out[:] = 0
+    for part, first in enumerate(range(0, steps, PARTIAL or steps)):
+        k, begin = slice(first, first + (PARTIAL or steps)), start_at + part * ROWS
+        of_rows = start.reshape(-1)[begin : begin + ROWS, np.newaxis].view(kind)[:, np.newaxis]
+        sums = np.einsum("krlb,kclb->rcl", a[k], b[k]) + of_rows
+        out += sums.astype(kind).sum(axis=2, dtype=np.int32)
+
+
+@intrinsic(_tile_bytes)
 def tile_bytes(typingctx, left, at, right, right_at, steps, start, start_at, out):
     """out[r, c] = start[r] + Σ over bytes of left word [k, r] · right word [k, c], for k < steps.
 

@@ -51,7 +51,8 @@ GROUP = 64
 """Rows that share each block of columns while it is in cache: a multiple of every MR."""
 
 _BLOCK_BYTES = 1 << 18
-"""Of the panels in one block of columns: with the strips of the same columns, half of a 1 MiB cache."""
+"""Of the panels in one block of columns: with the strips of the same columns, half of a 1 MiB cache. Not more are
+the scores of a group of rows with the block, which each task of a search keeps."""
 
 
 class Rows(NamedTuple):
@@ -89,7 +90,7 @@ def block_panels(dim: int, dtype: np.dtype) -> int:
     """Column panels in a block: whole chunks of columns."""
     width = tile_shape(dtype)[1]
     per_chunk = max(1, CHUNK // width)
-    fit = _BLOCK_BYTES // (dim * width * np.dtype(dtype).itemsize)
+    fit = _BLOCK_BYTES // (max(dim, GROUP) * width * np.dtype(dtype).itemsize)
     return max(1, fit // per_chunk) * per_chunk
 
 

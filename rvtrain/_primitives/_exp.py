@@ -21,7 +21,7 @@ def exp2(x):
     For x < 127.5, 1023.5: above, the result is meaningless. Where eʸ is wanted, y log₂ e is rounded once more, an
     error of |y| units: of no weight in a sum of exponentials the largest of which is 1.
     """
-    raise NotImplementedError("only callable from kernels")
+    return np.exp2(x) * (x > (-126.5 if x.dtype == np.float32 else -1022.5))
 
 
 def exp(x):
@@ -29,17 +29,17 @@ def exp(x):
 
     For x ≤ 88, 709: above, the result is meaningless.
     """
-    raise NotImplementedError("only callable from kernels")
+    return np.exp(x)
 
 
-@intrinsic
+@intrinsic(lambda bits: bits.view(np.float32 if bits.dtype == np.int32 else np.float64))
 def float_of_bits(typingctx, bits):
     """The float32 or float64 that has the bits of an int32 or int64."""
     result, kind = (types.float32, ir.FloatType()) if bits == types.int32 else (types.float64, ir.DoubleType())
     return result(bits), lambda context, builder, signature, args: builder.bitcast(args[0], kind)
 
 
-@intrinsic
+@intrinsic(lambda a, b, c: a * b + c)
 def fused(typingctx, a, b, c):
     """a b + c as it stands: what the fastmath flags allow with a product and a sum is not done to it."""
 

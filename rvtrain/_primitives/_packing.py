@@ -9,6 +9,7 @@
 #     d0 d1 d2 d3        c1 d1 c3 d3        a3 b3 c3 d3
 """
 
+import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
 
@@ -16,7 +17,12 @@ from rvtrain._jit import intrinsic
 from rvtrain._primitives._tile import tile_shape
 
 
-@intrinsic
+def _copy_part(x, row, c, target, at):
+    size = tile_shape(x.dtype)[0]
+    target.reshape(-1)[at : at + size] = x[row, c : c + size]
+
+
+@intrinsic(_copy_part)
 def copy_part(typingctx, x, row, c, target, at):
     """target[at + r] = x[row, c + r] for r < MR; x (n, d), target C-contiguous, `at` in elements.
 
@@ -40,6 +46,12 @@ def copy_part(typingctx, x, row, c, target, at):
 
 def _transposing(scaled):
     """The intrinsic that reads rows of a table by number, or with `scaled`, rows that follow each other."""
+
+    def interpreted(x, of_row, i, k, target, at, stride):
+        size = tile_shape(x.dtype)[0]
+        numbers, places = of_row[i : i + size], at + np.arange(size)[:, np.newaxis] * stride + np.arange(size)
+        rows = x[i : i + size] * numbers[:, np.newaxis] if scaled else x[numbers]
+        target.reshape(-1)[places] = rows[:, k : k + size].T
 
     def _transpose(typingctx, x, of_row, i, k, target, at, stride):
         element, size = x.dtype, tile_shape(str(x.dtype))[0]
@@ -90,7 +102,7 @@ def _transposing(scaled):
 
         return signature, generate
 
-    return intrinsic(_transpose)
+    return intrinsic(interpreted)(_transpose)
 
 
 transpose_rows = _transposing(scaled=False)

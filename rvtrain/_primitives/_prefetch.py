@@ -26,7 +26,7 @@ def _prefetching(for_writing):
 
         return types.none(table, types.intp, types.intp), generate
 
-    return intrinsic(_prefetch)
+    return intrinsic(lambda table, row, column: None)(_prefetch)
 
 
 _to_read, _to_write = _prefetching(0), _prefetching(1)

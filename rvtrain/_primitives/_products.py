@@ -16,6 +16,7 @@ from rvtrain._primitives._engine import (
 )
 from rvtrain._primitives._tile import mr, nr, tile_shape
 from rvtrain._primitives._workspace import workspace
+from rvtrain._threads import thread_count
 
 
 def packed_columns(columns: Rows) -> np.ndarray:
@@ -34,18 +35,26 @@ def row_products(rows: Rows, panels: np.ndarray, out: np.ndarray) -> None:
     """
     height, width, _ = tile_shape(out.dtype)
     dim = panels.shape[1]
-    groups, panels_high = tiles(len(out), GROUP), GROUP // height
+    tasks, panels_high = min(tiles(len(out), GROUP), 4 * thread_count()), GROUP // height
     block = min(block_panels(dim, out.dtype), len(panels))
-    left = workspace("left", (groups, panels_high, dim, height), out.dtype)
-    scratch = workspace("scratch", (groups, panels_high, block, height, width), out.dtype)
+    left = workspace("left", (tasks, panels_high, dim, height), out.dtype)
+    scratch = workspace("scratch", (tasks, panels_high, block, height, width), out.dtype)
     _row_products.sized(out.size * dim)(rows, panels, left, scratch, out)
 
 
 @kernel
 def _row_products(rows, panels, left, scratch, out):
-    """As `row_products`; left and scratch hold a group's packed rows and its block of scores."""
-    for g in prange(len(left)):
-        _group(np.int64(g), rows, panels, left[g], scratch[g], out)
+    """As `row_products`; left and scratch hold, for each task, a group's packed rows and its block of scores."""
+    for task in prange(len(left)):
+        _groups(np.int64(task), len(left), rows, panels, left[task], scratch[task], out)
+
+
+@njit
+def _groups(task, tasks, rows, panels, left, scratch, out):
+    """One task's share of the groups of rows."""
+    count = (len(out) + GROUP - 1) // GROUP
+    for g in range(count * task // tasks, count * (task + 1) // tasks):
+        _group(g, rows, panels, left, scratch, out)
 
 
 @njit

@@ -4,6 +4,7 @@
 # times as long. Here comparisons stay in vectors until they become the bits of one number, 32 at most.
 """
 
+import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
 
@@ -12,7 +13,12 @@ from rvtrain._primitives._byte_tile import COLUMNS, LANES, ROWS
 from rvtrain._primitives._tile import tile_shape
 
 
-@intrinsic
+def _between(values, at, low, high):
+    x = values.reshape(-1)[at : at + tile_shape(values.dtype)[1]]
+    return _bits((x > low) & (x < high))
+
+
+@intrinsic(_between)
 def between(typingctx, values, at, low, high):
     """Bits of the NR values from element `at` on of which low < x < high: bit q for the q-th.
 
@@ -46,7 +52,12 @@ def between(typingctx, values, at, low, high):
     return signature, generate
 
 
-@intrinsic
+def _any_at_least(tile, scales, errors, j, spreads, bounds, at):
+    spread, bound = (x[at : at + ROWS, np.newaxis] for x in (spreads, bounds))
+    return bool((tile * scales[j] + spread * errors[j] >= bound).any())
+
+
+@intrinsic(_any_at_least)
 def any_at_least(typingctx, tile, scales, errors, j, spreads, bounds, at):
     """Whether any column of any row r has tile[r] · scales[j] + spreads[at + r] · errors[j] ≥ bounds[at + r].
 
@@ -70,7 +81,11 @@ def any_at_least(typingctx, tile, scales, errors, j, spreads, bounds, at):
     return signature, generate
 
 
-@intrinsic
+def _at_least(tile, r, scales, errors, j, spread, bound):
+    return _bits(tile[r] * scales[j] + spread * errors[j] >= bound)
+
+
+@intrinsic(_at_least)
 def at_least(typingctx, tile, r, scales, errors, j, spread, bound):
     """Bits of the columns of which tile[r] · scales[j] + spread · errors[j] ≥ bound: bit c for column c.
 
@@ -88,6 +103,11 @@ def at_least(typingctx, tile, r, scales, errors, j, spread, bound):
         return bits if COLUMNS == 32 else builder.zext(bits, ir.IntType(32))
 
     return signature, generate
+
+
+def _bits(hits):
+    """Bit q for the q-th of these, as the compiled screens give them."""
+    return np.uint32(sum(1 << int(q) for q in np.flatnonzero(hits)))
 
 
 class _Lines:

@@ -67,17 +67,18 @@ def narrow_shape(dim: int, dtype: Any) -> tuple[int, int]:
 
 def mr(array):
     """MR for the element type of an array; a constant of the compiled code."""
-    raise NotImplementedError("only callable from kernels")
+    return tile_shape(array.dtype)[0]
 
 
 def nr(array):
     """NR for the element type of an array; a constant of the compiled code."""
-    raise NotImplementedError("only callable from kernels")
+    return tile_shape(array.dtype)[1]
 
 
 def narrow_nr(array):
     """Columns of the narrower tile for the element type of an array; a constant of the compiled code."""
-    raise NotImplementedError("only callable from kernels")
+    _, columns, lanes = tile_shape(array.dtype)
+    return columns - lanes
 
 
 @overload(mr)
@@ -107,6 +108,16 @@ def _microkernel(name, strides, narrow=False):
     row stride and k stride, how many k a block has, and how many k are unrolled. More than about ten, and the
     compiler moves all broadcasts to the front and spills them; fewer than four, and counting shows.
     """
+
+    def interpreted(left, at, step, right, right_at, steps, out, out_at, out_stride, add):
+        rows, columns, lanes = tile_shape(left.dtype)
+        row_stride, k_stride, deep, _ = strides(rows, columns)
+        columns -= lanes * narrow
+        k, r = np.arange(steps * deep), np.arange(rows)[:, np.newaxis]
+        a = left.reshape(-1)[at + r * row_stride + k // deep * step + k % deep * k_stride]
+        b = right.reshape(-1)[right_at : right_at + len(k) * columns].reshape(len(k), columns)
+        target, places = out.reshape(-1), out_at + r * out_stride + np.arange(columns)
+        target[places] = a @ b + (target[places] if add else 0)
 
     def typing(typingctx, left, at, step, right, right_at, steps, out, out_at, out_stride, add):
         rows, columns, lanes = tile_shape(str(left.dtype))
@@ -200,7 +211,7 @@ def _microkernel(name, strides, narrow=False):
         return signature, generate
 
     typing.__name__ = name
-    return intrinsic(typing)
+    return intrinsic(interpreted)(typing)
 
 
 def _panel(rows, columns):

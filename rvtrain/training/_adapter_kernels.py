@@ -16,8 +16,8 @@ _CUBE = 0.044715
 
 
 @kernel
-def layer_norm(x, gain, shift, normal, inverse, out):
-    """normal = (x − mean) · inverse, inverse = 1 / √(var + 1e-5) by row, out = gain · normal + shift; all (n, d)."""
+def layer_norm(x, gain, shift, normal, out):
+    """normal = (x − mean) / √(var + 1e-5) by row, out = gain · normal + shift; x, normal and out (n, d)."""
     for i in prange(len(x)):
         mean, square = 0.0, 0.0
         for k in range(x.shape[1]):
@@ -26,9 +26,9 @@ def layer_norm(x, gain, shift, normal, inverse, out):
         for k in range(x.shape[1]):
             square += (x[i, k] - mean) * (x[i, k] - mean)
         center = x.dtype.type(mean)
-        inverse[i] = 1.0 / np.sqrt(square / x.shape[1] + _EPS)
+        inverse = x.dtype.type(1.0 / np.sqrt(square / x.shape[1] + _EPS))
         for k in range(x.shape[1]):
-            normal[i, k] = (x[i, k] - center) * inverse[i]
+            normal[i, k] = (x[i, k] - center) * inverse
             out[i, k] = gain[k] * normal[i, k] + shift[k]
 
 

@@ -281,8 +281,7 @@ class MLPAdapter(Adapter):
         p = self.params
         table = np.ascontiguousarray(x if rows is None else x[rows])
         normal, scaled = np.empty_like(table), np.empty_like(table)
-        inverse = np.empty(len(table), self.dtype)
-        kernels.layer_norm.sized(10 * table.size)(table, p["gain"], p["shift"], normal, inverse, scaled)
+        kernels.layer_norm.sized(10 * table.size)(table, p["gain"], p["shift"], normal, scaled)
         z = product(scaled, None, p["weight1"])
         z += p["bias1"]
         h = np.empty_like(z)
@@ -291,10 +290,10 @@ class MLPAdapter(Adapter):
         y += p["bias2"]
         if self.residual:
             y += table
-        return y, Saved(table, None, (normal, inverse, scaled, z, h))
+        return y, Saved(table, None, (normal, scaled, z, h))
 
     def _backward(self, saved: Saved, grad: np.ndarray) -> dict[str, np.ndarray]:
-        normal, _, scaled, z, h = saved.inner
+        normal, scaled, z, h = saved.inner
         to_h = product_with_transpose(grad, self.params["weight2"])
         kernels.gelu_backward.sized(40 * z.size)(z, to_h)
         to_scaled = product_with_transpose(to_h, self.params["weight1"])

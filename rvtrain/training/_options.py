@@ -54,6 +54,14 @@ def parsed_schedule(schedule: Any) -> Callable[[int], float] | None:
     raise TypeError(f"schedule must be a function of the step, as warmup_cosine makes, or a number, got {schedule!r}")
 
 
+def parsed_callbacks(callbacks: Any) -> tuple[Callable[..., Any], ...]:
+    """The callbacks, all of which can be called."""
+    for callback in callbacks:
+        if not callable(callback):
+            raise TypeError(f"callbacks must be callable, got {callback!r}")
+    return tuple(callbacks)
+
+
 def part_with(name: str, part: Any, method: str) -> Any:
     """A part of a training, or None; TypeError if it lacks the method that the training calls."""
     if part is not None and not hasattr(part, method):

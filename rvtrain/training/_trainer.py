@@ -20,6 +20,7 @@ from rvtrain.training._options import (
     batches_have_negatives,
     can_be_written,
     no_miner,
+    parsed_callbacks,
     parsed_losses,
     parsed_optimizer,
     parsed_schedule,
@@ -166,17 +167,13 @@ class Trainer:
         self.mine_every = check.integer("mine_every", mine_every, low=1)
         self.epochs = check.integer("epochs", epochs, low=1)
         self.batch_size = check.integer("batch_size", batch_size, low=1)
-        self.micro_batch_size = (
-            None if micro_batch_size is None else check.integer("micro_batch_size", micro_batch_size, low=1)
-        )
+        micro = micro_batch_size
+        self.micro_batch_size = None if micro is None else check.integer("micro_batch_size", micro, low=1)
         self.max_norm = None if max_norm is None else check.number("max_norm", max_norm, low=0.0, open_low=True)
         self.metric = next(iter(parsed([metric])))
         self.patience = None if patience is None else check.integer("patience", patience, low=1)
         self.seed = check.integer("seed", seed, low=0)
-        self.callbacks, self.checkpoint = tuple(callbacks), checkpoint
-        for callback in self.callbacks:
-            if not callable(callback):
-                raise TypeError(f"callbacks must be callable, got {callback!r}")
+        self.callbacks, self.checkpoint = parsed_callbacks(callbacks), checkpoint
         self.checkpoint_extra: dict[str, Any] = {}
         self.memory_limit = check.integer("memory_limit", memory_limit, low=0)
         self.progress = check.flag("progress", progress)
