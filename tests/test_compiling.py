@@ -1,6 +1,7 @@
 """What is said of compilation: one line where it takes long, and a call for each progress bar."""
 
 import logging
+import os
 import subprocess
 import sys
 import threading
@@ -175,5 +176,6 @@ def test_listener__that_comes_in_the_middle_is_told(folder):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no fork on this platform")
 def test_forked_child__does_not_tell_its_parents_bars(tmp_path):
-    process = subprocess.run([sys.executable, "-c", FORK], capture_output=True, text=True, check=True)
+    call, env = [sys.executable, "-c", FORK], {**os.environ, "RVTRAIN_CACHE_DIR": str(tmp_path)}
+    process = subprocess.run(call, capture_output=True, text=True, check=True, env=env)
     assert process.stdout.strip() == "child [] parent [True, False]"
