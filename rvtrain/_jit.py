@@ -11,9 +11,8 @@ from numba import prange
 from numba.cpython.unsafe.numbers import trailing_zeros
 from numba.extending import intrinsic, overload, register_jitable
 
-from rvtrain import _cache, _threads
+from rvtrain import _cache, _compiling, _threads
 
-# What lets reductions vectorise, and nothing that lets the compiler assume a NaN away.
 __all__ = [
     "FASTMATH",
     "Kernel",
@@ -29,6 +28,7 @@ __all__ = [
     "trailing_zeros",
 ]
 
+# The flags that let reductions vectorise. `nnan` and `ninf` are not among them: they delete every check for NaN.
 FASTMATH = {"reassoc", "contract", "arcp", "nsz", "afn"}
 
 # Nobody calls these from Python: the wrappers for that would be a tenth of all compile time.
@@ -85,7 +85,8 @@ def cpu_features() -> frozenset[str]:
 
 
 def _dispatcher(func: Callable, parallel: bool) -> Any:
-    dispatcher = numba.njit(func, parallel=parallel, fastmath=FASTMATH, error_model="numpy", nogil=True)
+    dispatcher: Any = numba.njit(func, parallel=parallel, fastmath=FASTMATH, error_model="numpy", nogil=True)
     if hasattr(dispatcher, "overloads"):  # a plain function under NUMBA_DISABLE_JIT
         _cache.enable(dispatcher, f"{func.__module__}.{func.__qualname__}:{parallel}")
+        dispatcher._compiler.compile = _compiling.told(dispatcher._compiler.compile)  # called on a miss only
     return dispatcher
