@@ -87,14 +87,15 @@ def test_training__with_compact_state_finds_as_much():
     recall = {}
     for state_dtype in ("float32", "bfloat16", "int8"):
         trainer = _train.trainer(data, 0, _train.WARM_EPOCHS, hard=False, state_dtype=state_dtype)
-        recall[state_dtype] = _train.fit(trainer, data, lambda samples: None)[-1]
+        recall[state_dtype] = _train.fit(trainer, data, lambda samples: None, lambda text: None, "")[-1]
     assert abs(recall["bfloat16"] - recall["float32"]) <= 0.005
     assert abs(recall["int8"] - recall["float32"]) <= 0.005
 
 
 def test_plot__draws_a_picture(result, tmp_path):
     pytest.importorskip("matplotlib")
-    _plot.draw(result, str(tmp_path / "demo.png"))
+    with open(tmp_path / "demo.png", "wb") as file:
+        _plot.draw(result, file, "png")
     assert (tmp_path / "demo.png").read_bytes().startswith(b"\x89PNG")
 
 
