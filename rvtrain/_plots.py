@@ -1,5 +1,6 @@
 """The picture of a training: curves, before and after, and how far apart positives and hard negatives score."""
 
+import io
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +23,8 @@ class Run(NamedTuple):
     metric: str
     before: float | None
     after: float | None
+    kept: int | None
+    """The epoch whose parameters were kept; 0: the untrained ones."""
     batch_size: int
 
 
@@ -51,8 +54,15 @@ def draw(path: str, run: Run) -> None:
     if measured:
         _bars(axes[1], run)
     _scores(axes[-1], run)
+    save(path, figure)
+
+
+def save(path: str, figure: Any) -> None:
+    """Write a figure of matplotlib to a file, whole or not at all."""
+    picture = io.BytesIO()
+    figure.savefig(picture, format=kind(path), dpi=120)
     with _outputs.replacing(path) as file:
-        figure.savefig(file, format=kind(path), dpi=120)
+        file.write(picture.getbuffer())
 
 
 def _curves(axis: Any, run: Run) -> None:
@@ -93,7 +103,7 @@ def _bars(axis: Any, run: Run) -> None:
 
 def _scores(axis: Any, run: Run) -> None:
     """Cosines of at most 2,000 pairs, and of their queries with the most similar document that is not theirs."""
-    held_back = run.split.selection if run.split.report is None else run.split.report
+    held_back = run.split.measured
     pairs = run.split.train if held_back is None else held_back
     some = pairs[np.random.default_rng(0).permutation(len(pairs))[:_SAMPLE]]
     known = _files.answers(run.data.known, some[:, 0])
@@ -104,9 +114,10 @@ def _scores(axis: Any, run: Run) -> None:
     _, hard = rt.HardNegativeMiner.hardest().mine(queries, documents, 1, exclude=exclude, return_scores=True)
     own = documents[np.searchsorted(rows, some[:, 1])]
     unit = [x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-8) for x in (queries, own)]
-    bins = np.linspace(-1, 1, 60)
-    axis.hist((unit[0] * unit[1]).sum(axis=1), bins, alpha=0.6, label="positives")
-    axis.hist(hard[np.isfinite(hard)], bins, alpha=0.6, label="hardest negatives")
+    scores = {"positives": (unit[0] * unit[1]).sum(axis=1), "hardest negatives": hard[np.isfinite(hard)]}
+    bins = np.histogram_bin_edges(np.concatenate(list(scores.values())), 40)
+    for name, values in scores.items():
+        axis.hist(values, bins, alpha=0.6, label=name)
     axis.set(
         title=f"Scores of {'training' if held_back is None else 'held-back'} pairs", xlabel="cosine", ylabel="pairs"
     )

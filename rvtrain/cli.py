@@ -182,8 +182,8 @@ def _add_apply(commands: Any) -> None:
 
 
 def _demo(options: argparse.Namespace) -> int:
+    from rvtrain import _progress
     from rvtrain._commands import _outputs
-    from rvtrain._commands._progress import progress
 
     _outputs.check({"--plot": options.plot}, ())
     if options.plot:
@@ -194,8 +194,8 @@ def _demo(options: argparse.Namespace) -> int:
         raise ValueError(f"--seed must not be negative, got {options.seed}")
     from rvtrain.demo import _train
 
-    with progress(_train.samples(options.seed), unit=" samples") as shown:
-        result = _train.run(options.seed, shown.update, shown.describe)
+    with _progress.shown(_train.samples(options.seed), "samples") as bar:
+        result = _train.run(options.seed, bar.update, bar.phase)
     print(f"\n{'':38} Recall@1  Recall@10  NDCG@10  seconds")
     for row in result.rows:
         r1, r10, ndcg = row.quality
@@ -203,8 +203,7 @@ def _demo(options: argparse.Namespace) -> int:
     if options.plot:
         from rvtrain.demo import _plot
 
-        with _outputs.replacing(options.plot) as file:
-            _plot.draw(result, file, _plots.kind(options.plot))
+        _plots.save(options.plot, _plot.drawn(result))
         print(f"\nwritten: {options.plot}")
     return 0
 
@@ -222,13 +221,12 @@ def _info(options: argparse.Namespace) -> int:
 
 
 def _warmup(options: argparse.Namespace) -> int:
-    from rvtrain import _cache, _warmup
-    from rvtrain._commands._progress import progress
+    from rvtrain import _cache, _progress, _warmup
 
-    with progress(unit=" parts") as shown:
-        shown.describe("compiling")
+    with _progress.shown(None, "parts") as bar:
+        bar.phase("compiling")
         for done, total in _warmup.compile_all():
-            shown.reached(done, total)
+            bar.reach(done, total)
     print(f"compiled kernels are in {_cache.folder()}")
     return 0
 

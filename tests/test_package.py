@@ -14,7 +14,7 @@ SOURCES = sorted(ROOT.rglob("*.py"))
 NAMES = [name for name in rvtrain.__all__ if not name.startswith("__")]
 # From the ground up: a module may import from its own layer and those before it.
 LAYERS = [
-    {"_validation", "_threads", "_cache", "_compiling"},
+    {"_validation", "_threads", "_cache", "_compiling", "_errors", "_progress"},
     {"_jit"},
     {"_primitives"},
     {"losses", "optimizers", "mining", "curriculum", "functional", "checkpoint"},

@@ -2,11 +2,9 @@
 
 import argparse
 
-import numpy as np
-
 import rvtrain as rt
+from rvtrain import _progress
 from rvtrain._commands import _embeddings, _files, _outputs
-from rvtrain._commands._progress import progress
 
 
 def run(options: argparse.Namespace) -> int:
@@ -21,14 +19,11 @@ def run(options: argparse.Namespace) -> int:
     if source.shape[1] != tower.in_features:
         raise ValueError(f"{options.vectors} must have {tower.in_features} columns, got shape {source.shape}")
     shape = (len(source), tower.out_features)
-    size = shape[0] * shape[1] * tower.dtype.itemsize
-    with _outputs.replacing(options.output, size=size) as file, progress(len(source)) as shown:
-        np.lib.format.write_array_header_1_0(
-            file, {"descr": np.lib.format.dtype_to_descr(tower.dtype), "fortran_order": False, "shape": shape}
-        )
+    with _outputs.array(options.output, shape, tower.dtype) as file, _progress.shown(len(source), "rows") as bar:
+        bar.phase("transforming")
         for start in range(0, len(source), _files.BLOCK_ROWS):
             block = tower.transform(_files.finite_block(options.vectors, source, start))
-            file.write(memoryview(block).cast("B"))
-            shown.update(len(block))
+            file.write(_outputs.elements(block))
+            bar.update(len(block))
     print(f"written: {options.output}, {shape[0]} × {shape[1]} {tower.dtype}")
     return 0

@@ -9,7 +9,7 @@ import numpy as np
 import rvtrain as rt
 from rvtrain import _validation as check
 from rvtrain._commands import _files
-from rvtrain._commands._progress import Progress
+from rvtrain._progress import Bar
 
 
 def towers(path: str | None, data: _files.Inputs) -> tuple[Any, Any]:
@@ -36,18 +36,18 @@ def side(path: str, model: Any, name: str) -> Any:
     return getattr(model, name) if isinstance(model, rt.TwoTower) else model
 
 
-def embedded(tower: Any, table: np.ndarray, options: argparse.Namespace, progress: Progress, name: str) -> Any:
+def embedded(tower: Any, table: np.ndarray, options: argparse.Namespace, bar: Bar, name: str) -> Any:
     """All rows as the tower embeds them: an array, or blocks one by one where that takes more than --memory."""
     dtype = check.computed_dtype(name, table) if tower is None else tower.dtype
     width = table.shape[1] if tower is None else tower.out_features
     fits = len(table) * width * dtype.itemsize <= options.memory << 20
     if tower is None and table.dtype == dtype:
         return np.asarray(table) if fits else table
-    progress.phase(f"embedding {name}", len(table))
+    bar.phase(f"embedding {name}")
     if not fits:
-        return _blocks(tower, table, progress, name)
+        return _blocks(tower, table, bar, name)
     out, start = np.empty((len(table), width), dtype), 0
-    for block in _blocks(tower, table, progress, name):
+    for block in _blocks(tower, table, bar, name):
         out[start : start + len(block)] = block
         start += len(block)
     return out
@@ -61,19 +61,19 @@ def rows(tower: Any, table: np.ndarray, which: np.ndarray) -> np.ndarray:
 
 def measured(
     both: tuple[Any, Any], data: _files.Inputs, pairs: np.ndarray, metrics: list[str], options: argparse.Namespace,
-    progress: Progress,
+    bar: Bar,
 ) -> dict[str, float]:  # fmt: skip
     """The metrics of these pairs' queries, each ranked against all documents."""
     asking = np.unique(pairs[:, 0])
     queries = rows(both[0], data.queries, asking)
-    documents = embedded(both[1], data.documents, options, progress, "documents")
-    progress.describe("evaluating")
+    documents = embedded(both[1], data.documents, options, bar, "documents")
+    bar.phase("evaluating")
     return rt.evaluate_retrieval(queries, documents, _files.answers(pairs, asking), metrics)
 
 
-def _blocks(tower: Any, table: np.ndarray, progress: Progress, name: str) -> Iterator[np.ndarray]:
+def _blocks(tower: Any, table: np.ndarray, bar: Bar, name: str) -> Iterator[np.ndarray]:
     dtype = check.computed_dtype(name, table)
     for start in range(0, len(table), _files.BLOCK_ROWS):
         block = check.readable(table[start : start + _files.BLOCK_ROWS], dtype)
         yield block if tower is None else tower.transform(block)
-        progress.update(len(block))
+        bar.reach(start + len(block), len(table))

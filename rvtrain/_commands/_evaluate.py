@@ -3,9 +3,9 @@
 import argparse
 import json
 
+from rvtrain import _progress
 from rvtrain import _validation as check
 from rvtrain._commands import _embeddings, _files
-from rvtrain._commands._progress import progress
 from rvtrain._commands._split import to_measure
 from rvtrain.training._metrics import parsed
 
@@ -17,8 +17,8 @@ def run(options: argparse.Namespace) -> int:
     data = _files.inputs(options)
     both = _embeddings.towers(options.model, data)
     wanted = to_measure(options.model, data, options.all)
-    with progress() as shown:
-        found = _embeddings.measured(both, data, wanted.pairs, options.metrics, options, shown)
+    with _progress.shown(None, "rows") as bar:
+        found = _embeddings.measured(both, data, wanted.pairs, options.metrics, options, bar)
     if options.json:
         print(json.dumps(found | {"pairs": len(wanted.pairs), "which": wanted.name}))
         return 0

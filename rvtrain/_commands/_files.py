@@ -118,7 +118,7 @@ def _archive(path: str) -> dict[str, np.ndarray]:
     """The arrays of an .npz file that a command knows."""
     _expect(path, b"PK", ".npz", "; two .npy are given as queries.npy documents.npy")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             there = sorted(archive.files)
             found = {name: archive[name] for name in _NAMES if name in there}
     except OSError:

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 import rvtrain as rt
+from rvtrain import _progress
 from rvtrain import _validation as check
 from rvtrain._commands import _embeddings, _files, _outputs
-from rvtrain._commands._progress import progress
 
 
 def run(options: argparse.Namespace) -> int:
@@ -28,8 +28,8 @@ def run(options: argparse.Namespace) -> int:
     both = _embeddings.towers(options.model, data)
     found = _mined(options, data, both)
     if texts is None:
-        with _outputs.replacing(options.output) as file:
-            np.save(file, found)
+        with _outputs.array(options.output, found.shape, found.dtype) as file:
+            file.write(_outputs.elements(found))
     else:
         with _outputs.replacing(options.output, "t") as file:
             _write_triplets(file, *texts, data.pairs, found)
@@ -55,14 +55,12 @@ def _check(options: argparse.Namespace) -> None:
 def _mined(options: argparse.Namespace, data: _files.Inputs, both: tuple[Any, Any]) -> np.ndarray:
     asking = np.ascontiguousarray(data.pairs[:, 0])
     compared = options.strategy == "semi_hard" or options.relative_margin is not None
-    with progress() as shown:
+    with _progress.shown(None, "rows") as bar:
         positives = _embeddings.rows(both[1], data.documents, data.pairs[:, 1]) if compared else None
         queries = _embeddings.rows(both[0], data.queries, asking)
-        documents = _embeddings.embedded(both[1], data.documents, options, shown, "documents")
-        if isinstance(documents, np.ndarray):
-            shown.phase("mining", len(documents))
-        else:
-            shown.describe("embedding and mining")
+        documents = _embeddings.embedded(both[1], data.documents, options, bar, "documents")
+        in_blocks = not isinstance(documents, np.ndarray)  # then the bar counts the rows that are embedded
+        bar.phase("embedding and mining" if in_blocks else "mining")
         return rt.HardNegativeMiner(options.strategy, seed=options.seed).mine(
             queries,
             documents,
@@ -70,7 +68,7 @@ def _mined(options: argparse.Namespace, data: _files.Inputs, both: tuple[Any, An
             positives=positives,
             exclude=_files.answers(data.known, asking),
             relative_margin=options.relative_margin,
-            progress=shown.reached if isinstance(documents, np.ndarray) else None,
+            progress=None if in_blocks else bar.reach,
         )
 
 

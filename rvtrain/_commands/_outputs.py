@@ -2,11 +2,14 @@
 
 import contextlib
 import errno
+import math
 import os
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 
 def check(outputs: dict[str, str | None], inputs: Iterable[str]) -> None:
@@ -60,6 +63,20 @@ def replacing(path: str, mode: str = "b", size: int | None = None) -> Iterator[A
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def array(path: str, shape: tuple[int, ...], dtype: np.dtype) -> Iterator[Any]:
+    """A .npy file in the place of `path`, whose elements are to be written to it, in C order."""
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    with replacing(path, size=math.prod(shape) * dtype.itemsize) as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        yield file
+
+
+def elements(block: np.ndarray) -> memoryview:
+    """The bytes of an array, to be written: other than ``tofile``, a write says why it failed."""
+    return np.ascontiguousarray(block).data.cast("B")
 
 
 @contextlib.contextmanager

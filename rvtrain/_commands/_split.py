@@ -20,6 +20,11 @@ class Split(NamedTuple):
     report: np.ndarray | None
     """Measured once, with the parameters that were kept."""
 
+    @property
+    def measured(self) -> np.ndarray | None:
+        """The pairs that are measured at the end."""
+        return self.selection if self.report is None else self.report
+
 
 class Measured(NamedTuple):
     """The pairs that `evaluate` ranks, and what they are."""

@@ -3,16 +3,17 @@
 import argparse
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import rvtrain as rt
+from rvtrain import _plots, _progress
 from rvtrain import _validation as check
 from rvtrain._commands import _embeddings, _files, _outputs
 from rvtrain._commands import _split as splits
-from rvtrain._commands._progress import Progress, progress
 from rvtrain.training._metrics import parsed
 from rvtrain.training._saving import described
 
@@ -32,6 +33,7 @@ def run(options: argparse.Namespace) -> int:
     data = _files.inputs(options)
     split = _split(options, data)
     model = _model(options, data)
+    start = {name: value.copy() for name, value in model.params.items()}
     keep = _Keeper(part, _settings(options, model, data))
     trainer = _trainer(options, model, split, keep)
     if Path(part).exists():
@@ -41,23 +43,22 @@ def run(options: argparse.Namespace) -> int:
     if options.negatives and options.mine_from >= options.epochs:
         never = f"--mine-from {options.mine_from} is not below --epochs {options.epochs}"
         print(f"rvtrain: no negatives will be mined: {never}", file=sys.stderr)
-    measured = split.selection if split.report is None else split.report
-    with progress() as shown:
-        before = _quality(None, data, measured, options, shown)
+    with _progress.shown(None, "rows") as bar:
+        before = _quality(None, data, split, options, bar)
     _fit(trainer, data, split, keep)
-    with progress() as shown:
-        after = _quality(model, data, measured, options, shown)
+    with _progress.shown(None, "rows") as bar:
+        after = _quality(model, data, split, options, bar)
     with _outputs.naming(options.output):
         rt.save_checkpoint(options.output, model=described(model), split=splits.state(split, data))
     Path(part).unlink(missing_ok=True)
     history = {name: column.tolist() for name, column in trainer.history.items()}
+    kept = None if after is None else int(np.argmax(history["metric"])) + 1
+    if all((value == start[name]).all() for name, value in model.params.items()):
+        kept = 0
+    done = _plots.Run(model, data, split, history, options.metric, before, after, kept, options.batch_size)
+    print(_as_json(options, done) if options.json else "\n".join(_summary(options, done)))
     if options.plot:
-        from rvtrain import _plots
-
-        _plots.draw(
-            options.plot, _plots.Run(model, data, split, history, options.metric, before, after, trainer.batch_size)
-        )
-    _print(options, split, history, before, after)
+        _plots.draw(options.plot, done)
     return 0
 
 
@@ -66,8 +67,6 @@ def _check(options: argparse.Namespace, part: str) -> None:
     _outputs.ending("-o", options.output, ".npz")
     _outputs.check({"-o": options.output, "the checkpoint": part, "--plot": options.plot}, _files.paths(options))
     if options.plot:
-        from rvtrain import _plots
-
         _plots.needed(options.plot)
     if Path(part).exists() and not options.resume:
         raise ValueError(
@@ -149,7 +148,7 @@ def _trainer(options: argparse.Namespace, model: Any, split: splits.Split, keep:
         seed=options.seed,
         memory_limit=options.memory << 20,
         progress=True,
-        callbacks=(keep, *(() if sys.stderr.isatty() else (_print_line,))),
+        callbacks=(keep, *(() if _progress.is_visible() else (_print_line,))),
     )
 
 
@@ -197,35 +196,32 @@ def _fit(trainer: rt.Trainer, data: _files.Inputs, split: splits.Split, keep: _K
 
 
 def _quality(
-    model: Any, data: _files.Inputs, pairs: np.ndarray | None, options: argparse.Namespace, shown: Progress
+    model: Any, data: _files.Inputs, split: splits.Split, options: argparse.Namespace, bar: _progress.Bar
 ) -> float | None:
-    """The metric on these pairs, as they are or as the model embeds them; None where that is not defined."""
-    if pairs is None or (model is None and data.queries.shape[1] != data.documents.shape[1]):
+    """The metric at the end, as vectors are or as the model embeds them; None where that is not defined."""
+    if split.measured is None or (model is None and data.queries.shape[1] != data.documents.shape[1]):
         return None
     both = (None, None) if model is None else (model.query, model.document)
-    return _embeddings.measured(both, data, pairs, [options.metric], options, shown)[options.metric]
+    return _embeddings.measured(both, data, split.measured, [options.metric], options, bar)[options.metric]
 
 
-def _print(
-    options: argparse.Namespace, split: splits.Split, history: dict[str, list[float]], before: float | None,
-    after: float | None,
-) -> None:  # fmt: skip
-    best = None if after is None else int(np.argmax(history["metric"])) + 1
-    counts = {name: 0 if pairs is None else len(pairs) for name, pairs in split._asdict().items()}
-    if options.json:
-        plain = {name: [None if np.isnan(x) else x for x in column] for name, column in history.items()}
-        found = {"model": options.output, "metric": options.metric, "before": before, "after": after}
-        print(json.dumps(found | {"best_epoch": best, "pairs": counts, "history": plain}))
-        return
-    if after is not None:
-        start = "" if before is None else f", untrained {before:.3f}"
-        what = (
-            f"{counts['report']} pairs held back" if counts["report"] else f"{counts['selection']} validation pairs"
-        )
-        chosen = f"{counts['selection']} others" if counts["report"] else "these pairs"
-        print(f"{options.metric} on {what}: {after:.3f}{start}")
-        print(f"the best epoch, chosen on {chosen}: {best} of {len(history['epoch'])}")
-    print(f"written: {options.output}")
+def _as_json(options: argparse.Namespace, run: _plots.Run) -> str:
+    history = {name: [None if np.isnan(x) else x for x in column] for name, column in run.history.items()}
+    counts = {name: 0 if pairs is None else len(pairs) for name, pairs in run.split._asdict().items()}
+    found = {"model": options.output, "metric": run.metric, "before": run.before, "after": run.after}
+    return json.dumps(found | {"best_epoch": run.kept, "pairs": counts, "history": history})
+
+
+def _summary(options: argparse.Namespace, run: _plots.Run) -> Iterator[str]:
+    if run.after is not None:
+        kind = "validation pairs" if run.split.report is None else "pairs held back"
+        untrained = "" if run.before is None else f", untrained {run.before:.3f}"
+        yield f"{run.metric} on {len(run.split.measured)} {kind}: {run.after:.3f}{untrained}"
+        chosen = "these pairs" if run.split.report is None else f"{len(run.split.selection)} others"
+        yield f"best epoch: {run.kept} of {len(run.history['epoch'])}, chosen on {chosen}"
+    yield f"written: {options.output}"
+    if options.plot:
+        yield f"written: {options.plot}"
 
 
 def _print_line(trainer: Any, record: dict[str, float]) -> None:

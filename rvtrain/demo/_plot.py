@@ -5,15 +5,15 @@ from typing import Any
 from rvtrain.demo._train import WARM_EPOCHS, Result
 
 
-def draw(result: Result, file: Any, kind: str) -> None:
-    """Write the picture to an open file; needs matplotlib (the extra ``plot``)."""
+def drawn(result: Result) -> Any:
+    """The picture, a figure of matplotlib (the extra ``plot``)."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     axes = figure.subplots(1, 2)
     _curves(axes[0], result)
     _bars(axes[1], result)
-    figure.savefig(file, format=kind, dpi=120)
+    return figure
 
 
 def _curves(axis: Any, result: Result) -> None:

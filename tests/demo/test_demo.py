@@ -94,9 +94,16 @@ def test_training__with_compact_state_finds_as_much():
 
 def test_plot__draws_a_picture(result, tmp_path):
     pytest.importorskip("matplotlib")
-    with open(tmp_path / "demo.png", "wb") as file:
-        _plot.draw(result, file, "png")
+    figure = _plot.drawn(result)
+    curves, bars = figure.axes
+    assert {"in-batch only", "with hard negatives", "strongest untrained", "mining starts"} == labels(curves)
+    assert {"Recall@1", "Recall@10"} == labels(bars) and len(bars.patches) == 8
+    figure.savefig(tmp_path / "demo.png")
     assert (tmp_path / "demo.png").read_bytes().startswith(b"\x89PNG")
+
+
+def labels(axis):
+    return {text.get_text() for text in axis.get_legend().get_texts()}
 
 
 def test_command__prints_the_table(result, monkeypatch, capsys):

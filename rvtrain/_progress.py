@@ -1,0 +1,59 @@
+"""Progress bars: shown on a terminal or in a notebook, with the compilation of kernels as a phase of its own."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rvtrain import _compiling
+
+
+def is_visible() -> bool:
+    """Whether somebody watches: stderr is a terminal, or the process is a notebook's kernel."""
+    return "ipykernel" in sys.modules or (sys.stderr is not None and sys.stderr.isatty())
+
+
+class Bar:
+    """A tqdm bar whose description is the present phase, and "compiling" while a kernel is compiled; or none."""
+
+    def __init__(self, bar: Any = None) -> None:
+        self._bar = bar
+        self._phase = ""
+        self._shown: dict[str, str] = {}
+
+    def phase(self, name: str) -> None:
+        """Say what is being done."""
+        self._phase = name
+        self.compiling(False)
+
+    def compiling(self, active: bool) -> None:
+        """Hear of a compilation."""
+        if self._bar is not None:
+            self._bar.set_description("compiling" if active else self._phase or None)
+
+    def update(self, count: int, **values: float) -> None:
+        """Go on by `count` units, and show these values."""
+        if self._bar is not None:
+            self._shown |= {name: f"{value:.4g}" for name, value in values.items()}
+            self._bar.set_postfix(self._shown, refresh=False)
+            self._bar.update(count)
+
+    def reach(self, done: int, total: int | None) -> None:
+        """Stand at `done` of `total`, as the miners' `progress` says it."""
+        if self._bar is not None:
+            self._bar.total = total
+            self._bar.update(done - self._bar.n)
+
+
+@contextmanager
+def shown(total: int | None, unit: str, initial: int = 0, visible: bool | None = None) -> Iterator[Bar]:
+    """A bar, if it is to be visible; None: where somebody watches."""
+    if not (is_visible() if visible is None else visible):
+        yield Bar()
+        return
+    from tqdm.auto import tqdm
+
+    with tqdm(total=total, unit=f" {unit}", unit_scale=True, initial=initial, mininterval=0.5) as inner:
+        bar = Bar(inner)
+        with _compiling.listening(bar.compiling):
+            yield bar
