@@ -36,10 +36,10 @@ def kind(path: str) -> str:
 def needed(path: str) -> None:
     """Raise where matplotlib is missing or cannot write such a file."""
     try:
-        from matplotlib.backend_bases import FigureCanvasBase
+        from matplotlib import backend_bases
     except ImportError:
         raise ImportError("--plot needs matplotlib: pip install matplotlib") from None
-    if kind(path) not in set(FigureCanvasBase.get_supported_filetypes()) - {"pgf"}:  # pgf needs LaTeX
+    if kind(path) not in set(backend_bases.FigureCanvasBase.get_supported_filetypes()) - {"pgf"}:  # pgf needs LaTeX
         raise ValueError(f"--plot must end in .png, .svg, .pdf or another format of matplotlib, got {path}")
 
 
@@ -79,7 +79,7 @@ def _curves(axis: Any, run: Run) -> None:
         other.set(ylabel=run.metric)
     mining = next((epoch for epoch, k in zip(epochs, run.history["k"], strict=True) if k), None)
     if mining is not None:
-        lines += [axis.axvline(mining - 0.5, color="tab:orange", linestyle="--", label="mining starts")]
+        lines += [axis.axvline(mining - 0.5, color="black", linestyle=":", label="mining starts")]
     axis.legend(handles=lines, loc="center right", fontsize=8)
 
 

@@ -29,7 +29,7 @@ class Bar:
     def compiling(self, active: bool) -> None:
         """Hear of a compilation."""
         if self._bar is not None:
-            self._bar.set_description("compiling" if active else self._phase or None)
+            self._bar.set_description_str("compiling" if active else self._phase or None)
 
     def update(self, count: int, **values: float) -> None:
         """Go on by `count` units, and show these values."""

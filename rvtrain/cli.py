@@ -71,7 +71,9 @@ class _Defaults(argparse.ArgumentDefaultsHelpFormatter):
     """Shows defaults, but for those that say nothing and where the help names one itself."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default in (None, False) else super()._get_help_string(action)
+        if action.default is None or action.default is False or isinstance(action.default, list):
+            return action.help
+        return super()._get_help_string(action)
 
 
 def _inputs(parser: argparse.ArgumentParser, model: bool) -> None:
@@ -165,7 +167,8 @@ def _add_evaluate(commands: Any) -> None:
     add = parser.add_argument
     add("--all", action="store_true", help="rank the queries of all pairs, those used in training too")
     add("--metrics", nargs="+", default=["recall@1", "recall@10", "mrr@10", "ndcg@10"], metavar="METRIC",
-        help="what to measure: recall@k, precision@k, mrr@k, ndcg@k, map@r")  # fmt: skip
+        help="what to measure: recall@k, precision@k, mrr@k, ndcg@k or map@r (default: recall@1 recall@10 mrr@10 "
+        "ndcg@10)")  # fmt: skip
     add("--json", action="store_true", help="print JSON")
 
 

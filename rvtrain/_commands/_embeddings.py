@@ -65,6 +65,7 @@ def measured(
 ) -> dict[str, float]:  # fmt: skip
     """The metrics of these pairs' queries, each ranked against all documents."""
     asking = np.unique(pairs[:, 0])
+    bar.phase("embedding queries")
     queries = rows(both[0], data.queries, asking)
     documents = embedded(both[1], data.documents, options, bar, "documents")
     bar.phase("evaluating")

@@ -56,6 +56,7 @@ def _mined(options: argparse.Namespace, data: _files.Inputs, both: tuple[Any, An
     asking = np.ascontiguousarray(data.pairs[:, 0])
     compared = options.strategy == "semi_hard" or options.relative_margin is not None
     with _progress.shown(None, "rows") as bar:
+        bar.phase("embedding queries")
         positives = _embeddings.rows(both[1], data.documents, data.pairs[:, 1]) if compared else None
         queries = _embeddings.rows(both[0], data.queries, asking)
         documents = _embeddings.embedded(both[1], data.documents, options, bar, "documents")

@@ -17,10 +17,12 @@ def drawn(result: Result) -> Any:
 
 
 def _curves(axis: Any, result: Result) -> None:
-    for name, curve in result.curves.items():
-        axis.plot(range(1, len(curve) + 1), curve, marker="o", label=name)
-    axis.axhline(result.rows[1].quality.recall_10, color="grey", linestyle="--", label="strongest untrained")
-    axis.axvline(WARM_EPOCHS + 0.5, color="tab:orange", linestyle="--", label="mining starts")
+    for (name, curve), style in zip(
+        result.curves.items(), ("o-", "x--"), strict=True
+    ):  # both seen where they are one
+        axis.plot(range(1, len(curve) + 1), curve, style, label=name)
+    axis.axhline(result.rows[1].quality.recall_10, color="grey", label="strongest untrained")
+    axis.axvline(WARM_EPOCHS + 0.5, color="black", linestyle=":", label="mining starts")
     axis.set(title="Held-back pairs while training", xlabel="epoch", ylabel="Recall@10")
     axis.legend()
 
