@@ -146,9 +146,8 @@ def test_evaluate__ranks_what_training_held_back(trained, folder, run):
 
 
 def test_evaluate__says_which_data_are_not_those_of_the_training(trained, folder, run):
-    model, _ = trained
-    queries = np.load("queries.npy")
-    np.save("other.npy", queries[::-1])
+    model = trained[0]
+    np.save("other.npy", np.load("queries.npy")[::-1])
     _, out, _ = run("evaluate", "other.npy", "documents.npy", "--model", model)
     assert out.startswith(f"on 500 pairs; queries are not those that {model} was trained with\n")
     np.save("few.npy", [[3, 3], [4, 4]])
@@ -278,15 +277,18 @@ def test_train__interrupted_and_resumed_ends_as_if_it_had_not_been(trained, fold
 
 def test_train__resume_without_a_run_begins_one_and_says_so(folder, run):
     code, _, errors = run("train", "pairs.npz", "-o", "a.npz", "--epochs", 1, "--resume")
-    assert code == 0
-    assert "there is no a.npz.part to resume" in errors
+    assert code == 0 and "there is no a.npz.part to resume" in errors
     assert "no negatives will be mined: --mine-from 4 is not below --epochs 1" in errors
 
 
-def test_train__that_diverges_leaves_nothing_behind(folder, run):
+def test_train__that_diverges_leaves_nothing_behind(folder, run, monkeypatch):
+    def diverge(trainer, record):
+        assert Path("a.npz.part").exists()
+        raise ValueError("the loss diverged")
+
     before = contents(folder)
-    code, out, errors = run("train", "pairs.npz", "-o", "a.npz", *QUICK, "--lr", 1e30)
-    assert code == 1 and not out and "finite" in errors.splitlines()[-1]
+    monkeypatch.setattr(_train, "_print_line", diverge)
+    refused(run("train", "pairs.npz", "-o", "a.npz", *QUICK), "the loss diverged")
     assert contents(folder) == before
 
 
@@ -495,6 +497,3 @@ def test_help__of_every_command_says_something(capsys):
             cli.main([command, "--help"])
         assert left.value.code == 0
         assert len(capsys.readouterr().out) > 200
-    with pytest.raises(SystemExit) as left:
-        cli.main(["nonsense"])
-    assert left.value.code == 2
