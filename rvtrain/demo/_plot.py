@@ -5,25 +5,24 @@ from typing import Any
 from rvtrain.demo._train import WARM_EPOCHS, Result
 
 
-def draw(result: Result, path: str) -> None:
-    """Write the picture; needs matplotlib (the extra ``plot``)."""
-    import matplotlib
+def drawn(result: Result) -> Any:
+    """The picture, a figure of matplotlib (the extra ``plot``)."""
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    axes = figure.subplots(1, 2)
     _curves(axes[0], result)
     _bars(axes[1], result)
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
+    return figure
 
 
 def _curves(axis: Any, result: Result) -> None:
-    for name, curve in result.curves.items():
-        axis.plot(range(1, len(curve) + 1), curve, marker="o", label=name)
-    axis.axhline(result.rows[1].quality.recall_10, color="grey", linestyle="--", label="strongest untrained")
-    axis.axvline(WARM_EPOCHS + 0.5, color="lightgrey", linewidth=1)
+    for (name, curve), style in zip(
+        result.curves.items(), ("o-", "x--"), strict=True
+    ):  # both seen where they are one
+        axis.plot(range(1, len(curve) + 1), curve, style, label=name)
+    axis.axhline(result.rows[1].quality.recall_10, color="grey", label="strongest untrained")
+    axis.axvline(WARM_EPOCHS + 0.5, color="black", linestyle=":", label="mining starts")
     axis.set(title="Held-back pairs while training", xlabel="epoch", ylabel="Recall@10")
     axis.legend()
 
@@ -31,9 +30,11 @@ def _curves(axis: Any, result: Result) -> None:
 def _bars(axis: Any, result: Result) -> None:
     labels = [row.method.replace(": ", ":\n") for row in result.rows]
     places = range(len(labels))
-    axis.bar([p - 0.2 for p in places], [row.quality.recall_1 for row in result.rows], 0.4, label="Recall@1")
-    bars = axis.bar([p + 0.2 for p in places], [row.quality.recall_10 for row in result.rows], 0.4, label="Recall@10")
-    axis.bar_label(bars, fmt="%.2f")
-    axis.set(title="Before and after", ylim=(0, 1))
+    for shift, name, values in (
+        (-0.2, "Recall@1", [row.quality.recall_1 for row in result.rows]),
+        (0.2, "Recall@10", [row.quality.recall_10 for row in result.rows]),
+    ):
+        axis.bar_label(axis.bar([place + shift for place in places], values, 0.4, label=name), fmt="%.2f", fontsize=8)
+    axis.set(title="Before and after", ylabel="share of the held-back pairs", ylim=(0, 1))
     axis.set_xticks(list(places), labels, fontsize=8)
     axis.legend()

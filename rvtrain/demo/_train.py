@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 import rvtrain as rt
+from rvtrain import _compiling
 from rvtrain.demo._data import Pairs, load
 from rvtrain.demo._features import TfIdf
 
@@ -99,15 +100,20 @@ def trainer(data: Data, seed: int, epochs: int, hard: bool, state_dtype: str = "
     )
 
 
-def fit(trainer: rt.Trainer, data: Data, progress: Callable[[int], None]) -> list[float]:
+def fit(
+    trainer: rt.Trainer, data: Data, progress: Callable[[int], None], describe: Callable[[str], None], name: str
+) -> list[float]:
     """Train on the training pairs; Recall@10 on the held-back ones after each epoch."""
     train, curve = data.pairs.train, []
 
     def listen(trainer: rt.Trainer, record: dict[str, float]) -> None:
-        curve.append(data.quality(trainer.model).recall_10)
         progress(len(train))
+        describe(f"{name}: evaluating")
+        curve.append(data.quality(trainer.model).recall_10)
+        describe(name)
 
     trainer.callbacks = (listen,)
+    describe(name)
     trainer.fit(data.sentences, data.names[train], np.repeat(np.arange(len(train))[:, np.newaxis], 2, axis=1))
     return curve
 
@@ -119,23 +125,27 @@ def run(seed: int, progress: Callable[[int], None], describe: Callable[[str], No
     a process of its own, beside the first training: on the first run both spend most of their time compiling.
     """
     with ProcessPoolExecutor(1, get_context("spawn")) as aside:
-        strongest = aside.submit(untrained, seed, STRONGEST)
+        strongest = aside.submit(_aside, seed, STRONGEST)
         describe("features")
         begin = time.perf_counter()
         data = featured(load(seed), FEATURES)
         seconds = time.perf_counter() - begin
-        describe("in-batch")
         half_way = trainer(data, seed, WARM_EPOCHS, hard=False)
-        curve = fit(half_way, data, progress)
+        curve = fit(half_way, data, progress, describe, "in-batch")
         rows = [baseline(data, FEATURES, seconds), strongest.result()]
     curves = {}
     for name, hard in (("in-batch only", False), ("with hard negatives", True)):
-        describe(name)
         whole = trainer(data, seed, EPOCHS, hard)
         whole.load_state_dict(half_way.state_dict())
-        curves[name] = curve + fit(whole, data, progress)
+        curves[name] = curve + fit(whole, data, progress, describe, name)
         rows.append(Row(f"trained: {name}", data.quality(whole.model), float(whole.history["seconds"].sum())))
     return Result(rows, curves)
+
+
+def _aside(seed: int, buckets: int) -> Row:
+    """`untrained`, without a line on stderr about compilation: the process with the bar says that it compiles."""
+    with _compiling.listening(lambda running: None):
+        return untrained(seed, buckets)
 
 
 def untrained(seed: int, buckets: int) -> Row:

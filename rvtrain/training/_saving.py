@@ -40,7 +40,7 @@ def save_model(path: str | os.PathLike, model: Any) -> None:
     >>> rt.load_model(path)
     LinearAdapter(8, 8, rank=None, bias=True, residual=True)
     """
-    save_checkpoint(path, model=_described(model))
+    save_checkpoint(path, model=described(model))
 
 
 def load_model(path: str | os.PathLike) -> Any:
@@ -75,16 +75,19 @@ def load_model(path: str | os.PathLike) -> Any:
     ['document/weight', 'query/bias1']
     """
     found = load_checkpoint(path)
+    if "model" not in found:
+        raise ValueError(f"{os.fspath(path)!r} holds no model, but {sorted(found)}")
     try:
         return _made(found["model"])
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{os.fspath(path)!r} holds no model: {error!r}") from None
+    except (KeyError, TypeError, ValueError, AttributeError, StopIteration) as error:
+        raise ValueError(f"{os.fspath(path)!r} holds no model that can be read: {error!r}") from None
 
 
-def _described(model: Any) -> dict[str, Any]:
+def described(model: Any) -> dict[str, Any]:
+    """A model as plain values and arrays, which `save_checkpoint` takes under the name ``model``."""
     if isinstance(model, TwoTower):
         sides = {"query": model.query} if model.is_shared else {"query": model.query, "document": model.document}
-        return {"kind": "TwoTower"} | {side: _described(tower) for side, tower in sides.items()}
+        return {"kind": "TwoTower"} | {side: described(tower) for side, tower in sides.items()}
     if isinstance(model, EmbeddingTable):
         return {"kind": "EmbeddingTable", "params": model.params}
     kind = type(model).__name__

@@ -87,15 +87,23 @@ def test_training__with_compact_state_finds_as_much():
     recall = {}
     for state_dtype in ("float32", "bfloat16", "int8"):
         trainer = _train.trainer(data, 0, _train.WARM_EPOCHS, hard=False, state_dtype=state_dtype)
-        recall[state_dtype] = _train.fit(trainer, data, lambda samples: None)[-1]
+        recall[state_dtype] = _train.fit(trainer, data, lambda samples: None, lambda text: None, "")[-1]
     assert abs(recall["bfloat16"] - recall["float32"]) <= 0.005
     assert abs(recall["int8"] - recall["float32"]) <= 0.005
 
 
 def test_plot__draws_a_picture(result, tmp_path):
     pytest.importorskip("matplotlib")
-    _plot.draw(result, str(tmp_path / "demo.png"))
+    figure = _plot.drawn(result)
+    curves, bars = figure.axes
+    assert {"in-batch only", "with hard negatives", "strongest untrained", "mining starts"} == labels(curves)
+    assert {"Recall@1", "Recall@10"} == labels(bars) and len(bars.patches) == 8
+    figure.savefig(tmp_path / "demo.png")
     assert (tmp_path / "demo.png").read_bytes().startswith(b"\x89PNG")
+
+
+def labels(axis):
+    return {text.get_text() for text in axis.get_legend().get_texts()}
 
 
 def test_command__prints_the_table(result, monkeypatch, capsys):

@@ -1,0 +1,80 @@
+"""Vectors through a model, block by block, and how well they retrieve."""
+
+import argparse
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+import rvtrain as rt
+from rvtrain import _validation as check
+from rvtrain._commands import _files
+from rvtrain._progress import Bar
+
+
+def towers(path: str | None, data: _files.Inputs) -> tuple[Any, Any]:
+    """The adapters of a model file for queries and for documents; None and None without a model."""
+    if path is None:
+        if data.queries.shape[1] != data.documents.shape[1]:
+            raise ValueError(
+                f"without --model, queries and documents must have as many columns, got shapes {data.queries.shape} "
+                f"and {data.documents.shape}"
+            )
+        return None, None
+    model = rt.load_model(path)
+    found = side(path, model, "query"), side(path, model, "document")
+    for name, table, tower in zip(("queries", "documents"), (data.queries, data.documents), found, strict=True):
+        if table.shape[1] != tower.in_features:
+            raise ValueError(f"{name} must have {tower.in_features} columns for {path}, got shape {table.shape}")
+    return found
+
+
+def side(path: str, model: Any, name: str) -> Any:
+    """The adapter for queries or for documents of a model that was read from this file."""
+    if isinstance(model, rt.EmbeddingTable):
+        raise ValueError(f"{path} must hold adapters, got an EmbeddingTable, which transforms no vectors")
+    return getattr(model, name) if isinstance(model, rt.TwoTower) else model
+
+
+def embedded(tower: Any, table: np.ndarray, options: argparse.Namespace, bar: Bar, name: str) -> Any:
+    """All rows as the tower embeds them: an array, or blocks one by one where that takes more than --memory."""
+    dtype = check.computed_dtype(name, table) if tower is None else tower.dtype
+    width = table.shape[1] if tower is None else tower.out_features
+    fits = len(table) * width * dtype.itemsize <= options.memory << 20
+    if tower is None and table.dtype == dtype:
+        return np.asarray(table) if fits else table
+    bar.phase(f"embedding {name}")
+    if not fits:
+        return _blocks(tower, table, bar, name)
+    out, start = np.empty((len(table), width), dtype), 0
+    for block in _blocks(tower, table, bar, name):
+        out[start : start + len(block)] = block
+        start += len(block)
+    return out
+
+
+def rows(tower: Any, table: np.ndarray, which: np.ndarray) -> np.ndarray:
+    """Some rows as the tower embeds them."""
+    some = check.readable(table[which], check.computed_dtype("vectors", table))
+    return some if tower is None else tower.transform(some)
+
+
+def measured(
+    both: tuple[Any, Any], data: _files.Inputs, pairs: np.ndarray, metrics: list[str], options: argparse.Namespace,
+    bar: Bar,
+) -> dict[str, float]:  # fmt: skip
+    """The metrics of these pairs' queries, each ranked against all documents."""
+    asking = np.unique(pairs[:, 0])
+    bar.phase("embedding queries")
+    queries = rows(both[0], data.queries, asking)
+    documents = embedded(both[1], data.documents, options, bar, "documents")
+    bar.phase("evaluating")
+    return rt.evaluate_retrieval(queries, documents, _files.answers(pairs, asking), metrics)
+
+
+def _blocks(tower: Any, table: np.ndarray, bar: Bar, name: str) -> Iterator[np.ndarray]:
+    dtype = check.computed_dtype(name, table)
+    for start in range(0, len(table), _files.BLOCK_ROWS):
+        block = check.readable(table[start : start + _files.BLOCK_ROWS], dtype)
+        yield block if tower is None else tower.transform(block)
+        bar.reach(start + len(block), len(table))

@@ -1,0 +1,176 @@
+"""Files that a command reads: vectors, pairs and texts, each checked before any work and named in its errors."""
+
+import argparse
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rvtrain import _validation as check
+
+BLOCK_ROWS = 8192
+"""Rows that are read from a file at once."""
+
+_NAMES = ("queries", "documents", "pairs", "validation")
+
+
+class Inputs(NamedTuple):
+    """The contents of a command's files."""
+
+    queries: np.ndarray
+    documents: np.ndarray
+    pairs: np.ndarray
+    """(P, 2) rows of queries and documents."""
+    validation: np.ndarray | None
+    """(V, 2) of the same, if the file has them."""
+
+    @property
+    def known(self) -> np.ndarray:
+        """All pairs, those for validation too."""
+        return self.pairs if self.validation is None else np.concatenate([self.pairs, self.validation])
+
+
+def inputs(options: argparse.Namespace) -> Inputs:
+    """Read one .npz with the arrays queries, documents, pairs and validation, or two .npy, which stay on disk."""
+    files = options.inputs
+    if len(files) == 1:
+        found = _archive(files[0])
+        names = {name: f"{name} of {files[0]}" for name in _NAMES}
+    elif len(files) == 2:
+        found = dict(zip(_NAMES, map(array, files), strict=False))
+        names = dict(zip(_NAMES, files, strict=False))
+    else:
+        raise ValueError(f"expected one .npz, or queries.npy and documents.npy, got {len(files)} files")
+    if options.pairs:
+        found["pairs"], names["pairs"] = array(options.pairs), options.pairs
+    queries, documents = (_table(names[name], found[name]) for name in _NAMES[:2])
+    validation = None
+    if "validation" in found:
+        validation = _pairs(names["validation"], found["validation"], queries, documents)
+    if "pairs" in found:
+        pairs = _pairs(names["pairs"], found["pairs"], queries, documents)
+    else:
+        pairs = _row_by_row(queries, documents, validation)
+    return Inputs(queries, documents, pairs, validation)
+
+
+def paths(options: argparse.Namespace) -> list[str]:
+    """All files that the arguments of a command name as inputs."""
+    single = (getattr(options, name, None) for name in ("pairs", "model", "vectors"))
+    return [
+        *getattr(options, "inputs", ()),
+        *(getattr(options, "texts", None) or ()),
+        *(path for path in single if path),
+    ]
+
+
+def array(path: str) -> np.ndarray:
+    """The array of a .npy file, left on disk."""
+    _expect(path, b"\x93NUMPY", ".npy")
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except OSError:
+        raise
+    except Exception as error:  # a damaged header makes numpy raise almost anything
+        raise ValueError(f"{path} is damaged, or holds more than numbers: {_line(error)}") from None
+
+
+def vectors(path: str) -> np.ndarray:
+    """The array (n, d) of a .npy file, left on disk; its values are not looked at."""
+    return check.stored_array(path, array(path), 2)
+
+
+def lines(path: str, rows: int, of: str) -> list[str]:
+    """A text file with a line for each of these rows."""
+    try:
+        found = Path(path).read_text(encoding="utf-8").split("\n")  # splitlines() also splits at U+2028 and others
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} must be text in UTF-8: {error}") from None
+    if not found[-1]:
+        found.pop()
+    if len(found) != rows:
+        raise ValueError(f"{path} must have a line for each row of {of}, {rows}, got {len(found)}")
+    return found
+
+
+def finite_block(name: str, table: np.ndarray, start: int) -> np.ndarray:
+    """The block of rows from `start` in the type that kernels compute in; ValueError where one is not finite."""
+    block = check.readable(table[start : start + BLOCK_ROWS], check.computed_dtype(name, table))
+    good = np.isfinite(block).all(axis=1)
+    if not good.all():
+        row = int(np.argmin(good))
+        value = block[row][~np.isfinite(block[row])][0]
+        raise ValueError(f"{name} must be finite, got {value} in row {start + row}")
+    return block
+
+
+def answers(pairs: np.ndarray, queries: np.ndarray) -> np.ndarray:
+    """(len(queries), most) documents of each of these queries in the pairs, padded with −1."""
+    order = np.argsort(pairs[:, 0], kind="stable")
+    asking, documents = pairs[order].T
+    first, last = (np.searchsorted(asking, queries, side) for side in ("left", "right"))
+    places = np.arange((last - first).max())
+    inside = places < (last - first)[:, np.newaxis]
+    return np.where(inside, documents[np.where(inside, first[:, np.newaxis] + places, 0)], -1)
+
+
+def _archive(path: str) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file that a command knows."""
+    _expect(path, b"PK", ".npz", "; two .npy are given as queries.npy documents.npy")
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+            there = sorted(archive.files)
+            found = {name: archive[name] for name in _NAMES if name in there}
+    except OSError:
+        raise
+    except Exception as error:
+        raise ValueError(f"{path} is damaged, or holds more than numbers: {_line(error)}") from None
+    if not {"queries", "documents"} <= set(found):
+        raise ValueError(f"{path} must hold the arrays queries and documents, got {there[:8]}")
+    return found
+
+
+def _expect(path: str, magic: bytes, kind: str, hint: str = "") -> None:
+    """Raise unless the file begins as files of this kind do."""
+    with open(path, "rb") as file:
+        head = file.read(6)
+    if head.startswith(magic):
+        return
+    known = {b"\x93NUMPY": "an .npy file", b"PK": "an .npz archive", b"": "an empty file"}
+    got = next((name for start, name in known.items() if head[: len(start) or 6] == start), "another kind of file")
+    raise ValueError(f"{path} must be an {kind}{hint}; got {got}")
+
+
+def _table(name: str, value: np.ndarray) -> np.ndarray:
+    """An array of finite vectors as it is stored; one pass over the file."""
+    table = check.stored_array(name, value, 2)
+    for start in range(0, len(table), BLOCK_ROWS):
+        finite_block(name, table, start)
+    return table
+
+
+def _pairs(name: str, value: Any, queries: np.ndarray, documents: np.ndarray) -> np.ndarray:
+    pairs = check.integer_array(name, value, (None, 2))
+    if not len(pairs):
+        raise ValueError(f"{name} must not be empty")
+    for side, table in enumerate((queries, documents)):
+        check.indices(f"{name}[:, {side}]", pairs[:, side], (None,), len(table))
+    return pairs
+
+
+def _row_by_row(queries: np.ndarray, documents: np.ndarray, validation: np.ndarray | None) -> np.ndarray:
+    """Query i with document i, but for the queries of the validation pairs."""
+    if len(queries) != len(documents):
+        raise ValueError(
+            f"without pairs, queries and documents must be as many, got {len(queries)} and {len(documents)}"
+        )
+    rows = np.arange(len(queries))
+    if validation is not None:
+        rows = np.setdiff1d(rows, validation[:, 0])
+        if not len(rows):
+            raise ValueError("validation must leave queries for pairs, got all of them")
+    return np.stack([rows, rows], axis=1)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,83 @@
+"""Write hard negatives of each pair: row numbers, or triplets of texts."""
+
+import argparse
+import json
+from typing import Any
+
+import numpy as np
+
+import rvtrain as rt
+from rvtrain import _progress
+from rvtrain import _validation as check
+from rvtrain._commands import _embeddings, _files, _outputs
+
+
+def run(options: argparse.Namespace) -> int:
+    """The command."""
+    _check(options)
+    data = _files.inputs(options)
+    if options.k > len(data.documents) - 1:
+        raise ValueError(f"-k must be at most {len(data.documents) - 1}, all documents but one, got {options.k}")
+    texts = None
+    if options.texts:
+        queries, documents = options.texts
+        texts = (
+            _files.lines(queries, len(data.queries), "queries"),
+            _files.lines(documents, len(data.documents), "documents"),
+        )
+    both = _embeddings.towers(options.model, data)
+    found = _mined(options, data, both)
+    if texts is None:
+        with _outputs.array(options.output, found.shape, found.dtype) as file:
+            file.write(_outputs.elements(found))
+    else:
+        with _outputs.replacing(options.output, "t") as file:
+            _write_triplets(file, *texts, data.pairs, found)
+    print(f"written: {options.output}, {int((found >= 0).sum())} negatives of {len(found)} pairs")
+    return 0
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Everything that can be said before the files are read."""
+    _outputs.check({"-o": options.output}, _files.paths(options))
+    kind = _outputs.ending("-o", options.output, ".npy", ".jsonl")
+    if kind == ".jsonl" and not options.texts:
+        raise ValueError("-o with .jsonl writes texts and needs --texts QUERIES DOCUMENTS; .npy takes row numbers")
+    if kind == ".npy" and options.texts:
+        raise ValueError("--texts writes lines of JSON and needs -o with .jsonl; .npy takes row numbers")
+    check.integer("-k", options.k, low=1)
+    check.integer("--seed", options.seed, low=0)
+    check.integer("--memory", options.memory, low=0)
+    if options.relative_margin is not None:
+        check.number("--relative-margin", options.relative_margin)
+
+
+def _mined(options: argparse.Namespace, data: _files.Inputs, both: tuple[Any, Any]) -> np.ndarray:
+    asking = np.ascontiguousarray(data.pairs[:, 0])
+    compared = options.strategy == "semi_hard" or options.relative_margin is not None
+    with _progress.shown(None, "rows") as bar:
+        bar.phase("embedding queries")
+        positives = _embeddings.rows(both[1], data.documents, data.pairs[:, 1]) if compared else None
+        queries = _embeddings.rows(both[0], data.queries, asking)
+        documents = _embeddings.embedded(both[1], data.documents, options, bar, "documents")
+        in_blocks = not isinstance(documents, np.ndarray)  # then the bar counts the rows that are embedded
+        bar.phase("embedding and mining" if in_blocks else "mining")
+        return rt.HardNegativeMiner(options.strategy, seed=options.seed).mine(
+            queries,
+            documents,
+            options.k,
+            positives=positives,
+            exclude=_files.answers(data.known, asking),
+            relative_margin=options.relative_margin,
+            progress=None if in_blocks else bar.reach,
+        )
+
+
+def _write_triplets(
+    file: Any, queries: list[str], documents: list[str], pairs: np.ndarray, found: np.ndarray
+) -> None:
+    """JSON lines with anchor, positive and negative, as sentence-transformers' trainers load them."""
+    for (query, document), row in zip(pairs, found, strict=True):
+        for negative in row[row >= 0]:
+            texts = {"anchor": queries[query], "positive": documents[document], "negative": documents[negative]}
+            file.write(json.dumps(texts, ensure_ascii=False) + "\n")

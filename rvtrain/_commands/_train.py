@@ -1,0 +1,222 @@
+"""Train adapters, and write them when the last epoch is done."""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import rvtrain as rt
+from rvtrain import _plots, _progress
+from rvtrain import _validation as check
+from rvtrain._commands import _embeddings, _files, _outputs
+from rvtrain._commands import _split as splits
+from rvtrain.training._metrics import parsed
+from rvtrain.training._saving import described
+
+_SETTINGS = (
+    "kind", "shared", "dim", "rank", "hidden", "epochs", "batch_size", "lr", "weight_decay", "temperature",
+    "negatives", "strategy", "mine_from", "mine_every", "hold_back", "metric", "patience", "seed",
+)  # fmt: skip
+"""The options that a resumed run must share with the interrupted one."""
+
+_HOLD_BACK = 0.1
+
+
+def run(options: argparse.Namespace) -> int:
+    """The command."""
+    part = f"{options.output}.part"
+    _check(options, part)
+    data = _files.inputs(options)
+    split = _split(options, data)
+    model = _model(options, data)
+    start = {name: value.copy() for name, value in model.params.items()}
+    trainer = _trainer(options, model, split, part)
+    trainer.checkpoint_extra = {"settings": _settings(options, model, data)}
+    if Path(part).exists():
+        _resume(trainer, part)
+    elif options.resume:
+        print(f"rvtrain: there is no {part} to resume: beginning at the first epoch", file=sys.stderr)
+    if options.negatives and options.mine_from >= options.epochs:
+        never = f"--mine-from {options.mine_from} is not below --epochs {options.epochs}"
+        print(f"rvtrain: no negatives will be mined: {never}", file=sys.stderr)
+    with _progress.shown(None, "rows") as bar:
+        before = _quality(None, data, split, options, bar)
+    _fit(trainer, data, split)
+    with _progress.shown(None, "rows") as bar:
+        after = _quality(model, data, split, options, bar)
+    with _outputs.naming(options.output):
+        rt.save_checkpoint(options.output, model=described(model), split=splits.state(split, data))
+    Path(part).unlink(missing_ok=True)
+    history = {name: column.tolist() for name, column in trainer.history.items()}
+    kept = None if after is None else int(np.argmax(history["metric"])) + 1
+    if all((value == start[name]).all() for name, value in model.params.items()):
+        kept = 0
+    done = _plots.Run(model, data, split, history, options.metric, before, after, kept, options.batch_size)
+    print(_as_json(options, done) if options.json else "\n".join(_summary(options, done)))
+    if options.plot:
+        _plots.draw(options.plot, done)
+    return 0
+
+
+def _check(options: argparse.Namespace, part: str) -> None:
+    """Everything that can be said before the files are read."""
+    _outputs.ending("-o", options.output, ".npz")
+    _outputs.check({"-o": options.output, "the checkpoint": part, "--plot": options.plot}, _files.paths(options))
+    if options.plot:
+        _plots.needed(options.plot)
+    if Path(part).exists() and not options.resume:
+        raise ValueError(
+            f"{part} is of a run that was interrupted: --resume goes on from it; to begin again, remove it"
+        )
+    for name, low in (
+        ("dim", 1), ("rank", 1), ("hidden", 1), ("epochs", 1), ("negatives", 0), ("mine_from", 0), ("mine_every", 1),
+        ("patience", 1), ("seed", 0), ("memory", 0),
+    ):  # fmt: skip
+        if getattr(options, name) is not None:
+            check.integer(_flag(name), getattr(options, name), low=low)
+    for name in ("lr", "weight_decay"):
+        check.number(_flag(name), getattr(options, name), low=0.0, open_low=name == "lr")
+    check.number("--temperature", options.temperature, low=1e-15, high=1e15)
+    if options.hold_back is not None and not 0 <= options.hold_back < 1:
+        raise ValueError(f"--hold-back must be in [0, 1), got {options.hold_back}")
+    for name, kind in (("rank", "linear"), ("hidden", "mlp")):
+        if getattr(options, name) is not None and options.kind != kind:
+            raise ValueError(f"{_flag(name)} is for --kind {kind}, got --kind {options.kind}")
+    if options.batch_size < 2 and (options.batch_size < 1 or not options.negatives or options.mine_from):
+        raise ValueError(
+            f"--batch-size must be at least 2, got {options.batch_size}: the other pairs of a batch are the "
+            "negatives, and without negatives the loss is 0 and nothing is learnt (1 is possible with --mine-from 0)"
+        )
+    parsed([options.metric])
+
+
+def _split(options: argparse.Namespace, data: _files.Inputs) -> splits.Split:
+    if options.hold_back and data.validation is not None:
+        raise ValueError("--hold-back is for files without validation pairs, got a file that has them")
+    if options.hold_back is None:
+        options.hold_back = _HOLD_BACK if data.validation is None else 0.0
+    if options.patience is not None and data.validation is None and not options.hold_back:
+        raise ValueError("--patience needs pairs to measure on: validation pairs in the file, or --hold-back above 0")
+    if options.negatives > len(data.documents) - 1:
+        raise ValueError(
+            f"--negatives must be at most {len(data.documents) - 1}, all documents but one, got {options.negatives}"
+        )
+    split = splits.split(data, options.hold_back, options.seed)
+    if len(split.train) < 2:
+        raise ValueError(f"there must be at least 2 pairs to train on, got {len(split.train)}")
+    return split
+
+
+def _model(options: argparse.Namespace, data: _files.Inputs) -> Any:
+    sizes = [data.queries.shape[1], data.documents.shape[1]]
+    if options.shared and sizes[0] != sizes[1]:
+        raise ValueError(f"--shared needs queries and documents of one size, got {sizes[0]} and {sizes[1]}")
+    out = min(sizes) if options.dim is None else options.dim
+
+    def tower(size: int) -> Any:
+        if options.kind == "mlp":
+            return rt.MLPAdapter(size, out, hidden=options.hidden, seed=options.seed)
+        return rt.LinearAdapter(size, out, rank=options.rank, seed=options.seed)
+
+    return rt.TwoTower(tower(sizes[0])) if options.shared else rt.TwoTower(tower(sizes[0]), tower(sizes[1]))
+
+
+def _settings(options: argparse.Namespace, model: Any, data: _files.Inputs) -> dict[str, Any]:
+    given = {name: getattr(options, name) for name in _SETTINGS}
+    return given | {"dim": model.query.out_features, "data": splits.fingerprint(data)}
+
+
+def _trainer(options: argparse.Namespace, model: Any, split: splits.Split, part: str) -> rt.Trainer:
+    per_epoch = -(-len(split.train) // options.batch_size)
+    return rt.Trainer(
+        model,
+        rt.InfoNCELoss(options.temperature),
+        rt.AdamW(model.params, options.lr, options.weight_decay),
+        schedule=rt.warmup_cosine(options.lr, max(1, per_epoch // 2), max(2, options.epochs * per_epoch)),
+        miner=rt.HardNegativeMiner(options.strategy, seed=options.seed) if options.negatives else None,
+        negatives=options.negatives or 1,
+        mine_from=options.mine_from,
+        mine_every=options.mine_every,
+        epochs=options.epochs,
+        batch_size=options.batch_size,
+        metric=options.metric,
+        patience=options.patience,
+        seed=options.seed,
+        memory_limit=options.memory << 20,
+        progress=True,
+        checkpoint=part,
+        callbacks=() if _progress.is_visible() else (_print_line,),
+    )
+
+
+def _resume(trainer: rt.Trainer, part: str) -> None:
+    """Bring the trainer to where the file was written; ValueError where that run had other settings."""
+    extra, settings = rt.load_checkpoint(part).get("extra"), trainer.checkpoint_extra["settings"]
+    if not isinstance(extra, dict) or not isinstance(extra.get("settings"), dict):
+        raise ValueError(f"{part} is of another kind of run: to begin again, remove it")
+    earlier = extra["settings"]
+    for name in _SETTINGS:
+        if earlier.get(name) != settings[name]:
+            raise ValueError(f"{_flag(name)} was {earlier.get(name)} in the run to resume, got {settings[name]}")
+    others = [name for name, digest in settings["data"].items() if earlier["data"].get(name) != digest]
+    if others:
+        raise ValueError(f"{' and '.join(others)} must be those of the run to resume, got others")
+    trainer.load(part)
+
+
+def _fit(trainer: rt.Trainer, data: _files.Inputs, split: splits.Split) -> None:
+    try:
+        with _outputs.naming(str(trainer.checkpoint)):
+            trainer.fit(data.queries, data.documents, split.train, split.selection)
+    except KeyboardInterrupt:
+        again = f"the same command with --resume goes on after epoch {trainer.epoch} of {trainer.epochs}"
+        raise KeyboardInterrupt(again if trainer.epoch else "before the first epoch was done") from None
+    except ValueError:  # the same numbers would fail again
+        Path(str(trainer.checkpoint)).unlink(missing_ok=True)
+        raise
+
+
+def _quality(
+    model: Any, data: _files.Inputs, split: splits.Split, options: argparse.Namespace, bar: _progress.Bar
+) -> float | None:
+    """The metric at the end, as vectors are or as the model embeds them; None where that is not defined."""
+    if split.measured is None or (model is None and data.queries.shape[1] != data.documents.shape[1]):
+        return None
+    both = (None, None) if model is None else (model.query, model.document)
+    return _embeddings.measured(both, data, split.measured, [options.metric], options, bar)[options.metric]
+
+
+def _as_json(options: argparse.Namespace, run: _plots.Run) -> str:
+    history = {name: [None if np.isnan(x) else x for x in column] for name, column in run.history.items()}
+    counts = {name: 0 if pairs is None else len(pairs) for name, pairs in run.split._asdict().items()}
+    found = {"model": options.output, "metric": run.metric, "before": run.before, "after": run.after}
+    return json.dumps(found | {"best_epoch": run.kept, "pairs": counts, "history": history})
+
+
+def _summary(options: argparse.Namespace, run: _plots.Run) -> Iterator[str]:
+    if run.after is not None:
+        kind = "validation pairs" if run.split.report is None else "pairs held back"
+        untrained = "" if run.before is None else f", untrained {run.before:.3f}"
+        yield f"{run.metric} on {len(run.split.measured)} {kind}: {run.after:.3f}{untrained}"
+        chosen = "these pairs" if run.split.report is None else f"{len(run.split.selection)} others"
+        yield f"best epoch: {run.kept} of {len(run.history['epoch'])}, chosen on {chosen}"
+    yield f"written: {options.output}"
+    if options.plot:
+        yield f"written: {options.plot}"
+
+
+def _print_line(trainer: Any, record: dict[str, float]) -> None:
+    values = "  ".join(
+        f"{trainer.metric if name == 'metric' else name} {record[name]:.4g}"
+        for name in ("loss", "temperature", "k", "metric", "seconds")
+        if not np.isnan(record[name])
+    )
+    print(f"epoch {record['epoch']:.0f}/{trainer.epochs}  {values}", file=sys.stderr)
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
