@@ -40,8 +40,8 @@ _ZERO, _ONE = np.float32(0), np.float32(1)
 # A block whose largest element is below this is all zeros: 1 / s must be finite, and s times the least code above 0.
 _TINY = np.float32(1e-35)
 _LARGEST = np.float32(np.finfo(np.float32).max)
-# A step may raise a block's scale of squares by this factor, of 32 in √v. Codes reach from s to 2⁻³² s, the lower in the
-# coarser steps: of 8 % in √v where v is by this factor below s.
+# A step may raise a block's scale s of squares by this factor: 32 in √v. Codes reach from s down to 2⁻³² s, in steps
+# that grow; where v is by this factor below s, they are of 8 % in √v.
 _GROWTH = np.float32(2.0**10)
 _FEW = 32  # of so many elements one may be an outlier, and one of any number
 _GOLDEN = np.uint32(0x9E3779B9)

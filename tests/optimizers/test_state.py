@@ -131,7 +131,7 @@ def test_state_dtype__one_huge_gradient_leaves_its_neighbours_alone(case, state_
 
 @pytest.mark.parametrize("state_dtype", COMPACT)
 def test_state_dtype__nothing_but_huge_gradients(case, state_dtype):
-    """As with full state: Adam's elements stand still from there on; SGD's are lost one by one, not with their block."""
+    """As with full state: Adam's elements stand still from there on; SGD's are lost, but not with their block."""
     p, g = np.zeros((2, 256), np.float32), np.ones((2, 256), np.float32)
     optimizer = make(case, p, state_dtype=state_dtype)
     g[0], g[1, 7] = 1e30, 3e38
