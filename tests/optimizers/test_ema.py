@@ -35,6 +35,27 @@ def test_update__same_bits_for_any_number_of_threads(dtype, rng):
     assert results[0] == results[1]
 
 
+@pytest.mark.parametrize("decay", [0.0, 0.3, 0.9, 0.999, 0.99999, 0.999999])
+def test_update__the_average_of_a_constant_is_the_constant(decay, dtype, rng):
+    p = rng.normal(size=50).astype(dtype)
+    ema = rt.EMA(p, decay)
+    for _ in range(2000):
+        ema.update(p)
+    np.testing.assert_array_equal(ema.average, p)
+
+
+@pytest.mark.parametrize("decay", [0.3, 0.9, 0.999, 0.99999])
+def test_update__rounds_no_worse_than_torch_over_many_steps(decay, rng):
+    """float32, from 0 towards a constant: the smaller 1 − β, the more of a step is lost to rounding, in both."""
+    torch = pytest.importorskip("torch")
+    p, ema, peer = rng.normal(size=50).astype(np.float32), rt.EMA(np.zeros(50, np.float32), decay), torch.zeros(50)
+    for _ in range(2000):
+        ema.update(p)
+        peer.lerp_(torch.from_numpy(p), 1.0 - decay)
+    expected = (1.0 - decay**2000) * p.astype(np.float64)
+    assert relative_error(ema.average, expected) <= max(1.5 * relative_error(peer.numpy(), expected), 1e-6)
+
+
 def test_update__matches_torch(rng):
     torch = pytest.importorskip("torch")
     from torch.optim.swa_utils import get_ema_multi_avg_fn
@@ -84,3 +105,8 @@ def test_update__refuses_what_does_not_fit_and_changes_nothing(params, error, me
     with pytest.raises(error, match=message):
         ema.update(params)
     assert not ema.average["w"].any()
+
+
+def test_constructor__refuses_keys_that_are_no_strings():
+    with pytest.raises(TypeError, match="params must have strings for keys, got 0"):
+        rt.EMA({0: np.zeros(3), "0": np.ones(3)})
