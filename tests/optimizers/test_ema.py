@@ -1,5 +1,8 @@
 """EMA against its formula and torch's."""
 
+import copy
+import pickle
+
 import numba
 import numpy as np
 import pytest
@@ -83,9 +86,11 @@ def test_state_dict__goes_on_to_the_bit(tmp_path, rng):
     ema.update({"w": params["w"] * 2})
     rt.save_checkpoint(tmp_path / "ema.npz", ema=ema)
     twin.load_state_dict(rt.load_checkpoint(tmp_path / "ema.npz")["ema"])
-    for one in (ema, twin):
+    others = [twin, pickle.loads(pickle.dumps(ema)), copy.deepcopy(ema)]
+    for one in (ema, *others):
         one.update(params)
-    np.testing.assert_array_equal(twin.average["w"], ema.average["w"])
+    for one in others:
+        np.testing.assert_array_equal(one.average["w"], ema.average["w"])
     with pytest.raises(ValueError, match=r"average/w must have shape \(2,\)"):
         rt.EMA({"w": np.zeros(2)}).load_state_dict(ema.state_dict())
 

@@ -1,5 +1,7 @@
 """All optimizers through one table: against their oracle, torch, threads, strides, dicts, rows, and saving."""
 
+import copy
+import pickle
 import platform
 import re
 
@@ -345,6 +347,26 @@ def test_state_dict__a_resumed_run_is_the_same_to_the_bit(case, lazy, dtype, rng
             two.load_state_dict(rt.load_checkpoint(tmp_path / "run.npz")["optimizer"])
         two.step(broken, g, rows=rows)
     np.testing.assert_array_equal(broken, straight)
+
+
+@pytest.mark.parametrize("state_dtype", ["float32", "int8"])
+def test_optimizer__pickled_or_copied_goes_on_to_the_bit(case, state_dtype, rng):
+    shapes, groups = {"table": (9, 4), "bias": 4}, {"bias": {"lr": 0.1}}
+    params = {"table": np.ones((9, 4), np.float32), "bias": np.ones(4, np.float32)}
+    optimizer = make(case, shapes, lazy="exact", state_dtype=state_dtype, groups=groups)
+    runs = [(optimizer, params)]
+    for step in range(6):
+        g = {"table": rng.normal(size=(2, 4)).astype(np.float32), "bias": rng.normal(size=4).astype(np.float32)}
+        for one, p in runs:
+            one.step(p, g, {"table": [step, (2 * step) % 9]})
+        if step == 2:
+            for twin in (pickle.loads(pickle.dumps(optimizer)), copy.deepcopy(optimizer)):
+                runs.append((twin, copy.deepcopy(params)))
+                assert repr(twin) == repr(optimizer)
+    for one, p in runs:
+        one.catch_up(p)
+        for name in params:
+            np.testing.assert_array_equal(p[name], params[name])
 
 
 def test_state_dict__is_a_copy(rng):
