@@ -2,9 +2,9 @@
 
 import json
 import os
+import re
 import uuid
 import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,24 +13,33 @@ import numpy as np
 
 _STRUCTURE = "rvtrain-checkpoint"
 """The array that holds, as UTF-8 JSON, how the others make up the objects."""
+_DEEPEST = 100
+"""Levels of dicts and lists in one another: so many that only what contains itself has more."""
+_LONGEST = 200
+"""Characters of an array's name in the file."""
 
 
-def save_checkpoint(path: str | os.PathLike, **objects: Any) -> None:
+def save_checkpoint(path: str | os.PathLike, /, **objects: Any) -> None:
     """Save objects under their names, so that the file is always either the old or the new one.
 
-    The file is written beside `path` under another name, forced to disk, and renamed.
+    The file is written beside `path` under another name, forced to disk, and renamed. ``np.load(path)[name]`` reads
+    an array by the name that it was given here, one inside of dicts and lists by its path, as ``"model/layers/0"``.
+    Where two paths are the same, or a name is none that a zip archive holds, NumPy sees another; `load_checkpoint`
+    gives back what was saved in any case.
 
     Parameters
     ----------
     path : str or path
-        An existing file is replaced.
+        An existing file is replaced; of a link, the file that it leads to.
     **objects
-        Anything with a ``state_dict()``, arrays, or dicts and lists of arrays, numbers, strings and None.
+        Anything with a ``state_dict()``, arrays, or dicts and lists of these, of numbers, strings and None.
 
     Raises
     ------
     TypeError
         If something cannot be saved without pickle; it is named, and nothing is written.
+    ValueError
+        If there is nothing to save, or dicts and lists are nested without end.
     OSError
         If the file cannot be written.
 
@@ -50,19 +59,23 @@ def save_checkpoint(path: str | os.PathLike, **objects: Any) -> None:
     """
     if not objects:
         raise ValueError("save_checkpoint needs at least one object to save")
-    arrays: dict[str, np.ndarray] = {}
-    structure = {
-        name: _encode(name, value.state_dict() if hasattr(value, "state_dict") else value, arrays)
-        for name, value in objects.items()
-    }
-    arrays[_STRUCTURE] = np.frombuffer(json.dumps(structure).encode(), np.uint8)
-    target = Path(path)
+    writer = _Writer()
+    arrays_first = sorted(objects, key=lambda name: not _is_array(objects[name]))  # their names are not to be taken
+    encoded = {name: writer.encode(name, objects[name], 0) for name in arrays_first}
+    structure = json.dumps({name: encoded[name] for name in objects})
+    writer.arrays[_STRUCTURE] = np.frombuffer(structure.encode(), np.uint8)
+    target = Path(os.path.realpath(path))
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
         with open(temporary, "xb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
+            with zipfile.ZipFile(file, "w") as archive:
+                for name, array in writer.arrays.items():
+                    with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
+                        np.lib.format.write_array(member, array, allow_pickle=False)
             file.flush()
             os.fsync(file.fileno())
+        if target.exists():
+            os.chmod(temporary, target.stat().st_mode & 0o777)
         os.replace(temporary, target)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -92,7 +105,7 @@ def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
     ValueError
         If the file is damaged, or no checkpoint.
     OSError
-        If it cannot be read.
+        If it cannot be opened.
 
     References
     ----------
@@ -109,44 +122,107 @@ def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
     """
     with open(path, "rb") as file:
         try:
-            with np.load(file, allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in archive.files}
-            structure = json.loads(arrays[_STRUCTURE].tobytes().decode())
-            return {name: _decode(value, arrays) for name, value in structure.items()}
-        except (ValueError, KeyError, EOFError, NotImplementedError, AttributeError, TypeError, IndexError,
-                zipfile.BadZipFile, zlib.error, MemoryError, OSError) as error:  # fmt: skip
-            raise ValueError(f"{os.fspath(path)!r} is damaged or no rvtrain checkpoint: {error}") from None
+            with zipfile.ZipFile(file) as archive:
+                return _Reader(archive).objects()
+        except Exception as error:  # of the many that reading zip, npy and JSON of any content may raise
+            reason = str(error) or type(error).__name__
+            raise ValueError(f"{os.fspath(path)!r} is damaged or no rvtrain checkpoint: {reason}") from None
 
 
-def _encode(name: str, value: Any, arrays: dict[str, np.ndarray]) -> Any:
-    """`value` as JSON, its arrays moved to `arrays` under their path."""
-    if isinstance(value, Mapping):
-        if not all(isinstance(key, str) for key in value):
-            raise TypeError(f"{name} must have string keys to be saved, got {list(value)}")
-        return {"dict": {key: _encode(f"{name}/{key}", item, arrays) for key, item in value.items()}}
-    if isinstance(value, (list, tuple)):
-        kind = "tuple" if isinstance(value, tuple) else "list"
-        return {kind: [_encode(f"{name}/{i}", item, arrays) for i, item in enumerate(value)]}
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return {"value": value}
-    if isinstance(value, (np.ndarray, np.generic)) and not np.asarray(value).dtype.hasobject:
-        if name == _STRUCTURE:
-            raise ValueError(f"{name} is a reserved name")
-        arrays[name] = np.asarray(value)
-        return {"scalar" if isinstance(value, np.generic) else "array": name}
-    raise TypeError(
-        f"{name} must be an array, a number, a string, a dict or list of these, or have a state_dict, "
-        f"got {type(value).__name__}"
-    )
+class _Writer:
+    """Takes objects apart: `arrays`, by their names in the file, and what is left as JSON."""
+
+    def __init__(self) -> None:
+        self.arrays: dict[str, np.ndarray] = {}
+
+    def encode(self, name: str, value: Any, depth: int) -> dict[str, Any]:
+        if depth > _DEEPEST:
+            raise ValueError(f"{name[:40]}… is nested more than {_DEEPEST} levels deep, or contains itself")
+        if hasattr(value, "state_dict") and not isinstance(value, type):
+            value = value.state_dict()
+        if isinstance(value, Mapping):
+            if not all(isinstance(key, str) for key in value):
+                raise TypeError(f"{name} must have string keys to be saved, got {list(value)}")
+            return {"dict": {key: self.encode(f"{name}/{key}", item, depth + 1) for key, item in value.items()}}
+        if isinstance(value, (list, tuple)):
+            kind = "tuple" if isinstance(value, tuple) else "list"
+            return {kind: [self.encode(f"{name}/{i}", item, depth + 1) for i, item in enumerate(value)]}
+        if value is None or isinstance(value, (bool, int, float, str)):
+            return {"value": value}
+        if _is_array(value):
+            return {"scalar" if isinstance(value, np.generic) else "array": self._keep(name, np.asarray(value))}
+        raise TypeError(
+            f"{name} must be an array, a number, a string, a dict or list of these, or have a state_dict, "
+            f"got {_described(value)}"
+        )
+
+    def _keep(self, path: str, array: np.ndarray) -> str:
+        """The name under which the array is saved: its path, changed where that is taken or zip does not hold it."""
+        label = re.sub(r"[\x00-\x1f\x7f\\\ud800-\udfff]", "_", path)[:_LONGEST]
+        name, n = label, 1
+        while name in self.arrays or name == _STRUCTURE:
+            n += 1
+            name = f"{label} ({n})"
+        self.arrays[name] = array
+        return name
 
 
-def _decode(encoded: Any, arrays: dict[str, np.ndarray]) -> Any:
-    ((kind, content),) = encoded.items()
-    if kind == "dict":
-        return {key: _decode(item, arrays) for key, item in content.items()}
-    if kind in ("list", "tuple"):
-        items = [_decode(item, arrays) for item in content]
-        return items if kind == "list" else tuple(items)
-    if kind == "array":
-        return arrays[content]
-    return arrays[content][()] if kind == "scalar" else content
+class _Reader:
+    """Puts the objects of an archive together. Each array belongs to one place: none may be named twice."""
+
+    def __init__(self, archive: zipfile.ZipFile) -> None:
+        self.archive = archive
+        self.unread = set(archive.namelist())
+        if len(self.unread) != len(archive.namelist()):
+            raise ValueError("two arrays have one name")
+
+    def objects(self) -> dict[str, Any]:
+        text = self._array(_STRUCTURE).tobytes().decode()
+        structure = json.loads(text, object_pairs_hook=_unique)
+        return {name: self._decode(value, 0) for name, value in structure.items()}
+
+    def _decode(self, encoded: Any, depth: int) -> Any:
+        if depth > _DEEPEST:
+            raise ValueError(f"more than {_DEEPEST} levels")
+        ((kind, content),) = encoded.items()
+        if kind == "dict" and isinstance(content, dict):
+            return {key: self._decode(item, depth + 1) for key, item in content.items()}
+        if kind in ("list", "tuple") and isinstance(content, list):
+            items = [self._decode(item, depth + 1) for item in content]
+            return items if kind == "list" else tuple(items)
+        if kind == "value" and (content is None or isinstance(content, (bool, int, float, str))):
+            return content
+        if kind == "array" and isinstance(content, str):
+            return self._array(content)
+        if kind == "scalar" and isinstance(content, str):
+            return self._array(content).reshape(1)[0]
+        raise ValueError(f"an entry of the unknown kind {kind!r}")
+
+    def _array(self, name: str) -> np.ndarray:
+        member = f"{name}.npy"
+        if member not in self.unread:
+            raise ValueError(f"the array {name!r} is not there")
+        self.unread.remove(member)
+        with self.archive.open(member) as file:
+            array = np.lib.format.read_array(file, allow_pickle=False)
+            if file.read(1):  # at the end the checksum is compared
+                raise ValueError(f"the array {name!r} is shorter than its place")
+        return array
+
+
+def _is_array(value: Any) -> bool:
+    """Whether an array or a NumPy scalar that is saved as it is."""
+    if isinstance(value, (bool, int, float, str, np.ma.MaskedArray)):  # np.float64 and np.str_ are Python's too
+        return False
+    return isinstance(value, (np.ndarray, np.generic)) and not value.dtype.hasobject
+
+
+def _described(value: Any) -> str:
+    return f"an array of dtype {value.dtype}" if type(value) is np.ndarray else type(value).__name__
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("two entries have one name")
+    return found

@@ -171,6 +171,14 @@ def adam_step(p, g, state, lr, betas, eps, l2, decoupled, amsgrad, maximize):
     return p - lr * (m / (1 - b1**t)) / (np.sqrt(top / (1 - b2**t)) + eps)
 
 
+def warmup(step, peak, warmup, total, end, shape):
+    """A learning rate that would have begun at 0 one step before the first, then half a cosine or a line."""
+    if step < warmup:
+        return np.interp(step, [-1, warmup], [0, peak])
+    done = min((step - warmup) / (total - warmup), 1.0)
+    return end + (peak - end) * (1 - done if shape == "linear" else np.cos(np.pi * done / 2) ** 2)
+
+
 def sgd_step(p, g, state, lr, momentum, dampening, weight_decay, nesterov, maximize):
     """One step of SGD on a float64 array; `state` (a dict, at first empty) is changed."""
     g = (-g if maximize else g) + weight_decay * p

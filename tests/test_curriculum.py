@@ -1,6 +1,8 @@
 """Stages that advance by samples, and annealed temperatures."""
 
+import copy
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -16,6 +18,21 @@ def stage(duration, name="s", temperature=0.5, k=5):
 def scheduler():
     """Three stages, over samples [0, 10), [10, 15) and [15, 35)."""
     return rt.CurriculumScheduler([stage(10, "a"), stage(5, "b"), stage(20, "c")])
+
+
+@pytest.mark.parametrize(
+    "twin_of", [copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))], ids=["copy", "pickle"]
+)
+def test_curricula__pickled_or_copied_go_on_alone(twin_of, scheduler):
+    annealing = rt.TemperatureAnnealing(steps=10)
+    scheduler.step(9)
+    annealing.step(4)
+    curriculum, temperature = twin_of(scheduler), twin_of(annealing)
+    assert curriculum.stages == scheduler.stages and repr(temperature) == repr(annealing)
+    curriculum.step(1)
+    assert (curriculum.current_params().name, scheduler.current_params().name) == ("b", "a")
+    assert temperature.step(2) == rt.TemperatureAnnealing(steps=10).step(6)
+    assert annealing.temperature == rt.TemperatureAnnealing(steps=10).step(4)
 
 
 # --- CurriculumStage -----------------------------------------------------------------------------------

@@ -43,7 +43,9 @@ class Adam(Optimizer):
         they are touched, all that whole steps with zero gradients would have done to them.
     state_dtype : {"float32", "bfloat16", "int8"}
         How the moments are kept: as the parameters, in 16 bits each (rounded at random, right in the mean), or in 8
-        with a scale for every block of 256 elements of a row. Steps are computed in the parameters' type.
+        with a scale for every block of 256 elements of a row. Steps are computed in the parameters' type. In 8 bits
+        v grows at most 2¹⁰-fold in a step beyond the rest of its block, m in proportion to √v: a huge gradient
+        costs the other elements no more than some precision.
     nonfinite : {"raise", "skip"}
         What a gradient with NaN or infinity does: an error, or a step that changes nothing and is counted in
         `skipped`.

@@ -16,10 +16,12 @@ from rvtrain.optimizers._codes import (
     decoded,
     decoded_positive,
     encode,
+    grown,
     magnitude,
     noise,
     noise_key,
     scale_of,
+    shrunk,
     span,
 )
 from rvtrain.optimizers._elements import adam_moved, mixed, with_square
@@ -117,6 +119,8 @@ def _byte_block(p, g, mc, vc, tc, scales, scratch, constants):
         top = scratch[k + 2 * BLOCK]
         top = v if v > top else top
         p[k] = adam_moved(p[k], shrink, rate, m, top, root, eps)
+    if most_v > grown(of_v):
+        most_m, most_v = shrunk(scratch, len(p), of_v)
     for k in range(len(tc)):
         v, top = scratch[k + BLOCK], scratch[k + 2 * BLOCK]
         top = v if v > top else top
@@ -125,6 +129,7 @@ def _byte_block(p, g, mc, vc, tc, scales, scratch, constants):
         most_t = bits if bits > most_t else most_t
     scale_m, inverse_m = scale_of(most_m)
     scale_v, inverse_v = scale_of(most_v)
+    inverse_m = inverse_m if inverse_v > 0 else inverse_v  # no m without a v
     scale_t, inverse_t = scale_of(most_t)
     for k in range(len(p)):
         mc[k] = code(scratch[k], inverse_m)

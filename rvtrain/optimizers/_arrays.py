@@ -1,6 +1,6 @@
 """What the optimizers accept: one array or a dict of arrays, checked as a whole before anything changes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,6 +26,8 @@ class Update(NamedTuple):
     given: np.ndarray
     """The caller's gradient."""
     rows: np.ndarray | None
+    shared: bool
+    """Whether another array's gradient has some of the same memory: zeros have to wait for its step."""
 
     def write_back(self, zero_grads: bool) -> None:
         """Bring the new values, and zeros for the gradient, to the caller's arrays, if they are not there already."""
@@ -40,8 +42,16 @@ def shapes_of(params: Any) -> tuple[dict[str, tuple[int, ...]], bool]:
     if isinstance(params, Mapping):
         if not params:
             raise ValueError("params must not be an empty dict")
-        return {str(name): _shape(f"params[{name!r}]", value) for name, value in params.items()}, False
+        string_keys("params", params)
+        return {name: _shape(f"params[{name!r}]", value) for name, value in params.items()}, False
     return {ONE: _shape("params", params)}, True
+
+
+def string_keys(argument: str, value: Mapping[Any, Any]) -> None:
+    """Raise unless all keys are strings: a state dict is made of their names."""
+    for key in value:
+        if not isinstance(key, str):
+            raise TypeError(f"{argument} must have strings for keys, got {key!r}")
 
 
 def _shape(name: str, value: Any) -> tuple[int, ...]:
@@ -56,43 +66,112 @@ def _shape(name: str, value: Any) -> tuple[int, ...]:
 
 def updates(shapes: dict[str, tuple[int, ...]], single: bool, params: Any, grads: Any, rows: Any) -> list[Update]:
     """The checked parts of a step, in the order of `shapes`."""
+    params, rows = by_name(shapes, single, params, rows)
+    grads = {ONE: grads} if single else _keyed("grads", grads, shapes)
+    parts = [
+        _update(name, single, shape, params[name], grads[name], rows.get(name)) for name, shape in shapes.items()
+    ]
+    shared = set()
+    for i, j in overlaps([part.target for part in parts] + [part.given for part in parts]):
+        if i < len(parts):
+            second = parts[j] if j < len(parts) else parts[j - len(parts)]
+            name = called("params", second.name, single) if j < len(parts) else second.g_name
+            raise ValueError(f"{name} must not share memory with {called('params', parts[i].name, single)}")
+        shared |= {i - len(parts), j - len(parts)}
+    return [part._replace(shared=True) if i in shared else part for i, part in enumerate(parts)] if shared else parts
+
+
+def by_name(shapes: Mapping[str, Any], single: bool, params: Any, rows: Any) -> tuple[Mapping, Mapping]:
+    """`params` and `rows`, which may be None, as dicts with the keys of `shapes`, or some of them."""
     if single:
-        return [_update("params", "grads", "rows", ONE, shapes[ONE], params, grads, rows)]
-    for argument, value in (("params", params), ("grads", grads)):
-        if not isinstance(value, Mapping) or set(value) != set(shapes):
-            got = sorted(map(str, value)) if isinstance(value, Mapping) else type(value).__name__
-            raise ValueError(f"{argument} must be a dict with the keys {sorted(shapes)}, got {got}")
+        return {ONE: params}, {} if rows is None else {ONE: rows}
+    params = _keyed("params", params, shapes)
     if rows is not None and (not isinstance(rows, Mapping) or not set(rows) <= set(shapes)):
         raise ValueError(f"rows must be a dict with some of the keys {sorted(shapes)}")
-    return [
-        _update(
-            f"params[{name!r}]", f"grads[{name!r}]", f"rows[{name!r}]",
-            name, shape, params[name], grads[name], (rows or {}).get(name),
-        )
-        for name, shape in shapes.items()
-    ]  # fmt: skip
+    return params, rows or {}
 
 
-def _update(
-    p_name: str, g_name: str, r_name: str, name: str, shape: tuple[int, ...], param: Any, grad: Any, rows: Any
-) -> Update:
-    target = check.writeable_array(p_name, param)
-    if target.shape != shape:
-        raise ValueError(f"{p_name} must have shape {shape}, got {target.shape}")
+def called(argument: str, name: str, single: bool) -> str:
+    """What messages call an array of an argument."""
+    return argument if single else f"{argument}[{name!r}]"
+
+
+def _keyed(argument: str, value: Any, shapes: Mapping[str, Any]) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping) or set(value) != set(shapes):
+        got = sorted(map(str, value)) if isinstance(value, Mapping) else type(value).__name__
+        raise ValueError(f"{argument} must be a dict with the keys {sorted(shapes)}, got {got}")
+    return value
+
+
+def _update(name: str, single: bool, shape: tuple[int, ...], param: Any, grad: Any, rows: Any) -> Update:
+    p_name, g_name = called("params", name, single), called("grads", name, single)
+    target = fitting(p_name, param, shape)
     gradient = check.any_float_array(g_name, grad)
     if rows is None:
         wanted = shape
     else:
-        if len(shape) != 2:
-            raise ValueError(f"{r_name} needs a table of 2 dimensions, got {p_name} of shape {shape}")
-        rows = check.indices(r_name, rows, (None,), shape[0])
+        rows = rows_of(called("rows", name, single), rows, shape)
         wanted = (len(rows), shape[1])
     if gradient.shape != wanted:
         raise ValueError(f"{g_name} must have shape {wanted}, got {gradient.shape}")
-    if np.may_share_memory(target, gradient) and np.shares_memory(target, gradient):
-        raise ValueError(f"{g_name} must not share memory with {p_name}")
     given, gradient = gradient, np.ascontiguousarray(gradient, dtype=target.dtype)
     if not gradient.flags.writeable:
         gradient = gradient.copy()
     values = target if target.flags.c_contiguous else np.ascontiguousarray(target)
-    return Update(name, g_name, target, values, gradient, given, rows)
+    return Update(name, g_name, target, values, gradient, given, rows, shared=False)
+
+
+def fitting(name: str, param: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """An array of parameters that can be updated in place, of that shape."""
+    target = check.writeable_array(name, param)
+    if target.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}, got {target.shape}")
+    return target
+
+
+def rows_of(name: str, rows: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """Rows of a table of that shape, (m,), possibly repeated."""
+    if len(shape) != 2:
+        raise ValueError(f"{name} needs a table of 2 dimensions, got params of shape {shape}")
+    return check.indices(name, rows, (None,), shape[0])
+
+
+# Comparing all pairs of strided arrays exactly takes exponential time at worst: above this much work they count as
+# sharing memory.
+_MOST_WORK: Any = 100_000
+
+
+def overlaps(arrays: Sequence[np.ndarray]) -> list[tuple[int, int]]:
+    """The pairs i < j of arrays that have elements in common.
+
+    Arrays that own their memory, or alone are views of one that does, as most are, have none in common. Of others
+    those are compared whose extents overlap: one pass over them, sorted by address.
+    """
+    owners = [array if array.base is None else array.base for array in arrays]
+    if len(set(map(id, owners))) == len(arrays) and all(type(x) is np.ndarray and x.flags.owndata for x in owners):
+        return []
+    extents = sorted((*_extent(array), i) for i, array in enumerate(arrays))
+    pairs: list[tuple[int, int]] = []
+    reaching: list[tuple[int, int]] = []  # the ends and numbers of arrays that may reach the next
+    for low, high, i in extents:
+        if reaching:
+            reaching = [other for other in reaching if other[0] > low]
+            pairs += [(min(i, j), max(i, j)) for _, j in reaching if _share(arrays[i], arrays[j])]
+        reaching.append((high, i))
+    return pairs
+
+
+def _extent(x: np.ndarray) -> tuple[int, int]:
+    """The addresses of the first byte of an array and after the last."""
+    low = x.__array_interface__["data"][0]
+    if x.flags.c_contiguous or not x.size:
+        return low, low + x.nbytes
+    steps = [(n - 1) * stride for n, stride in zip(x.shape, x.strides, strict=True)]
+    return low + sum(step for step in steps if step < 0), low + sum(step for step in steps if step > 0) + x.itemsize
+
+
+def _share(x: np.ndarray, y: np.ndarray) -> bool:
+    try:
+        return np.shares_memory(x, y, max_work=_MOST_WORK)
+    except np.exceptions.TooHardError:
+        return True

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from rvtrain import _validation as check
-from rvtrain.optimizers._arrays import Update, shapes_of, updates
+from rvtrain.optimizers._arrays import Update, by_name, called, fitting, rows_of, shapes_of, updates
 from rvtrain.optimizers._clip import is_finite, refuse, squares
 from rvtrain.optimizers._rows import Gradient, Idle, by_row, whole
 from rvtrain.optimizers._saving import flatten, nest, restored
@@ -101,7 +101,7 @@ class Optimizer:
         params : array or dict of arrays
             float32 or float64, of the shapes given to the constructor; changed in place.
         grads : array or dict of arrays
-            Of the same shapes, or (len(rows), d) where rows are given.
+            Of the same shapes, or (len(rows), d) where rows are given. One array may serve under several names.
         rows : integer array of shape (m,), or dict of these, optional
             Only these rows of a table (n, d) get a step; their gradients are `grads`, and repeated rows are
             summed first. In a dict, arrays without rows get a whole step.
@@ -121,8 +121,9 @@ class Optimizer:
         TypeError
             If an array is not float32 or float64, or cannot be updated in place.
         ValueError
-            If keys or shapes differ, params are read-only or share memory with grads, a gradient is not
-            finite (unless ``nonfinite="skip"``), or a row is out of range. Nothing has been changed then.
+            If keys or shapes differ, params are read-only, or share memory with one another or with grads, a
+            gradient is not finite (unless ``nonfinite="skip"``), or a row is out of range. Nothing has been changed
+            then.
         """
         if max_norm is not None:
             max_norm = check.number("max_norm", max_norm, low=0.0, open_low=True)
@@ -146,11 +147,13 @@ class Optimizer:
             scale = 1.0 if max_norm is None else min(1.0, max_norm / (norm + 1e-6))
             for update, state, gradient in steps:
                 self._state[update.name] = state
-                self._rule(update.name)._update(update, state, gradient, scale, zero_grads)
-                update.write_back(zero_grads)
+                wipe = zero_grads and not update.shared
+                self._rule(update.name)._update(update, state, gradient, scale, wipe)
+                update.write_back(wipe)
         else:
             self.skipped += 1
-            for update in parts if zero_grads else ():
+        for update in parts if zero_grads else ():
+            if update.shared or not math.isfinite(norm):
                 update.given[...] = 0
         return None if max_norm is None else norm
 
@@ -175,23 +178,38 @@ class Optimizer:
         if is_whole or len(gradient.rows):
             self._apply(values, gradient, state, constants, idle, update.name, zero_grads and is_whole)
 
-    def catch_up(self, params: Any) -> None:
-        """Bring every row up to the last step, under ``lazy="exact"``: what idle rows still owe.
+    def catch_up(self, params: Any, rows: Any = None) -> None:
+        """Bring rows up to the last step, under ``lazy="exact"``: make the idle steps that they still owe.
 
-        A row step does so for its rows, and a whole step for all; call this before reading a table.
+        A row step does so for its rows, and a whole step for all; call this before reading a table. Nothing is owed,
+        and nothing changed, under ``lazy="idle"``.
 
         Parameters
         ----------
         params : array or dict of arrays
             As in `step`; changed in place.
+        rows : integer array of shape (m,), or dict of these, optional
+            Only these rows of a table, at the cost of the rows; they may be repeated. In a dict, all rows of arrays
+            without rows.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If params or rows do not fit, as in `step`; nothing has been changed then.
         """
-        named = {name: params for name in self._shapes} if self._single else params
-        for name, state in self._state.items():
-            target = check.writeable_array(name, named[name])
-            if target.shape != self._shapes[name]:
-                raise ValueError(f"params must have shape {self._shapes[name]}, got {target.shape}")
+        named, chosen = by_name(self._shapes, self._single, params, rows)
+        parts = []
+        for name, shape in self._shapes.items():
+            target = fitting(called("params", name, self._single), named[name], shape)
+            mine = None
+            if name in chosen:
+                mine = np.unique(rows_of(called("rows", name, self._single), chosen[name], shape))
+            if "touched" in self._state.get(name, ()):
+                self._check_dtype(name, target)
+                parts.append((name, target, mine))
+        for name, target, mine in parts:
             values = np.ascontiguousarray(target)
-            self._rule(name)._catch_up(name, values, state)
+            self._rule(name)._catch_up(name, values, self._state[name], mine)
             if values is not target:
                 target[...] = values
 
@@ -201,10 +219,17 @@ class Optimizer:
         if state is None:
             fresh = new_state(rule._buffers, rule._positive, rule.state_dtype, update.values)
             return {"step": 0} | fresh
-        if rule.state_dtype == "float32" and rule._buffers and state[rule._buffers[0]].dtype != update.values.dtype:
-            was = state[rule._buffers[0]].dtype
-            raise TypeError(f"params must keep the dtype of the first step, {was}, got {update.values.dtype}")
+        self._check_dtype(update.name, update.values)
         return state
+
+    def _check_dtype(self, name: str, values: np.ndarray) -> None:
+        """Raise if an array that has been stepped has another dtype by now than its state."""
+        rule = self._rules.get(name, self)
+        if rule.state_dtype == "float32" and rule._buffers:
+            was = self._state[name][rule._buffers[0]].dtype
+            if was != values.dtype:
+                called_here = called("params", name, self._single)
+                raise TypeError(f"{called_here} must keep the dtype of the first step, {was}, got {values.dtype}")
 
     def _next_constants(self, state: dict[str, Any], scale: float) -> np.ndarray:
         """The constants of the next step, gradients times `scale`; kept, where rows may have to catch up."""
@@ -219,14 +244,17 @@ class Optimizer:
             state["history"][place] = constants
         return constants
 
-    def _catch_up(self, name: str, table: np.ndarray, state: dict[str, Any]) -> None:
-        """Bring all rows up to the last step."""
-        if "touched" in state:
-            rows = np.flatnonzero(state["touched"] < state["step"])
-            idle = self._idle(rows, state, state["step"])
-            if idle is not None:
-                self._missed(table, rows, state, idle, name)
-            state["touched"][:] = state["step"]
+    def _catch_up(self, name: str, table: np.ndarray, state: dict[str, Any], rows: np.ndarray | None = None) -> None:
+        """Bring these rows up to the last step, distinct and ascending, or all of them."""
+        if "touched" not in state:
+            return
+        behind = state["touched"] < state["step"] if rows is None else state["touched"][rows] < state["step"]
+        late = np.flatnonzero(behind) if rows is None else rows[behind]
+        idle = self._idle(late, state, state["step"])
+        if idle is not None:
+            self._missed(table, late, state, idle, name)
+        state["touched"][late] = state["step"]
+        if rows is None:
             state["history_start"] = state["step"]  # nobody owes the steps before any more
 
     def _idle(self, rows: np.ndarray, state: dict[str, Any], until: int) -> Idle | None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from rvtrain import _validation as check
 from rvtrain._jit import kernel, njit, prange
+from rvtrain.optimizers._arrays import overlaps
 
 # Partial sums over pieces of this length: the order of a sum does not depend on the threads.
 _PIECE = 1 << 14
@@ -77,8 +78,12 @@ def clip_grad_norm(grads: Any, max_norm: float) -> float:
     norm = math.sqrt(total)
     scale = max_norm / (norm + 1e-6)
     if scale < 1.0:
-        for array in arrays.values():
-            np.multiply(array, array.dtype.type(scale), out=array)
+        if overlaps(list(arrays.values())):  # an element that several names have is scaled once
+            for array, scaled in [(array, array * array.dtype.type(scale)) for array in arrays.values()]:
+                array[...] = scaled
+        else:
+            for array in arrays.values():
+                np.multiply(array, array.dtype.type(scale), out=array)
     return norm
 
 

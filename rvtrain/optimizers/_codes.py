@@ -11,6 +11,12 @@ int8: 255 or 256 codes for a block of up to 256 elements of a row, beside the bl
 A root makes the steps between codes small near zero and relative errors nearly even over four to nine decades, as the
 dynamic map of Dettmers et al. (2021, arXiv:2110.02861) does by a table. Taken on the bits it costs a shift and an
 addition each way instead of a search, and it is undone exactly.
+
+Adam divides m by √v, so v may not become 0 where m does not: a square above 0 has a code above 0 (the zero-point
+problem of Li et al., 2023, arXiv:2309.01507).
+
+A scale is finite, and one huge gradient may not take the codes from the 255 others: `grown` bounds the growth of a
+scale in a step, and `shrunk` cuts the squares above it.
 """
 
 import numpy as np
@@ -22,6 +28,8 @@ BLOCK = 256
 """Elements that share a scale, at most."""
 HALF_BLOCK = 2048
 """Of bfloat16, those that share a key: as many as keep the first cache free for what streams by."""
+INFINITE = np.float32(np.inf).view(np.int32)
+"""The `magnitude` of infinity; those of NaN are above it."""
 
 # Added after the division, so that s has the largest code: the bits of that less those of 1.0 over 2 or 4.
 _SIGNED = np.int32(np.float32(127).view(np.int32) - (127 << 22))
@@ -29,8 +37,13 @@ _POSITIVE = np.int32(np.float32(255).view(np.int32) - (127 << 21))
 _0, _1, _2 = np.int32(0), np.int32(1), np.int32(2)
 _MAGNITUDE, _SIGN = np.int32(0x7FFFFFFF), np.int32(-0x80000000)
 _ZERO, _ONE = np.float32(0), np.float32(1)
-# A block whose largest element is below this is all zeros: 1 / s must be finite.
-_TINY = np.float32(1e-37)
+# A block whose largest element is below this is all zeros: 1 / s must be finite, and s times the least code above 0.
+_TINY = np.float32(1e-35)
+_LARGEST = np.float32(np.finfo(np.float32).max)
+# A step may raise a block's scale s of squares by this factor: 32 in √v. Codes reach from s down to 2⁻³² s, in steps
+# that grow; where v is by this factor below s, they are of 8 % in √v.
+_GROWTH = np.float32(2.0**10)
+_FEW = 32  # of so many elements one may be an outlier, and one of any number
 _GOLDEN = np.uint32(0x9E3779B9)
 _S16 = np.uint32(16)
 
@@ -89,9 +102,11 @@ def code(x, inverse):
 
 @njit
 def code_positive(x, inverse):
-    """The uint8 code of x ≥ 0 in a block."""
+    """The uint8 code of x ≥ 0 in a block, at least 1 for x > 0."""
     root = np.int32((np.float32(np.float32(x) * inverse).view(np.int32) >> _2) + _POSITIVE).view(np.float32)
-    return np.int32(np.rint(root))
+    nearest, bits = np.int32(np.rint(root)), np.float32(x).view(np.int32)
+    least = bits if bits < _1 else _1
+    return nearest if nearest > least else least
 
 
 @njit
@@ -105,6 +120,58 @@ def scale_of(most):
     """The scale of a block whose largest `magnitude` is `most`, and its inverse."""
     scale = np.int32(most).view(np.float32)
     return scale, _ZERO if scale < _TINY else _ONE / scale
+
+
+@njit
+def grown(scale):
+    """The largest square that a block of this scale takes without a look at the others: bits, as of `magnitude`."""
+    return magnitude(min(scale * _GROWTH, _LARGEST))
+
+
+@njit
+def shrunk(scratch, length, scale):
+    """Cut the squares of a block that `grown` does not allow; returns the largest magnitudes of m and v.
+
+    scratch: m at [: length], v at [BLOCK : BLOCK + length]; scale: the block's of v before this step.
+
+    The limit is the scale, or the first v after the few largest, times a factor: where more than a few elements grow,
+    none is cut. An m shrinks with its √v, so that the element moves as it would have. Where v is infinite, m becomes
+    0: the element stands still, as it does with state in float32.
+    """
+    usual = np.int32(INFINITE + _1)
+    for _ in range(2 + length // _FEW):
+        below = _0
+        for k in range(length):
+            bits = magnitude(scratch[k + BLOCK])
+            if below < bits < usual:
+                below = bits
+        if below == _0:
+            break
+        usual = below
+    limit = min(max(scale, np.int32(usual).view(np.float32)) * _GROWTH, _LARGEST)
+    most_m, most_v = _0, _0
+    for k in range(length):
+        m, v = scratch[k], scratch[k + BLOCK]
+        if np.isnan(v) or np.isinf(v):
+            scratch[k], scratch[k + BLOCK] = 0, 0 if np.isnan(v) else limit
+        elif v > limit:
+            scratch[k], scratch[k + BLOCK] = m * np.sqrt(limit / v), limit
+        most_m, most_v = max(most_m, magnitude(scratch[k])), max(most_v, magnitude(scratch[k + BLOCK]))
+    return most_m, most_v
+
+
+@njit
+def finite(values, length):
+    """Make values[: length] finite, 0 where NaN; returns the largest magnitude."""
+    most = _0
+    for k in range(length):
+        x = values[k]
+        if np.isnan(x):
+            values[k] = 0
+        elif magnitude(x) >= INFINITE:
+            values[k] = _LARGEST if x > 0 else -_LARGEST
+        most = max(most, magnitude(values[k]))
+    return most
 
 
 @njit
@@ -132,6 +199,8 @@ def encode(values, codes, scales, row, block, positive, key):
     for k in range(len(values)):
         bits = magnitude(values[k])
         most = bits if bits > most else most
+    if not half and most >= INFINITE:
+        most = finite(values, len(values))
     scale, inverse = scale_of(most)
     for k in range(len(values)):
         if half:

@@ -17,6 +17,12 @@ def mixed(a, x, b, y):
 
 
 @in_order
+def between(x, y, part):
+    """x + part · (y − x): x itself where the two are equal."""
+    return x + part * (y - x)
+
+
+@in_order
 def less(p, rate, move):
     """p − rate · move."""
     return p - rate * move

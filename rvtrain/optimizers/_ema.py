@@ -7,14 +7,15 @@ import numpy as np
 
 from rvtrain import _validation as check
 from rvtrain._jit import kernel, prange
-from rvtrain.optimizers._elements import mixed
+from rvtrain.optimizers._arrays import string_keys
+from rvtrain.optimizers._elements import between
 from rvtrain.optimizers._saving import flatten
 
 
 class EMA:
     r"""Exponential moving average of parameters, which often retrieves better than the parameters themselves.
 
-    .. math:: a \leftarrow β a + (1 - β) p
+    .. math:: a \leftarrow a + (1 - β) (p - a)
 
     Parameters
     ----------
@@ -88,6 +89,7 @@ def _named(argument: str, value: Any) -> dict[str, Any]:
 
 def _copies(argument: str, value: Any) -> Any:
     if isinstance(value, Mapping):
+        string_keys(argument, value)
         return {k: np.array(check.any_float_array(f"{argument}[{k!r}]", v), order="C") for k, v in value.items()}
     return np.array(check.any_float_array(argument, value), order="C")
 
@@ -103,7 +105,14 @@ def _fitting(name: str, values: dict[str, Any], average: np.ndarray) -> np.ndarr
 
 @kernel
 def _move(average, p, decay):
-    """average ← decay · average + (1 − decay) · p; both (n,)."""
+    """average ← average + (1 − decay) (p − average), from whichever of the two is nearer to the result; both (n,).
+
+    With decay and 1 − decay each rounded, their sum would not be 1, and the average of a constant would drift.
+    """
     old, new = average.dtype.type(decay), average.dtype.type(1.0 - decay)
-    for i in prange(len(p)):
-        average[i] = mixed(old, average[i], new, p[i])
+    if decay > 0.5:
+        for i in prange(len(p)):
+            average[i] = between(average[i], p[i], new)
+    else:
+        for i in prange(len(p)):
+            average[i] = between(p[i], average[i], old)

@@ -14,12 +14,14 @@ from rvtrain._jit import in_order, kernel, njit, prange
 from rvtrain._primitives._prefetch import prefetch_rows
 from rvtrain.optimizers._codes import (
     BLOCK,
+    INFINITE,
     at,
     bfloat16,
     code,
     decode,
     decoded,
     encode,
+    finite,
     magnitude,
     noise,
     noise_key,
@@ -89,7 +91,7 @@ def sgd_rows(p, g, b, c):
     for r in prange(len(g.rows)):
         prefetch_rows(g.rows, r, p, b, b)
         row, s = g.rows[r], g.source[r]
-        _elements(p[row], g.given[s] if s >= 0 else g.sums[-1 - s], b[row], c, False)
+        _elements(p[row], g.given[s] if s >= 0 else g.sums[-1 - s], b[row], c)
 
 
 @kernel
@@ -138,6 +140,8 @@ def _block(p, g, codes, scale, scratch, constants, key, wipe):
             scratch[k] = b
             bits = magnitude(b)
             most = bits if bits > most else most
+    if most >= INFINITE:
+        most = finite(scratch, len(p))
     scale, inverse = scale_of(most)
     if not half:
         for k in range(len(p)):
@@ -146,12 +150,10 @@ def _block(p, g, codes, scale, scratch, constants, key, wipe):
 
 
 @njit
-def _elements(p, g, b, c, wipe):
+def _elements(p, g, b, c):
     rate, mu, fresh, decay, sign, of_g, of_b = _constants(c, p.dtype)
     for k in range(len(p)):
         gradient = mixed(sign, g[k], decay, p[k])
-        if wipe:
-            g[k] = 0
         if len(b) > 0:
             b[k] = mixed(mu, b[k], fresh, gradient)
             p[k] = _moved(p[k], gradient, b[k], rate, of_g, of_b)

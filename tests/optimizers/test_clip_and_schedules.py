@@ -1,9 +1,11 @@
 """clip_grad_norm and the learning-rate schedules, against torch and their formulas."""
 
-import math
+import copy
+import pickle
 
 import numpy as np
 import pytest
+import reference
 
 import rvtrain as rt
 
@@ -39,6 +41,13 @@ def test_clip_grad_norm__refuses_and_changes_nothing():
         rt.clip_grad_norm([1.0], 1.0)
 
 
+def test_clip_grad_norm__scales_memory_that_two_names_have_once():
+    g = np.full(6, 3.0)
+    norm = rt.clip_grad_norm({"a": g[:4], "b": g[2:], "c": g[:4]}, 1.0)
+    assert norm == pytest.approx(np.sqrt(12 * 9))
+    np.testing.assert_allclose(g, 3.0 / norm, rtol=1e-6)
+
+
 def test_schedules__match_torch():
     torch = pytest.importorskip("torch")
     schedulers = torch.optim.lr_scheduler
@@ -57,11 +66,58 @@ def test_schedules__match_torch():
             peer.step()
 
 
-@pytest.mark.parametrize("schedule", [rt.warmup_cosine(2.0, 10, 30, 0.5), rt.warmup_linear(2.0, 10, 30, 0.5)])
-def test_warmup__rises_then_falls_to_the_end(schedule):
-    assert [schedule(step) for step in (0, 5, 10, 30, 1000)] == [0.0, 1.0, 2.0, 0.5, 0.5]
-    assert schedule(20) == pytest.approx(1.25)
-    assert math.isclose(schedule(9), 1.8)
+@pytest.mark.parametrize("warmup", [0, 1, 10])
+@pytest.mark.parametrize("shape", ["cosine", "linear"])
+def test_warmup__follows_the_formula_and_ends_at_the_end(shape, warmup):
+    schedule = getattr(rt, f"warmup_{shape}")(2.0, warmup, 30, 0.5)
+    rates = [schedule(step) for step in range(40)]
+    np.testing.assert_allclose(
+        rates, [reference.warmup(step, 2.0, warmup, 30, 0.5, shape) for step in range(40)], rtol=1e-13
+    )
+    assert rates[warmup] == 2.0 == max(rates) and rates[30:] == [0.5] * 10
+    assert (np.diff(rates[: warmup + 1]) > 0).all() and (np.diff(rates[warmup:31]) < 0).all()
+
+
+def test_warmup__matches_torch():
+    torch = pytest.importorskip("torch")
+    schedulers = torch.optim.lr_scheduler
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.3)
+    rise = schedulers.LinearLR(optimizer, 1 / 11, 1.0, 10)
+    peer = schedulers.SequentialLR(optimizer, [rise, schedulers.CosineAnnealingLR(optimizer, 40, 0.01)], [10])
+    schedule = rt.warmup_cosine(0.3, 10, 50, 0.01)
+    for step in range(50):
+        assert schedule(step) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9)
+        optimizer.step()
+        peer.step()
+
+
+@pytest.mark.parametrize(("warmup", "total"), [(0, 1), (1, 2), (0, 5), (3, 5), (4, 5)])
+@pytest.mark.parametrize("make", [rt.warmup_cosine, rt.warmup_linear])
+def test_warmup__every_step_of_a_run_learns(make, warmup, total):
+    assert all(make(0.1, warmup, total)(step) > 0 for step in range(total))
+    assert make(0.1, 0, 1)(0) == 0.1
+
+
+SCHEDULES = [
+    "constant(lr=0.1)",
+    "warmup_cosine(peak=0.1, warmup_steps=3, total_steps=9, end=0.0)",
+    "warmup_linear(peak=0.1, warmup_steps=3, total_steps=9, end=0.01)",
+    "exponential_decay(lr=0.1, decay_rate=0.9, decay_steps=2)",
+    "step_decay(lr=0.1, factor=0.5, every=3)",
+]
+
+
+@pytest.mark.parametrize("text", SCHEDULES)
+def test_schedules__print_compare_pickle_and_copy(text):
+    schedule = eval(f"rt.{text}")
+    assert repr(schedule) == text
+    for twin in (pickle.loads(pickle.dumps(schedule)), copy.deepcopy(schedule), eval(f"rt.{text}")):
+        assert twin == schedule and hash(twin) == hash(schedule)
+        assert [twin(step) for step in range(12)] == [schedule(step) for step in range(12)]
+    assert [eval(f"rt.{other}") == schedule for other in SCHEDULES].count(True) == 1
+    assert rt.warmup_cosine(1.0, 3, 9) != rt.warmup_linear(1.0, 3, 9)
+    with pytest.raises(AttributeError):
+        schedule.lr = 0.5
 
 
 def test_schedules__drive_an_optimizer():

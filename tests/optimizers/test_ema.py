@@ -1,5 +1,8 @@
 """EMA against its formula and torch's."""
 
+import copy
+import pickle
+
 import numba
 import numpy as np
 import pytest
@@ -35,6 +38,27 @@ def test_update__same_bits_for_any_number_of_threads(dtype, rng):
     assert results[0] == results[1]
 
 
+@pytest.mark.parametrize("decay", [0.0, 0.3, 0.9, 0.999, 0.99999, 0.999999])
+def test_update__the_average_of_a_constant_is_the_constant(decay, dtype, rng):
+    p = rng.normal(size=50).astype(dtype)
+    ema = rt.EMA(p, decay)
+    for _ in range(2000):
+        ema.update(p)
+    np.testing.assert_array_equal(ema.average, p)
+
+
+@pytest.mark.parametrize("decay", [0.3, 0.9, 0.999, 0.99999])
+def test_update__rounds_no_worse_than_torch_over_many_steps(decay, rng):
+    """float32, from 0 towards a constant: the smaller 1 − β, the more of a step is lost to rounding, in both."""
+    torch = pytest.importorskip("torch")
+    p, ema, peer = rng.normal(size=50).astype(np.float32), rt.EMA(np.zeros(50, np.float32), decay), torch.zeros(50)
+    for _ in range(2000):
+        ema.update(p)
+        peer.lerp_(torch.from_numpy(p), 1.0 - decay)
+    expected = (1.0 - decay**2000) * p.astype(np.float64)
+    assert relative_error(ema.average, expected) <= max(1.5 * relative_error(peer.numpy(), expected), 1e-6)
+
+
 def test_update__matches_torch(rng):
     torch = pytest.importorskip("torch")
     from torch.optim.swa_utils import get_ema_multi_avg_fn
@@ -62,9 +86,11 @@ def test_state_dict__goes_on_to_the_bit(tmp_path, rng):
     ema.update({"w": params["w"] * 2})
     rt.save_checkpoint(tmp_path / "ema.npz", ema=ema)
     twin.load_state_dict(rt.load_checkpoint(tmp_path / "ema.npz")["ema"])
-    for one in (ema, twin):
+    others = [twin, pickle.loads(pickle.dumps(ema)), copy.deepcopy(ema)]
+    for one in (ema, *others):
         one.update(params)
-    np.testing.assert_array_equal(twin.average["w"], ema.average["w"])
+    for one in others:
+        np.testing.assert_array_equal(one.average["w"], ema.average["w"])
     with pytest.raises(ValueError, match=r"average/w must have shape \(2,\)"):
         rt.EMA({"w": np.zeros(2)}).load_state_dict(ema.state_dict())
 
@@ -84,3 +110,8 @@ def test_update__refuses_what_does_not_fit_and_changes_nothing(params, error, me
     with pytest.raises(error, match=message):
         ema.update(params)
     assert not ema.average["w"].any()
+
+
+def test_constructor__refuses_keys_that_are_no_strings():
+    with pytest.raises(TypeError, match="params must have strings for keys, got 0"):
+        rt.EMA({0: np.zeros(3), "0": np.ones(3)})

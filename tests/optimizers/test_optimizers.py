@@ -1,6 +1,9 @@
 """All optimizers through one table: against their oracle, torch, threads, strides, dicts, rows, and saving."""
 
+import copy
+import pickle
 import platform
+import re
 
 import numba
 import numpy as np
@@ -214,6 +217,117 @@ def test_rows__in_a_dict_go_beside_whole_steps(rng):
     assert (params["table"][3] < 1).all() and (params["bias"] < 1).all()
 
 
+def test_catch_up__of_rows_is_what_dense_steps_do(case, dtype, rng):
+    """Rows are brought up before they are read, as a loop over a graph does, and then stepped or left."""
+    table = rng.normal(size=(9, 4)).astype(dtype)
+    dense = table.copy()
+    lazy, full = make(case, table, lazy="exact"), make(case, dense)
+    for step in range(30):
+        rows, more = rng.choice(8, size=(2, 2), replace=False)  # the last row is never named
+        before = table.copy()
+        lazy.catch_up(table, rows=[rows[1], more[0], rows[0], more[0]])
+        named = [rows[0], rows[1], more[0]]
+        assert relative_error(table[named], dense[named]) < TOLERANCE[dtype]
+        others = np.setdiff1d(np.arange(9), named)
+        np.testing.assert_array_equal(table[others], before[others])
+        once = table.copy()
+        lazy.catch_up(table, rows=named)
+        np.testing.assert_array_equal(table, once)
+        g = np.zeros((9, 4), dtype)
+        g[rows] = rng.normal(size=(2, 4))
+        lazy.learning_rate = full.learning_rate = rate(step)
+        lazy.step(table, g[rows], rows=rows)
+        full.step(dense, g)
+    lazy.catch_up(table)
+    assert relative_error(table, dense) < TOLERANCE[dtype]
+
+
+def test_catch_up__does_nothing_where_nothing_is_owed(rng):
+    start = rng.normal(size=(5, 2))
+    for optimizer in (rt.AdamW((5, 2), lazy="exact"), rt.AdamW((5, 2))):
+        table = start.copy()
+        optimizer.catch_up(table, rows=[1, 4])  # before the first step
+        optimizer.catch_up(table)
+        np.testing.assert_array_equal(table, start)
+    optimizer.step(table, np.ones((1, 2)), rows=[3])
+    before = table.copy()
+    optimizer.catch_up(table, rows=[0])
+    optimizer.catch_up(table)
+    np.testing.assert_array_equal(table, before)
+
+
+def test_catch_up__takes_rows_by_name(rng):
+    params = {"table": np.ones((4, 2)), "other": np.ones((3, 2))}
+    optimizer = rt.AdamW(params, LR, lazy="exact")
+    grads, rows = {"table": np.ones((1, 2)), "other": np.ones((1, 2))}, {"table": [0], "other": [2]}
+    optimizer.step(params, grads, rows)
+    optimizer.catch_up(params, rows={"table": [3]})  # decays; the array without rows is caught up as a whole
+    assert (params["table"][3] < 1).all() and (params["table"][1:3] == 1).all()
+    assert (params["other"] < 1).all()
+
+
+@pytest.mark.parametrize(
+    ("params", "rows", "message"),
+    [
+        (np.ones((3, 2)), [3], r"rows must lie in \[0, 2\], got 3"),
+        (np.ones((3, 2)), [[0]], r"rows must have shape \(any\), got \(1, 1\)"),
+        (np.ones((3, 3)), [0], r"params must have shape \(3, 2\), got \(3, 3\)"),
+        (np.ones((3, 2), np.float32), [0], "params must keep the dtype of the first step, float64, got float32"),
+    ],
+)
+def test_catch_up__refuses_what_does_not_fit_and_changes_nothing(params, rows, message):
+    table, optimizer = np.ones((3, 2)), rt.AdamW((3, 2), lazy="exact")
+    optimizer.step(table, np.ones((1, 2)), rows=[1])
+    before = params.copy()
+    with pytest.raises((TypeError, ValueError), match=message):
+        optimizer.catch_up(params, rows=rows)
+    np.testing.assert_array_equal(params, before)
+
+
+# --- Memory in common ----------------------------------------------------------------------------------
+
+
+def test_zero_grads__one_gradient_under_two_names_steps_both(rng):
+    whole = rng.normal(size=(8, 8))
+    for make_grads in (lambda g: {"a": g[:4], "b": g[:4]}, lambda g: {"a": g[:4], "b": g[2:6]}):
+        for rows in (None, {"a": [0, 1, 2, 3], "b": [3, 1, 0, 2]}):
+            results = []
+            for copied in (True, False):
+                params = {"a": np.ones((4, 8)), "b": np.ones((4, 8))}
+                grads = make_grads(whole.copy())
+                grads = {name: g.copy() for name, g in grads.items()} if copied else grads
+                rt.AdamW(params, LR).step(params, grads, rows, zero_grads=True)
+                assert not any(g.any() for g in grads.values())
+                results.append(params)
+            for name in params:
+                np.testing.assert_array_equal(results[1][name], results[0][name])
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "grad_a", "grad_b", "first", "second"),
+    [
+        (slice(3), slice(3, 6), slice(6, 9), slice(3), "params['a']", "grads['b']"),
+        (slice(3), slice(3, 6), slice(5, 8), slice(9, 12), "params['b']", "grads['a']"),
+        (slice(3), slice(2, 5), slice(6, 9), slice(9, 12), "params['a']", "params['b']"),
+        (slice(3), slice(2, None, -1), slice(6, 9), slice(9, 12), "params['a']", "params['b']"),
+    ],
+    ids=["another's", "a part of another's", "params", "params reversed"],
+)
+def test_step__refuses_memory_that_is_shared(a, b, grad_a, grad_b, first, second):
+    x = np.ones(12)
+    optimizer = rt.SGD({"a": 3, "b": 3}, 0.1)
+    with pytest.raises(ValueError, match=re.escape(f"{second} must not share memory with {first}")):
+        optimizer.step({"a": x[a], "b": x[b]}, {"a": x[grad_a], "b": x[grad_b]})
+    assert (x == 1).all()
+
+
+def test_step__takes_views_that_interleave():
+    x = np.ones((3, 4))
+    params, grads = {"a": x[:, ::4], "b": x[::-1, 1::4]}, {"a": x[:, 2::4], "b": x[:, 3::4]}
+    rt.SGD(params, 0.5).step(params, grads, zero_grads=True)
+    np.testing.assert_array_equal(x, [[0.5, 0.5, 0, 0]] * 3)
+
+
 # --- State ---------------------------------------------------------------------------------------------
 
 
@@ -233,6 +347,26 @@ def test_state_dict__a_resumed_run_is_the_same_to_the_bit(case, lazy, dtype, rng
             two.load_state_dict(rt.load_checkpoint(tmp_path / "run.npz")["optimizer"])
         two.step(broken, g, rows=rows)
     np.testing.assert_array_equal(broken, straight)
+
+
+@pytest.mark.parametrize("state_dtype", ["float32", "int8"])
+def test_optimizer__pickled_or_copied_goes_on_to_the_bit(case, state_dtype, rng):
+    shapes, groups = {"table": (9, 4), "bias": 4}, {"bias": {"lr": 0.1}}
+    params = {"table": np.ones((9, 4), np.float32), "bias": np.ones(4, np.float32)}
+    optimizer = make(case, shapes, lazy="exact", state_dtype=state_dtype, groups=groups)
+    runs = [(optimizer, params)]
+    for step in range(6):
+        g = {"table": rng.normal(size=(2, 4)).astype(np.float32), "bias": rng.normal(size=4).astype(np.float32)}
+        for one, p in runs:
+            one.step(p, g, {"table": [step, (2 * step) % 9]})
+        if step == 2:
+            for twin in (pickle.loads(pickle.dumps(optimizer)), copy.deepcopy(optimizer)):
+                runs.append((twin, copy.deepcopy(params)))
+                assert repr(twin) == repr(optimizer)
+    for one, p in runs:
+        one.catch_up(p)
+        for name in params:
+            np.testing.assert_array_equal(p[name], params[name])
 
 
 def test_state_dict__is_a_copy(rng):
@@ -288,8 +422,8 @@ P = np.ones((3, 2))
         (np.ones(3), P, None, ValueError, r"params must have shape \(3, 2\), got \(3,\)"),
         (P.tolist(), P, None, TypeError, "params must be an array"),
         (frozen(), P * 2, None, ValueError, "params must be writeable"),
-        (P.astype(int), P, None, TypeError, "params must be float32 or float64"),
-        (P, P.astype(np.float16), None, TypeError, "grads must be float32 or float64"),
+        (P.astype(int), P, None, TypeError, r"params must be float32 or float64, .* params.astype\(np.float32\)"),
+        (P, P.astype(np.float16), None, TypeError, r"grads must be float32 .* as grads.astype\(np.float32\)"),
         (P, P * np.nan, None, ValueError, r"grads must be finite, got nan at \[0, 0\]"),
         (P, P * np.inf, None, ValueError, "grads must be finite"),
         (P, P[::-1], None, ValueError, "grads must not share memory with params"),
@@ -328,6 +462,8 @@ def test_step__checks_all_of_a_dict_before_any_is_changed():
         (lambda: rt.Adam(0), ValueError, "params must be at least 1"),
         (lambda: rt.Adam({}), ValueError, "params must not be an empty dict"),
         (lambda: rt.AdamW("all"), TypeError, "params must be a length"),
+        (lambda: rt.AdamW({"a": 3, 0: 3}), TypeError, "params must have strings for keys, got 0"),
+        (lambda: rt.AdamW(np.ones(3, np.float16)), TypeError, r"got dtype float16: .* params.astype\(np.float32\)"),
         (lambda: rt.AdamW(3, lazy="eager"), ValueError, "lazy must be 'idle' or 'exact'"),
     ],
 )

@@ -102,6 +102,48 @@ def test_state_dtype__exact_rows_end_near_dense_steps(case, state_dtype, rng):
     assert np.abs(table - dense).mean() < 0.05 * np.abs(dense - start).mean()
 
 
+@pytest.mark.parametrize("by_row", [False, True], ids=["whole", "rows"])
+@pytest.mark.parametrize("first", [True, False], ids=["first", "later"])
+@pytest.mark.parametrize("state_dtype", COMPACT)
+def test_state_dtype__one_huge_gradient_leaves_its_neighbours_alone(case, state_dtype, first, by_row, rng):
+    """Gradients that are often 0 divide by √v what m remembers: a v that was rounded to 0 shows."""
+    gradients = (1 + rng.normal(size=(150, 1, 256))) * (rng.random((150, 1, 256)) < 0.5)
+    huge = [1e4, 1e10, 1e19, 1e22, 1e30, 1e38]
+    gradients = np.repeat(gradients, len(huge), axis=1).astype(np.float32)
+    gradients[0 if first else 5, :, 7] = huge
+    exact, near = np.zeros((2, len(huge), 256), np.float32)
+    full, compact = make(case, exact), make(case, near, state_dtype=state_dtype)
+    rows = np.arange(len(huge)) if by_row else None
+    for g in gradients:
+        full.step(exact, g, rows=rows)
+        compact.step(near, g, rows=rows)
+    neighbours = np.arange(256) != 7
+    distance = np.abs(near - exact)
+    if case == "sgd":  # their momentum is below the least code until the huge one has decayed
+        assert np.isfinite(near).all() and (np.abs(near) <= 1.1 * np.abs(exact).max(axis=1, keepdims=True)).all()
+        assert np.abs(near[:, neighbours]).max() <= 1.1 * np.abs(exact[:, neighbours]).max()
+        np.testing.assert_allclose(near[:, 7], exact[:, 7], rtol=0.02)
+    else:
+        assert distance[:, neighbours].mean() <= 0.1 * np.abs(exact[:, neighbours]).mean()
+        assert distance[:, neighbours].max() <= 0.5 * np.abs(exact[:, neighbours]).mean()
+        assert distance[:, 7].max() <= 0.2 * np.abs(exact[:, neighbours]).mean()
+
+
+@pytest.mark.parametrize("state_dtype", COMPACT)
+def test_state_dtype__nothing_but_huge_gradients(case, state_dtype):
+    """As with full state: Adam's elements stand still from there on; SGD's are lost, but not with their block."""
+    p, g = np.zeros((2, 256), np.float32), np.ones((2, 256), np.float32)
+    optimizer = make(case, p, state_dtype=state_dtype)
+    g[0], g[1, 7] = 1e30, 3e38
+    for _ in range(3):
+        optimizer.step(p, g)
+    for _ in range(5):
+        optimizer.step(p, np.ones((2, 256), np.float32))
+    assert np.isfinite(np.delete(p[1], 7)).all() and np.abs(np.delete(p[1], 7)).max() < 1
+    if case != "sgd":
+        assert np.abs(p[0]).max() <= 0.01
+
+
 def test_bfloat16__rounding_is_right_in_the_mean():
     """A fixed gradient after a far larger one: to the nearest, the average of squares would never come down."""
     p, optimizer = np.zeros(4096, np.float32), rt.Adam(4096, betas=(0.0, 0.999), state_dtype="bfloat16")
