@@ -34,7 +34,7 @@ def test_figures__are_worse_when_larger(module, load):
                 assert not re.search("speedup|faster|rate|share|per_second|gflops", figure), f"{name}.{figure}"
 
 
-def test_time_over__grows_with_our_time(load, monkeypatch):
+def test_relative_time__grows_with_our_time(load, monkeypatch):
     common = load("common")
     monkeypatch.setattr(common, "median_seconds", lambda *calls: [call() for call in calls])
-    assert common.time_over(lambda: 3.0, lambda: 2.0) == 1.5
+    assert common.relative_time(lambda: 3.0, lambda: 2.0) == 1.5

@@ -27,7 +27,7 @@ def run(tmp_path, *options):
     (tmp_path / "pytest_noisy.py").write_text(NOISY)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
-    test = "tests/test_benchmarks.py::test_time_over__grows_with_our_time"
+    test = "tests/test_benchmarks.py::test_relative_time__grows_with_our_time"
     call = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "pytest_noisy", *options, test]
     result = subprocess.run(call, capture_output=True, text=True, check=False, cwd=TREE, env=environment)
     return result.returncode, result.stdout + result.stderr

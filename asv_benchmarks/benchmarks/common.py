@@ -57,7 +57,7 @@ def median_seconds(*calls: Callable[[], object], budget: float = 2.0, rounds: in
     return [statistics.median(spent) for spent in times]
 
 
-def time_over(ours: Callable[[], object], peer: Callable[[], object], **limits: float) -> float:
+def relative_time(ours: Callable[[], object], peer: Callable[[], object], **limits: float) -> float:
     """The time of `ours` over the time of `peer`, both measured here and now: below 1, ours is faster."""
     mine, theirs = median_seconds(ours, peer, **limits)
     return mine / theirs

@@ -7,7 +7,7 @@ import numpy as np
 
 import rvtrain as rt
 
-from .common import Benchmark, median_seconds, time_over
+from .common import Benchmark, median_seconds, relative_time
 
 TAU = 0.07
 BOTH = ("anchors", "positives")
@@ -68,22 +68,22 @@ class InBatch(Benchmark):
     track_ms_per_gflop.unit = "ms per GFLOP"
 
     def track_time_over_three_sgemms(self, shape):
-        return time_over(self.gradients, self.products)
+        return relative_time(self.gradients, self.products)
 
     track_time_over_three_sgemms.unit = "of three sgemms' time"
 
     def track_time_over_torch(self, shape):
-        return time_over(self.gradients, torch_infonce(self.anchors, self.positives))
+        return relative_time(self.gradients, torch_infonce(self.anchors, self.positives))
 
     track_time_over_torch.unit = "of torch's time"
 
     def track_value_over_one_sgemm(self, shape):
-        return time_over(lambda: self.loss.compute(self.anchors, self.positives), self.product)
+        return relative_time(lambda: self.loss.compute(self.anchors, self.positives), self.product)
 
     track_value_over_one_sgemm.unit = "of one sgemm's time"
 
     def track_symmetric_over_one_sided(self, shape):
-        return time_over(
+        return relative_time(
             lambda: self.symmetric.compute_with_gradients(self.anchors, self.positives, wrt=BOTH), self.gradients
         )
 
@@ -100,7 +100,7 @@ class BesideTorchCompile(Benchmark):
         self.loss = rt.InfoNCELoss(TAU)
 
     def track_time_over_torch_compile(self):
-        return time_over(
+        return relative_time(
             lambda: self.loss.compute_with_gradients(self.anchors, self.positives, wrt=BOTH),
             torch_infonce(self.anchors, self.positives, compiled=True),
         )

@@ -6,7 +6,7 @@ import numpy as np
 
 import rvtrain as rt
 
-from .common import Benchmark, time_over
+from .common import Benchmark, relative_time
 
 
 class Search(Benchmark):
@@ -36,7 +36,7 @@ class Search(Benchmark):
         index = faiss.IndexFlatIP(queries.shape[1])
         index.add(candidates)
         ours = self.queries[:count]
-        return time_over(
+        return relative_time(
             lambda: rt.top_k(ours, self.candidates, self.k), lambda: index.search(queries[:count], self.k), budget=4.0
         )
 
@@ -66,7 +66,7 @@ class Search(Benchmark):
 
         torch.set_num_threads(2)
         queries, candidates = map(torch.tensor, self.normalised())
-        return time_over(lambda: self.time_top_k(case), lambda: torch.topk(queries @ candidates.T, self.k))
+        return relative_time(lambda: self.time_top_k(case), lambda: torch.topk(queries @ candidates.T, self.k))
 
     track_time_over_torch.unit = "of torch's time"
 
@@ -75,7 +75,7 @@ class Search(Benchmark):
 
         queries, candidates = self.normalised()
         index = NearestNeighbors(n_neighbors=self.k, algorithm="brute").fit(candidates)
-        return time_over(lambda: self.time_top_k(case), lambda: index.kneighbors(queries))
+        return relative_time(lambda: self.time_top_k(case), lambda: index.kneighbors(queries))
 
     track_time_over_sklearn.unit = "of scikit-learn's time"
 
@@ -136,7 +136,7 @@ class SemiHard(Benchmark):
         miner.mine(self.anchors, self.candidates, 16, positives=self.positives)
 
     def track_time_over_hardest(self, positives):
-        return time_over(lambda: self.mine(self.semi_hard), lambda: self.mine(self.hardest))
+        return relative_time(lambda: self.mine(self.semi_hard), lambda: self.mine(self.hardest))
 
     track_time_over_hardest.unit = "of the time of hardest"
 
@@ -164,7 +164,7 @@ class DistanceWeighted(Benchmark):
         def draw():
             torch.multinomial((normalize(anchors) @ normalize(candidates).T).exp(), 16, replacement=False)
 
-        return time_over(self.mine, draw)
+        return relative_time(self.mine, draw)
 
     track_time_over_torch_multinomial.unit = "of torch's time"
 
@@ -181,7 +181,7 @@ class Sampling(Benchmark):
 
         torch.set_num_threads(2)
         weights = torch.tensor(self.weights)
-        return time_over(
+        return relative_time(
             lambda: rt.weighted_sample(self.weights, 16, 0), lambda: torch.multinomial(weights, 16, replacement=False)
         )
 

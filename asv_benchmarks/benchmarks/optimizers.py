@@ -5,7 +5,7 @@ import numpy as np
 import rvtrain as rt
 from rvtrain._jit import kernel, prange
 
-from .common import Benchmark, median_seconds, time_over
+from .common import Benchmark, median_seconds, relative_time
 
 LARGE = 20_000_000
 
@@ -39,7 +39,7 @@ class Steps(Benchmark):
         """Beside a copy that moves as many bytes."""
         source = np.zeros(self.moved(kind, state) // 2, np.uint8)
         target = np.empty_like(source)
-        return time_over(lambda: self.time_step(kind, state), lambda: copy(source, target))
+        return relative_time(lambda: self.time_step(kind, state), lambda: copy(source, target))
 
     track_time_over_a_copy.unit = "of a copy's time"
 
@@ -50,7 +50,7 @@ class Steps(Benchmark):
         parameter = torch.nn.Parameter(torch.tensor(self.p))
         parameter.grad = torch.tensor(self.g)
         peer = getattr(torch.optim, kind)([parameter], lr=1e-3, fused=True, **self.options)
-        return time_over(lambda: self.time_step(kind, state), peer.step)
+        return relative_time(lambda: self.time_step(kind, state), peer.step)
 
     track_time_over_torch_fused.unit = "of torch's time"
 
@@ -94,7 +94,7 @@ class ClipStepZero(Benchmark):
             peer.step()
             peer.zero_grad(set_to_none=False)
 
-        return time_over(self.step, three)
+        return relative_time(self.step, three)
 
     track_time_over_torch.unit = "of torch's time"
 
@@ -133,7 +133,7 @@ class Rows(Benchmark):
             )
             peer.step()
 
-        return time_over(lambda: self.time_step(lazy), step)
+        return relative_time(lambda: self.time_step(lazy), step)
 
     track_time_over_torch_sparse_adam.unit = "of torch's time"
 

@@ -4,7 +4,7 @@ import numpy as np
 
 import rvtrain as rt
 
-from .common import Benchmark, time_over
+from .common import Benchmark, relative_time
 
 
 class Graph(Benchmark):
@@ -50,7 +50,7 @@ class Spectral(Graph):
             product = laplacian @ self.z
             return 0.01 * float((self.z * product).sum()), 0.02 * product
 
-        return time_over(lambda: self.time_gradient(nodes, dim), peer)
+        return relative_time(lambda: self.time_gradient(nodes, dim), peer)
 
     track_time_over_scipy.unit = "of scipy's time"
 
