@@ -15,6 +15,7 @@ from rvtrain.mining._certified import FEWEST_CANDIDATES
 from rvtrain.training._adapter_kernels import add_rows
 
 ROWS, DIM = 40, 8
+DTYPES = ("float32", "float64")
 Task = tuple[str, str, bool]
 """Name of one of `WORK`, dtype, and whether the parallel kernels or their serial twins."""
 
@@ -32,9 +33,7 @@ def compile_all() -> Iterator[tuple[int, int]]:
         raise OSError("nothing to compile: NUMBA_DISABLE_JIT is set")
     if _cache.folder() is None:
         raise OSError("nowhere to keep compiled kernels: set RVTRAIN_CACHE_DIR to a folder of your own")
-    tasks = [
-        (name, dtype, parallel) for name in WORK for dtype in ("float32", "float64") for parallel in (True, False)
-    ]
+    tasks = [(name, dtype, parallel) for name in WORK for dtype in DTYPES for parallel in (True, False)]
     processes = min(len(tasks), os.cpu_count() or 1)
     with concurrent.futures.ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
         for done, task in enumerate(concurrent.futures.as_completed(pool.submit(compile_one, t) for t in tasks), 1):

@@ -1,8 +1,17 @@
-"""Fixtures that every test may use."""
+"""Fixtures that every test may use, and how many processes share the tests."""
 
 import numba
 import numpy as np
 import pytest
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config):
+    """Two processes where pytest-xdist is installed and the command line says nothing else (-n, -d, --pdb)."""
+    option = config.option
+    asked = option.usepdb or getattr(option, "distload", True) or option.tx or option.dist != "no"
+    if not asked and option.numprocesses is None and not hasattr(config, "workerinput"):
+        option.numprocesses, option.dist = 2, "worksteal"
 
 
 @pytest.fixture

@@ -90,7 +90,7 @@ except OSError:
 """
 COMPILED, READ = "[3.0, 8.0] compiled", "[3.0, 8.0] read"
 DTYPES = ["float32", "float64", "int32", "int64"]
-RACES = int(os.environ.get("RVTRAIN_RACES", "5"))
+RACES = int(os.environ.get("RVTRAIN_RACES", "2"))
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="POSIX permissions and paths")
 
 
@@ -139,18 +139,19 @@ def test_second_process__reads_what_the_first_compiled(package, cache):
     assert run(package, cache) == READ
     for setting in ({"NUMBA_OPT": "1"}, {"NUMBA_BOUNDSCHECK": "1"}, {"NUMBA_CPU_NAME": "generic"}):
         assert run(package, cache, **setting) == COMPILED
-        assert run(package, cache, **setting) == READ
+    assert run(package, cache, **setting) == READ
     assert run(package, cache) == READ
 
 
 def test_damaged_entries__are_compiled_anew(package, cache):
-    assert run(package, cache) == COMPILED
-    (entry,) = cache.iterdir()
-    whole = entry.read_bytes()
-    for damage in (whole[: len(whole) // 2], b"garbage", whole[:-100] + bytes(100)):
-        entry.write_bytes(damage)
-        assert run(package, cache) == COMPILED
-    assert run(package, cache) == READ
+    dtypes = "float32,float64,float16"
+    assert run(package, cache, dtypes).count("compiled") == 3
+    cut, replaced, changed = cache.iterdir()
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
+    replaced.write_bytes(b"garbage")
+    changed.write_bytes(changed.read_bytes()[:-100] + bytes(100))
+    assert run(package, cache, dtypes) == " ".join([COMPILED] * 3)
+    assert run(package, cache, dtypes) == " ".join([READ] * 3)
 
 
 def test_changed_helper_in_another_file__gives_new_code(package, cache):
@@ -179,7 +180,7 @@ def test_changed_constant_of_a_file_imported_in_turn__gives_new_code(package, ca
 
 
 def test_fresh_processes_racing_on_an_empty_folder__all_get_their_own_code(package, cache):
-    lines = [finish(process) for process in [start(package, cache, ",".join(DTYPES)) for _ in range(4)]]
+    lines = [finish(process) for process in [start(package, cache, ",".join(DTYPES)) for _ in range(2)]]
     for line in lines:
         assert line.replace("read", "compiled") == " ".join([COMPILED] * 2 + ["[2, 8] compiled"] * 2)
     assert len(list(cache.iterdir())) == len(DTYPES)  # no temporary file is left
@@ -215,8 +216,8 @@ def test_folder_of_somebody_else__is_not_used(package, cache):
     assert run(package, cache) == COMPILED
     (entry,) = cache.iterdir()
     os.chown(cache, 65534, -1)
-    assert run(package, cache) == COMPILED  # what lies there is not even read
-    assert run(package, cache, "float32") == COMPILED
+    # What lies there is not even read, and nothing is added.
+    assert run(package, cache, "float64,float32") == f"{COMPILED} {COMPILED}"
     assert list(cache.iterdir()) == [entry]
     os.chown(cache, 0, -1)
     assert run(package, cache) == READ

@@ -1,5 +1,6 @@
 """Every threading layer, in processes of their own: many threads at once, forked children, the same bits."""
 
+import functools
 import os
 import subprocess
 import sys
@@ -62,15 +63,16 @@ def everything():
 """
 
 
-def run(code, layer=None, timeout=240, **environment):
+def run(code, layer=None, timeout=240):
     """What a process of its own prints, under that layer."""
-    environment = os.environ | ({"NUMBA_THREADING_LAYER": layer} if layer else {}) | environment
+    environment = os.environ | ({"NUMBA_THREADING_LAYER": layer} if layer else {})
     call = [sys.executable, "-W", "ignore", "-c", WORK + textwrap.dedent(code)]
     result = subprocess.run(call, capture_output=True, text=True, timeout=timeout, check=False, env=environment)
     assert result.returncode == 0, result.stderr[-2000:]
     return result.stdout.strip()
 
 
+@functools.cache
 def available(layer):
     """Whether numba can use the layer here."""
     module = layer if layer == "workqueue" else f"{layer}pool"
@@ -79,11 +81,16 @@ def available(layer):
 
 
 NAMES = ("tbb", "omp", "workqueue")
-LAYERS = [
-    pytest.param(layer, marks=pytest.mark.skipif(not available(layer), reason=f"numba has no {layer} here"))
-    for layer in NAMES
-]
+CALLS = int(os.environ.get("RVTRAIN_THREAD_CALLS", "40"))
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
+
+
+@pytest.fixture(params=NAMES)
+def layer(request):
+    """Each layer that numba has here."""
+    if not available(request.param):
+        pytest.skip(f"numba has no {request.param} here")
+    return request.param
 
 
 @pytest.fixture(scope="module")
@@ -92,32 +99,29 @@ def expected():
     return run("numba.set_num_threads(1); print(work())")
 
 
-@pytest.mark.parametrize("layer", LAYERS)
 def test_same_bits_in_every_layer(layer, expected):
     assert run("print(work(), numba.threading_layer())", layer) == f"{expected} {layer}"
 
 
-def test_same_bits_of_everything_in_every_layer(tmp_path):
-    """One test of all layers: they read the code that the first process, of one thread, has just compiled."""
-    fresh = {"RVTRAIN_CACHE_DIR": str(tmp_path)}
-    everything = run(EVERYTHING + "numba.set_num_threads(1); print(everything())", timeout=600, **fresh)
+def test_same_bits_of_everything_in_every_layer():
+    """One test of all layers: they read the code that the first process, of one thread, may have had to compile."""
+    everything = run(EVERYTHING + "numba.set_num_threads(1); print(everything())", timeout=600)
     code = EVERYTHING + "print(everything(), numba.threading_layer()); numba.set_num_threads(1); print(everything())"
     for layer in filter(available, NAMES):
-        assert run(code, layer, **fresh).splitlines() == [f"{everything} {layer}", everything]
+        assert run(code, layer).splitlines() == [f"{everything} {layer}", everything]
 
 
-@pytest.mark.parametrize("layer", LAYERS)
 def test_eight_threads_at_once(layer, expected):
-    code = """
+    code = f"""
         found = []
-        threads = [threading.Thread(target=lambda: found.extend(work() for _ in range(200))) for _ in range(8)]
+        threads = [threading.Thread(target=lambda: found.extend(work() for _ in range({CALLS}))) for _ in range(8)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
         print(len(found), *set(found))
     """
-    assert run(code, layer) == f"1600 {expected}"
+    assert run(code, layer) == f"{8 * CALLS} {expected}"
 
 
 FORKS = {
@@ -158,18 +162,20 @@ FORKS = {
 
 
 @needs_fork
-@pytest.mark.parametrize("way", FORKS)
-@pytest.mark.parametrize("layer", LAYERS)
-def test_forked_children_compute_after_their_parent_has(layer, way, expected):
-    if way == "DataLoader":
+@pytest.mark.parametrize("torch", [False, True], ids=["standard library", "torch"])
+def test_forked_children_compute_after_their_parent_has(layer, torch, expected):
+    """One way after the other in one process."""
+    if torch:
         pytest.importorskip("torch")
-    code = f"""
+    ways = [way for way in FORKS if (way == "DataLoader") is torch]
+    code = """
 import concurrent.futures, multiprocessing
 fork = multiprocessing.get_context("fork")
 expected = work()
+print(expected)
 def call(_):
     return work()
-{textwrap.dedent(FORKS[way])}
-print(ok, expected)
 """
-    assert run(code, layer, timeout=60) == f"True {expected}"
+    for way in ways:
+        code += f"{textwrap.dedent(FORKS[way])}\nprint('{way}', ok, flush=True)\n"
+    assert run(code, layer, timeout=60).splitlines() == [expected, *(f"{way} True" for way in ways)]

@@ -10,7 +10,11 @@ import numpy as np
 
 class Benchmark:
     """Base of all benchmarks: `setup` makes the data and calls each kernel once, so that no ``time_``
-    or ``track_`` method ever measures a compilation."""
+    or ``track_`` method ever measures a compilation.
+
+    asv takes a larger figure as a worse one, whatever its unit: a ``track_`` returns times, memory, or the
+    share of a peer's, never a rate or how many times faster.
+    """
 
     warmup_time = 0.1
     timeout = 300
@@ -53,7 +57,7 @@ def median_seconds(*calls: Callable[[], object], budget: float = 2.0, rounds: in
     return [statistics.median(spent) for spent in times]
 
 
-def speedup(ours: Callable[[], object], peer: Callable[[], object], **limits: float) -> float:
-    """How many times faster `ours` is than `peer`, both measured here and now."""
+def relative_time(ours: Callable[[], object], peer: Callable[[], object], **limits: float) -> float:
+    """The time of `ours` over the time of `peer`, both measured here and now: below 1, ours is faster."""
     mine, theirs = median_seconds(ours, peer, **limits)
-    return theirs / mine
+    return mine / theirs

@@ -7,7 +7,7 @@ import numpy as np
 
 import rvtrain as rt
 
-from .common import Benchmark, median_seconds, speedup
+from .common import Benchmark, median_seconds, relative_time
 
 TAU = 0.07
 BOTH = ("anchors", "positives")
@@ -61,36 +61,33 @@ class InBatch(Benchmark):
     def time_gradients(self, shape):
         self.gradients()
 
-    def track_gflops(self, shape):
+    def track_ms_per_gflop(self, shape):
         count, dim = shape
-        return 6e-9 * count * count * dim / median_seconds(self.gradients)[0]
+        return 1e3 * median_seconds(self.gradients)[0] / (6e-9 * count * count * dim)
 
-    track_gflops.unit = "GFLOP/s"
+    track_ms_per_gflop.unit = "ms per GFLOP"
 
     def track_time_over_three_sgemms(self, shape):
-        ours, theirs = median_seconds(self.gradients, self.products)
-        return ours / theirs
+        return relative_time(self.gradients, self.products)
 
-    track_time_over_three_sgemms.unit = "ratio"
+    track_time_over_three_sgemms.unit = "of three sgemms' time"
 
-    def track_speedup_over_torch(self, shape):
-        return speedup(self.gradients, torch_infonce(self.anchors, self.positives))
+    def track_time_over_torch(self, shape):
+        return relative_time(self.gradients, torch_infonce(self.anchors, self.positives))
 
-    track_speedup_over_torch.unit = "x"
+    track_time_over_torch.unit = "of torch's time"
 
     def track_value_over_one_sgemm(self, shape):
-        ours, theirs = median_seconds(lambda: self.loss.compute(self.anchors, self.positives), self.product)
-        return ours / theirs
+        return relative_time(lambda: self.loss.compute(self.anchors, self.positives), self.product)
 
-    track_value_over_one_sgemm.unit = "ratio"
+    track_value_over_one_sgemm.unit = "of one sgemm's time"
 
     def track_symmetric_over_one_sided(self, shape):
-        both, one = median_seconds(
+        return relative_time(
             lambda: self.symmetric.compute_with_gradients(self.anchors, self.positives, wrt=BOTH), self.gradients
         )
-        return both / one
 
-    track_symmetric_over_one_sided.unit = "ratio"
+    track_symmetric_over_one_sided.unit = "of the one-sided loss's time"
 
 
 class BesideTorchCompile(Benchmark):
@@ -102,13 +99,13 @@ class BesideTorchCompile(Benchmark):
         self.anchors, self.positives = self.rng().normal(size=(2, 4096, 128)).astype(np.float32)
         self.loss = rt.InfoNCELoss(TAU)
 
-    def track_speedup(self):
-        return speedup(
+    def track_time_over_torch_compile(self):
+        return relative_time(
             lambda: self.loss.compute_with_gradients(self.anchors, self.positives, wrt=BOTH),
             torch_infonce(self.anchors, self.positives, compiled=True),
         )
 
-    track_speedup.unit = "x"
+    track_time_over_torch_compile.unit = "of torch.compile's time"
 
 
 class Pools(Benchmark):

@@ -6,7 +6,7 @@ import numpy as np
 
 import rvtrain as rt
 
-from .common import Benchmark, speedup
+from .common import Benchmark, relative_time
 
 
 class Search(Benchmark):
@@ -36,21 +36,21 @@ class Search(Benchmark):
         index = faiss.IndexFlatIP(queries.shape[1])
         index.add(candidates)
         ours = self.queries[:count]
-        return speedup(
+        return relative_time(
             lambda: rt.top_k(ours, self.candidates, self.k), lambda: index.search(queries[:count], self.k), budget=4.0
         )
 
-    def track_speedup_over_faiss(self, case):
+    def track_time_over_faiss(self, case):
         return self.over_faiss(1024)
 
-    track_speedup_over_faiss.unit = "x"
+    track_time_over_faiss.unit = "of faiss's time"
 
-    def track_one_query_over_faiss(self, case):
+    def track_one_query_time_over_faiss(self, case):
         return self.over_faiss(1)
 
-    track_one_query_over_faiss.unit = "x"
+    track_one_query_time_over_faiss.unit = "of faiss's time"
 
-    def track_float_stage_over_faiss(self, case):
+    def track_float_stage_time_over_faiss(self, case):
         from rvtrain.mining import _search
 
         usual, _search.worthwhile = _search.worthwhile, lambda *arguments: False
@@ -59,25 +59,25 @@ class Search(Benchmark):
         finally:
             _search.worthwhile = usual
 
-    track_float_stage_over_faiss.unit = "x"
+    track_float_stage_time_over_faiss.unit = "of faiss's time"
 
-    def track_speedup_over_torch(self, case):
+    def track_time_over_torch(self, case):
         import torch
 
         torch.set_num_threads(2)
         queries, candidates = map(torch.tensor, self.normalised())
-        return speedup(lambda: self.time_top_k(case), lambda: torch.topk(queries @ candidates.T, self.k))
+        return relative_time(lambda: self.time_top_k(case), lambda: torch.topk(queries @ candidates.T, self.k))
 
-    track_speedup_over_torch.unit = "x"
+    track_time_over_torch.unit = "of torch's time"
 
-    def track_speedup_over_sklearn(self, case):
+    def track_time_over_sklearn(self, case):
         from sklearn.neighbors import NearestNeighbors
 
         queries, candidates = self.normalised()
         index = NearestNeighbors(n_neighbors=self.k, algorithm="brute").fit(candidates)
-        return speedup(lambda: self.time_top_k(case), lambda: index.kneighbors(queries))
+        return relative_time(lambda: self.time_top_k(case), lambda: index.kneighbors(queries))
 
-    track_speedup_over_sklearn.unit = "x"
+    track_time_over_sklearn.unit = "of scikit-learn's time"
 
 
 class Memory(Benchmark):
@@ -135,10 +135,10 @@ class SemiHard(Benchmark):
     def mine(self, miner):
         miner.mine(self.anchors, self.candidates, 16, positives=self.positives)
 
-    def track_over_hardest(self, positives):
-        return speedup(lambda: self.mine(self.hardest), lambda: self.mine(self.semi_hard))
+    def track_time_over_hardest(self, positives):
+        return relative_time(lambda: self.mine(self.semi_hard), lambda: self.mine(self.hardest))
 
-    track_over_hardest.unit = "x"
+    track_time_over_hardest.unit = "of the time of hardest"
 
 
 class DistanceWeighted(Benchmark):
@@ -154,7 +154,7 @@ class DistanceWeighted(Benchmark):
     def mine(self):
         self.miner.mine(self.anchors, self.candidates, 16)
 
-    def track_speedup_over_torch_multinomial(self):
+    def track_time_over_torch_multinomial(self):
         import torch
 
         torch.set_num_threads(2)
@@ -164,9 +164,9 @@ class DistanceWeighted(Benchmark):
         def draw():
             torch.multinomial((normalize(anchors) @ normalize(candidates).T).exp(), 16, replacement=False)
 
-        return speedup(self.mine, draw)
+        return relative_time(self.mine, draw)
 
-    track_speedup_over_torch_multinomial.unit = "x"
+    track_time_over_torch_multinomial.unit = "of torch's time"
 
 
 class Sampling(Benchmark):
@@ -176,13 +176,13 @@ class Sampling(Benchmark):
         self.weights = self.rng().random((1024, 20_000), dtype=np.float32)
         rt.weighted_sample(self.weights, 16, 0)
 
-    def track_speedup_over_torch_multinomial(self):
+    def track_time_over_torch_multinomial(self):
         import torch
 
         torch.set_num_threads(2)
         weights = torch.tensor(self.weights)
-        return speedup(
+        return relative_time(
             lambda: rt.weighted_sample(self.weights, 16, 0), lambda: torch.multinomial(weights, 16, replacement=False)
         )
 
-    track_speedup_over_torch_multinomial.unit = "x"
+    track_time_over_torch_multinomial.unit = "of torch's time"

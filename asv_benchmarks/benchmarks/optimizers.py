@@ -5,7 +5,7 @@ import numpy as np
 import rvtrain as rt
 from rvtrain._jit import kernel, prange
 
-from .common import Benchmark, median_seconds, speedup
+from .common import Benchmark, median_seconds, relative_time
 
 LARGE = 20_000_000
 
@@ -30,29 +30,29 @@ class Steps(Benchmark):
         each = {"float32": 4, "bfloat16": 2, "int8": 1}[state]
         return LARGE * (12 + 2 * each * {"AdamW": 2, "SGD": 1}[kind])
 
-    def track_gigabytes_per_second(self, kind, state):
-        return 1e-9 * self.moved(kind, state) / median_seconds(lambda: self.time_step(kind, state))[0]
+    def track_ms_per_gigabyte(self, kind, state):
+        return 1e3 * median_seconds(lambda: self.time_step(kind, state))[0] / (1e-9 * self.moved(kind, state))
 
-    track_gigabytes_per_second.unit = "GB/s"
+    track_ms_per_gigabyte.unit = "ms per GB"
 
-    def track_bandwidth_of_a_copy(self, kind, state):
-        """Of the GB/s that a copy of as many bytes reaches."""
+    def track_time_over_a_copy(self, kind, state):
+        """Beside a copy that moves as many bytes."""
         source = np.zeros(self.moved(kind, state) // 2, np.uint8)
         target = np.empty_like(source)
-        return speedup(lambda: self.time_step(kind, state), lambda: copy(source, target))
+        return relative_time(lambda: self.time_step(kind, state), lambda: copy(source, target))
 
-    track_bandwidth_of_a_copy.unit = "x"
+    track_time_over_a_copy.unit = "of a copy's time"
 
-    def track_speedup_over_torch_fused(self, kind, state):
+    def track_time_over_torch_fused(self, kind, state):
         import torch
 
         torch.set_num_threads(2)
         parameter = torch.nn.Parameter(torch.tensor(self.p))
         parameter.grad = torch.tensor(self.g)
         peer = getattr(torch.optim, kind)([parameter], lr=1e-3, fused=True, **self.options)
-        return speedup(lambda: self.time_step(kind, state), peer.step)
+        return relative_time(lambda: self.time_step(kind, state), peer.step)
 
-    track_speedup_over_torch_fused.unit = "x"
+    track_time_over_torch_fused.unit = "of torch's time"
 
     def track_state_bytes_per_parameter(self, kind, state):
         saved = self.optimizer.state_dict()
@@ -60,7 +60,7 @@ class Steps(Benchmark):
             sum(value.nbytes for key, value in saved.items() if key.startswith("state/") and np.ndim(value)) / LARGE
         )
 
-    track_state_bytes_per_parameter.unit = "B"
+    track_state_bytes_per_parameter.unit = "bytes per parameter"
 
 
 @kernel
@@ -81,7 +81,7 @@ class ClipStepZero(Benchmark):
     def step(self):
         self.optimizer.step(self.p, self.g, max_norm=1.0, zero_grads=True)
 
-    def track_speedup_over_torch(self):
+    def track_time_over_torch(self):
         import torch
 
         torch.set_num_threads(2)
@@ -94,9 +94,9 @@ class ClipStepZero(Benchmark):
             peer.step()
             peer.zero_grad(set_to_none=False)
 
-        return speedup(self.step, three)
+        return relative_time(self.step, three)
 
-    track_speedup_over_torch.unit = "x"
+    track_time_over_torch.unit = "of torch's time"
 
 
 class Rows(Benchmark):
@@ -119,7 +119,7 @@ class Rows(Benchmark):
         self.turn = (self.turn + 1) % len(self.rows)
         self.optimizer.step(self.table, self.g, rows=self.rows[self.turn])
 
-    def track_speedup_over_torch_sparse_adam(self, lazy):
+    def track_time_over_torch_sparse_adam(self, lazy):
         import torch
 
         torch.set_num_threads(2)
@@ -133,9 +133,9 @@ class Rows(Benchmark):
             )
             peer.step()
 
-        return speedup(lambda: self.time_step(lazy), step)
+        return relative_time(lambda: self.time_step(lazy), step)
 
-    track_speedup_over_torch_sparse_adam.unit = "x"
+    track_time_over_torch_sparse_adam.unit = "of torch's time"
 
 
 class Small(Benchmark):
