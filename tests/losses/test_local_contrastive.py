@@ -263,6 +263,7 @@ def test_gradients__finite_and_right_at_extreme_norms(size, form, dtype, rng):
 
 
 @pytest.mark.parametrize("size", [1e-300, 1e-200, 1e-160])
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of NumPy, where kernels are not compiled
 def test_gradients__are_right_where_squares_underflow(size, form, rng):
     a, p, n = rng.normal(size=(3, 4, 6))
     loss = LocalContrastiveLoss(1.0, "none", form)
@@ -276,6 +277,7 @@ def test_gradients__are_right_where_squares_underflow(size, form, rng):
     np.testing.assert_allclose(to_anchors, -2 * away if form == "pairwise" else near - away, rtol=1e-12, atol=1e-15)
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of NumPy, where kernels are not compiled
 def test_compute__measures_distances_whose_squares_overflow(rng):
     a, p, n = rng.normal(size=(3, 4, 6))
     expected = reference.local_contrastive(a, p, n, 1e-200, "triplet") * 1e200
