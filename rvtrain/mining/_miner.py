@@ -146,7 +146,8 @@ class HardNegativeMiner:
             One or several vectors for each anchor, or indices of candidates, −1: none there. For one anchor (d,),
             (P, d), an integer or (P,). For semi_hard and the margins: s⁺ is the least cosine of an anchor with its
             positives. Candidates given as positives by index are never returned for that row; indices need
-            candidates in one array or ``np.memmap``.
+            candidates in one array or ``np.memmap``. Integers in the shape of integer anchors may be either, and are
+            refused.
         exclude : integer array of shape (B, m), or (m,) for one anchor, optional
             Candidates never to be returned for that row; −1: none.
         anchor_ids, candidate_ids : integer arrays of shapes (B,) or (B, P), and (N,), optional, together

@@ -45,7 +45,7 @@ def _scanned(
     seen = 0
     for start, x in candidates.blocks():
         seen = start + len(x)
-        best = _with_room(best, min(k, candidates.size or seen), k)
+        best = _with_room(best, min(k, max(seen, candidates.size or 0)), k)
         if limits.row_ids.shape[1] and seen > len(limits.column_ids):
             raise ValueError(f"candidate_ids must have an id for each candidate, got {len(limits.column_ids)}")
         here = limits._replace(column_ids=limits.column_ids[start:seen])

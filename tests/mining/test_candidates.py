@@ -67,6 +67,13 @@ def test_search__looks_at_no_block_once_the_next_is_asked_for(data):
     for strategy in rt.MiningStrategy:
         expected = rt.HardNegativeMiner(strategy).mine(queries, candidates, 7)
         np.testing.assert_array_equal(rt.HardNegativeMiner(strategy).mine(queries, refilled(candidates), 7), expected)
+
+    class Stored:
+        def __iter__(self):
+            return refilled(candidates)
+
+    twice = rt.HardNegativeMiner.hardest().mine(queries, Stored(), 7, range_min=2)
+    np.testing.assert_array_equal(twice, rt.HardNegativeMiner.hardest().mine(queries, candidates, 9)[:, 2:])
     wanted = np.arange(len(queries))
     measured = [rt.evaluate_retrieval(queries, x, wanted, ["ndcg@50"]) for x in (candidates, refilled(candidates))]
     assert measured[0] == measured[1]
@@ -175,6 +182,7 @@ def test_graph_miner__holds_no_more_than_there_are_nodes(rng):
 
 
 @pytest.mark.parametrize("size", [1e-300, 1e-160, 1e200, 1e307])
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of NumPy, where kernels are not compiled
 def test_search__is_right_for_rows_of_any_length(size, rng):
     queries, candidates = rng.normal(size=(9, 5)), rng.normal(size=(60, 5))
     edges = rng.integers(0, 60, size=(100, 2))

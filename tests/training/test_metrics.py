@@ -173,6 +173,7 @@ def test_metrics__name_what_is_wrong():
         rt.evaluate_retrieval(np.eye(2), np.eye(2), [0, 1], ["recall"])
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of NumPy, where kernels are not compiled
 def test_alignment_and_uniformity__are_their_definitions(dtype, rng):
     x, y = rng.normal(size=(2, 600, 5)).astype(dtype)
     unit = [v / np.linalg.norm(v, axis=1, keepdims=True) for v in (x.astype(float), y.astype(float))]
