@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from rvtrain._errors import NotFiniteError
 from rvtrain._primitives import _engine as engine
 from rvtrain._primitives._exp import LOG2_E
 from rvtrain._primitives._norms import check_rows_finite, checked_inverse_norms
@@ -86,7 +87,7 @@ class Call:
         kernels.gathered_cosines.sized(work)(self.anchors, pool, indices, scores, inverses)
         if np.isnan(inverses).any():
             row = indices[np.isnan(inverses)][0]
-            raise ValueError(f"negatives must be finite, got a NaN or an infinity in row {row}")
+            raise NotFiniteError(f"negatives must be finite, got a NaN or an infinity in row {row}")
         if pairs.row_ids.size and ids.size:
             same = pairs.row_ids[:, np.newaxis, :, np.newaxis] == ids[indices][:, :, np.newaxis, :]
             scores[same.any(axis=(2, 3))] = -np.inf

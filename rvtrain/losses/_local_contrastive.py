@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from rvtrain import _validation as check
+from rvtrain._errors import NotFiniteError
 from rvtrain.losses import _local_contrastive_graph as graph
 from rvtrain.losses import _local_contrastive_kernels as kernels
 from rvtrain.losses._arguments import REDUCTIONS, Pairs, inverse_index, like_wrt, parse, parse_wrt, reduced
@@ -303,5 +304,5 @@ def _refuse(batch: kernels.Batch, row: int) -> None:
     candidates = candidates[candidates >= 0]
     bad = candidates[~np.isfinite(batch.pool[candidates]).all(axis=1)]
     if len(bad):
-        raise ValueError(f"negatives must be finite, got a NaN or an infinity in row {bad[0]}")
-    raise ValueError(f"anchors must be within 1e150 of positives and negatives, got a longer distance in row {row}")
+        raise NotFiniteError(f"negatives must be finite, got a NaN or an infinity in row {bad[0]}")
+    raise NotFiniteError(f"anchors must be within 1e150 of positives and negatives, got a longer distance in row {row}")

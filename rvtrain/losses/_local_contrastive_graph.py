@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rvtrain import _validation as check
+from rvtrain._errors import NotFiniteError
 from rvtrain.losses import _local_contrastive_kernels as kernels
 from rvtrain.losses._graph import parse_embeddings, row_starts, squared_lengths, sum_differences
 
@@ -33,7 +34,7 @@ def measure(embeddings: Any, edges: Any, negative_edges: Any) -> Lengths:
     length = np.sqrt(squared_lengths(z, np.ones(len(z)), first, second))
     if not np.isfinite(length).all():
         edge = int(np.argmin(np.isfinite(length)))
-        raise ValueError(
+        raise NotFiniteError(
             f"embeddings must be within 1e150 of each other along edges, got a longer distance between nodes "
             f"{first[edge]} and {second[edge]}"
         )

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from rvtrain import _validation as check
+from rvtrain._errors import NotFiniteError
 from rvtrain.losses._arguments import like_wrt, parse_wrt
 from rvtrain.losses._graph import parse_embeddings, squared_lengths, sum_differences
 from rvtrain.losses._spectral_graph import Edges, parse_graph
@@ -144,7 +145,9 @@ class SpectralRegularization:
         lengths = squared_lengths(z, scale, edges.first, edges.second)
         value = self.weight * float((edges.weights * lengths).sum())
         if not np.isfinite(value):
-            raise ValueError("embeddings must be within 1e150 of each other along edges, got a sum beyond float64")
+            raise NotFiniteError(
+                "embeddings must be within 1e150 of each other along edges, got a sum beyond float64"
+            )
         gradients = {}
         if "embeddings" in names or ("edge_weights" in names and self.normalized):
             weights = 2.0 * self.weight * edges.weights

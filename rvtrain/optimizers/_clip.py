@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from rvtrain import _validation as check
+from rvtrain._errors import NotFiniteError
 from rvtrain._jit import kernel, njit, prange
 from rvtrain.optimizers._arrays import overlaps
 
@@ -95,7 +96,7 @@ def squares(x: np.ndarray) -> float:
 def refuse(name: str, x: np.ndarray) -> NoReturn:
     """Raise, where `x` or the sum of its squares is not finite."""
     check.finite(name, x)
-    raise ValueError(f"{name} must have a norm that float64 can hold, got elements as large as {abs(x).max()}")
+    raise NotFiniteError(f"{name} must have a norm that float64 can hold, got elements as large as {abs(x).max()}")
 
 
 def _sums(pieces: Any, x: np.ndarray) -> float:
