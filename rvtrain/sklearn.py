@@ -1,27 +1,39 @@
 """A scikit-learn transformer; needs scikit-learn (the extra ``sklearn``)."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from rvtrain import _validation as check
 from rvtrain.losses import InfoNCELoss
+from rvtrain.mining import HardNegativeMiner
 from rvtrain.optimizers import AdamW
 from rvtrain.training import LinearAdapter, MLPAdapter, Trainer, TwoTower
+from rvtrain.training._pairs import PairData
 
 __all__ = ["ContrastiveAdapter"]
+
+_MOST_HELD_BACK = 2000
+_NEIGHBOURS = 3
 
 
 class ContrastiveAdapter(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Embed rows so that those of one label, or those that are paired, come near each other by cosine.
 
+    A part of the data is held back from training and scored before the first epoch and after each. The epoch with
+    the best score is kept, and the untrained map unless an epoch is better by more than chance. With
+    ``n_components=None`` the untrained map is the identity: training then has to be better than the columns given.
+
     Parameters
     ----------
     n_components : int, optional
-        Columns of the output. None: as many as of the input.
+        Columns of the output. None: as many as of the input. Otherwise the untrained map is random.
     kind : {"linear", "mlp"}
         `LinearAdapter` or `MLPAdapter`.
     temperature : float
@@ -29,12 +41,25 @@ class ContrastiveAdapter(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
     epochs, batch_size : int
     learning_rate, weight_decay : float
         Of `AdamW`.
+    validation_fraction : float
+        In [0, 0.5]: the part held back, at most 2,000 rows or pairs. Each label gives its share; one of fewer than
+        4 rows gives none. 0, or too little data: nothing is held back, and the last epoch is kept.
     random_state : int, RandomState or None
 
     Attributes
     ----------
     adapter_ : LinearAdapter or MLPAdapter
+    best_epoch_ : int
+        The epoch that was kept; 0 is the untrained map.
+    validation_scores_ : array of shape (epochs + 1,), or None
+        The untrained map's score and that of each epoch; None if nothing was held back. For labels: the accuracy
+        of ``KNeighborsClassifier(3)`` fitted to the rows trained on. For pairs: how often the row
+        nearest to a pair's first one, by cosine and apart from those it was trained with, is its second.
     n_features_in_ : int
+
+    Notes
+    -----
+    Large columns decide a cosine: put `StandardScaler` before it where columns have different units.
 
     References
     ----------
@@ -42,13 +67,16 @@ class ContrastiveAdapter(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
 
     Examples
     --------
-    >>> from sklearn.datasets import load_iris
+    >>> import numpy as np
+    >>> from sklearn.datasets import load_digits
     >>> from sklearn.neighbors import KNeighborsClassifier
     >>> from sklearn.pipeline import make_pipeline
     >>> from rvtrain.sklearn import ContrastiveAdapter
-    >>> X, y = load_iris(return_X_y=True)
-    >>> model = make_pipeline(ContrastiveAdapter(n_components=2), KNeighborsClassifier())
-    >>> bool(model.fit(X[::2], y[::2]).score(X[1::2], y[1::2]) > 0.9)
+    >>> X, y = load_digits(return_X_y=True)
+    >>> X += np.random.default_rng(0).normal(scale=12, size=X.shape)  # without noise there is nothing to gain
+    >>> plain = KNeighborsClassifier().fit(X[::2], y[::2])
+    >>> model = make_pipeline(ContrastiveAdapter(), KNeighborsClassifier()).fit(X[::2], y[::2])
+    >>> bool(model.score(X[1::2], y[1::2]) > 1.3 * plain.score(X[1::2], y[1::2]))
     True
     """
 
@@ -59,9 +87,10 @@ class ContrastiveAdapter(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         kind: str = "linear",
         temperature: float = 0.1,
         epochs: int = 20,
-        batch_size: int = 256,
-        learning_rate: float = 1e-2,
+        batch_size: int = 64,
+        learning_rate: float = 3e-3,
         weight_decay: float = 0.01,
+        validation_fraction: float = 0.1,
         random_state: Any = 0,
     ) -> None:
         self.n_components = n_components
@@ -71,6 +100,7 @@ class ContrastiveAdapter(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         self.batch_size = batch_size
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
+        self.validation_fraction = validation_fraction
         self.random_state = random_state
 
     def fit(self, X: Any, y: Any = None, *, pairs: Any = None) -> "ContrastiveAdapter":
@@ -95,12 +125,25 @@ class ContrastiveAdapter(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
             check_classification_targets(y)
         else:
             X = validate_data(self, X, dtype=(np.float64, np.float32), ensure_min_samples=2)
+            pairs = PairData(X, X, pairs).pairs
         kinds = {"linear": LinearAdapter, "mlp": MLPAdapter}
         if self.kind not in kinds:
             raise ValueError(f"kind must be 'linear' or 'mlp', got {self.kind!r}")
+        fraction = check.number("validation_fraction", self.validation_fraction, low=0.0, high=0.5)
         seed = int(check_random_state(self.random_state).randint(2**31))
         out = X.shape[1] if self.n_components is None else self.n_components
         adapter = kinds[self.kind](X.shape[1], out, seed=seed, dtype=X.dtype)
+        rng = np.random.default_rng(seed)
+        if pairs is None:
+            labels = np.unique(y, return_inverse=True)[1]
+            held = _some(_by_label(labels, rng), fraction)
+            found = _labels_found(labels, held)
+            labels[held] = len(X) + held  # labels of their own, so that nothing is learned from these rows
+        else:
+            held = _some(rng.permutation(len(pairs)), fraction)
+            pairs, apart = np.delete(pairs, held, axis=0), pairs[held]
+            found = _pairs_found(PairData(X, X, pairs), apart)
+        best = _Best(adapter, X, found) if len(held) else None
         trainer = Trainer(
             TwoTower(adapter),
             InfoNCELoss(self.temperature),
@@ -108,12 +151,15 @@ class ContrastiveAdapter(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
             epochs=self.epochs,
             batch_size=self.batch_size,
             seed=seed,
+            callbacks=() if best is None else [best],
         )
         if pairs is not None:
             trainer.fit(X, X, pairs)
-        elif np.unique(y, return_counts=True)[1].max() > 1:  # else nothing belongs together, and all stays as it is
-            trainer.fit_labels(X, y)
-        self.adapter_ = adapter
+        elif len(np.unique(labels)) < len(X):  # else nothing belongs together, and all stays as it is
+            trainer.fit_labels(X, labels)
+        self.adapter_, self.best_epoch_, self.validation_scores_ = adapter, trainer.epoch, None
+        if best is not None:
+            self.best_epoch_, self.validation_scores_ = best.restore()
         return self
 
     def transform(self, X: Any) -> np.ndarray:
@@ -136,3 +182,73 @@ class ContrastiveAdapter(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         tags.target_tags.required = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
+
+
+class _Best:
+    """Keeps the parameters that find most of what was held back; a callback of `Trainer`.
+
+    `found` tells of the embeddings of X which of the rows or pairs held back they find.
+    """
+
+    def __init__(self, adapter: Any, X: np.ndarray, found: Callable[[np.ndarray], np.ndarray]) -> None:
+        self.adapter, self.X, self.found = adapter, X, found
+        self.hits: list[np.ndarray] = []
+        self()
+
+    def __call__(self, *_: Any) -> None:
+        self.hits.append(self.found(self.adapter.transform(self.X)))
+        if len(self.hits) == 1 or self._is_better():
+            self.epoch = len(self.hits) - 1
+            self.params = {name: value.copy() for name, value in self.adapter.params.items()}
+
+    def _is_better(self) -> bool:
+        """Whether this epoch finds more than any before, and than the untrained map by one standard error.
+
+        If chance decided each of the c rows that only one of two maps finds, the difference would deviate by √c.
+        """
+        untrained, now = self.hits[0], self.hits[-1]
+        gain = int(now.sum()) - int(untrained.sum())
+        return bool(now.sum() > self.hits[self.epoch].sum() and gain > np.sqrt((now != untrained).sum()))
+
+    def restore(self) -> tuple[int, np.ndarray]:
+        """Put the best parameters back; their epoch, and all scores."""
+        for name, value in self.params.items():
+            self.adapter.params[name][...] = value
+        return self.epoch, np.array([hits.mean() for hits in self.hits])
+
+
+def _by_label(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The rows of labels that have at least 4, label by label, in random order within each."""
+    order = rng.permutation(len(labels))
+    order = order[np.argsort(labels[order], kind="stable")]
+    return order[np.bincount(labels)[labels[order]] >= 4]
+
+
+def _some(order: np.ndarray, fraction: float) -> np.ndarray:
+    """A part of these, evenly spaced."""
+    count = min(int(fraction * len(order)), _MOST_HELD_BACK)
+    return order[np.arange(count) * len(order) // max(count, 1)]
+
+
+def _labels_found(labels: np.ndarray, held: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """For which rows held back the nearest of the others vote for their label."""
+    train = np.delete(np.arange(len(labels)), held)
+    known, wanted = labels[train], labels[held]
+
+    def found(embeddings: np.ndarray) -> np.ndarray:
+        nearest = KNeighborsClassifier(min(_NEIGHBOURS, len(train))).fit(embeddings[train], known)
+        return np.asarray(nearest.predict(embeddings[held]) == wanted)
+
+    return found
+
+
+def _pairs_found(known: PairData, held: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """For which pairs held back the second row is the nearest to the first that is not known to belong to it."""
+    first, second = held.T
+    hidden = np.column_stack([first, known.positives_of(first)])
+
+    def found(embeddings: np.ndarray) -> np.ndarray:
+        near = HardNegativeMiner.hardest().mine(embeddings[first], embeddings, 1, exclude=hidden)
+        return np.asarray(near[:, 0] == second)
+
+    return found

@@ -27,12 +27,21 @@ class SpectralRegularization:
     Parameters
     ----------
     weight : float
-        λ ≥ 0, typically 0.01 to 0.1. May be set between calls.
+        λ ≥ 0. May be set between calls. See the notes before it is more than 0.001 beside another loss.
     normalized : bool
         Whether L is the symmetric-normalised Laplacian.
 
     Notes
     -----
+    The term is 0 where all rows are 0, or, in the plain form, equal. Alone it lets all embeddings collapse to one
+    point, so something else must keep them apart. The losses of this package do so only in part:
+    `LocalContrastiveLoss` stops pushing at its margin, and `InfoNCELoss` reads directions but not lengths, so that
+    rows shrink and each step turns them further. The term is also a sum over edges where those losses are means: at
+    λ = 0.01 and 256 edges it counts 2.56 times a mean. On real graphs, λ = 0.01 beside `LocalContrastiveLoss` drew
+    the neighbours of hubs together until links were found little better than by chance. λ = 0.001 beside the
+    triplet form, or beside InfoNCE, helped on graphs with 3 or 4 links for each node and harmed on those with more
+    than 10. Where links depend on communities alone, λ = 0.01 helps. Choose λ by edges that were held back.
+
     Each pair of nodes is one undirected edge: listed more than once, in either direction, it counts once,
     with the mean of its listed weights. Self-loops are ignored, in the degrees too, and a node without edges,
     or with weights of 0 alone, contributes nothing. For a symmetric matrix this is what
