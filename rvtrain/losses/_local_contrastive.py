@@ -305,4 +305,6 @@ def _refuse(batch: kernels.Batch, row: int) -> None:
     bad = candidates[~np.isfinite(batch.pool[candidates]).all(axis=1)]
     if len(bad):
         raise NotFiniteError(f"negatives must be finite, got a NaN or an infinity in row {bad[0]}")
-    raise NotFiniteError(f"anchors must be within 1e150 of positives and negatives, got a longer distance in row {row}")
+    raise NotFiniteError(
+        f"anchors must be within 1e150 of positives and negatives, got a longer distance in row {row}"
+    )

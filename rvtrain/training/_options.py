@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from rvtrain import _validation as check
-from rvtrain.losses import InfoNCELoss, LocalContrastiveLoss, SpectralRegularization
-from rvtrain.optimizers import AdamW, constant
+from rvtrain.losses import InfoNCELoss, SpectralRegularization
+from rvtrain.optimizers import Adam, AdamW, constant
 
 
 def parsed_losses(loss: Any, graph: bool) -> list[tuple[Any, Any]]:
     """Pairs of a loss and its weight."""
     if loss is None:
-        loss = [(LocalContrastiveLoss(), 1.0), (SpectralRegularization(), 1.0)] if graph else InfoNCELoss(0.05)
+        loss = InfoNCELoss(0.2 if graph else 0.05)
     pairs = list(loss) if isinstance(loss, (list, tuple)) else [(loss, 1.0)]
     if not pairs:
         raise ValueError("loss must not be empty")
@@ -36,10 +36,10 @@ def parsed_losses(loss: Any, graph: bool) -> list[tuple[Any, Any]]:
     return pairs
 
 
-def parsed_optimizer(optimizer: Any, params: dict[str, np.ndarray]) -> Any:
-    """The optimizer, or the default one."""
+def parsed_optimizer(optimizer: Any, params: dict[str, np.ndarray], graph: bool) -> Any:
+    """The optimizer, or the default one: a row of a table takes part in few steps, which have to be long."""
     if optimizer is None:
-        return AdamW(params, 1e-3, 0.01)
+        return Adam(params, 0.05) if graph else AdamW(params, 1e-3, 0.01)
     if not hasattr(optimizer, "step") or not hasattr(optimizer, "learning_rate"):
         raise TypeError(f"optimizer must be an optimizer, as AdamW(model.params), got {optimizer!r}")
     return optimizer

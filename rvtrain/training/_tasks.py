@@ -5,16 +5,18 @@ A task knows the data and the model; `Trainer` knows the order of things, and ke
 
 import copy
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from rvtrain import _validation as check
+from rvtrain._errors import NotFiniteError
 from rvtrain.mining import HardNegativeMiner
 from rvtrain.training import _metrics as metrics
 from rvtrain.training._adapter_kernels import add_rows
 from rvtrain.training._pairs import PairData, embedded, finite_rows, fits, towards
-from rvtrain.training._run import fingerprint
+from rvtrain.training._run import Run, fingerprint
 from rvtrain.training._towers import TwoTower
 
 Weighted = list[tuple[Any, float]]
@@ -60,6 +62,18 @@ class Task:
 
     def check_finite(self) -> None:
         """Raise if the data are not finite, as far as that is not known yet."""
+
+
+@contextmanager
+def divergence(task: Task, run: Run, optimizer: Any) -> Iterator[None]:
+    """Say of an error about values that are not finite at which step and rate it was, where the data are finite."""
+    try:
+        yield
+    except NotFiniteError as error:
+        task.check_finite()
+        raise NotFiniteError(
+            f"the loss diverged at step {run.step} with learning rate {optimizer.learning_rate:g}: {error}"
+        ) from error
 
 
 class PairTask(Task):

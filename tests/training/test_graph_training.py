@@ -116,3 +116,13 @@ def test_validation_of_known_edges__is_refused_before_the_first_step():
     with pytest.raises(ValueError, match="fit_graph takes no miner"):
         rt.Trainer(table, miner=rt.HardNegativeMiner.hardest()).fit_graph(RING)
     np.testing.assert_array_equal(table.weight, start)
+
+
+def test_default__finds_held_back_edges_of_communities(rng):
+    group = np.repeat(np.arange(6), 20)
+    edges = np.argwhere(np.triu(rng.random((120, 120)) < np.where(group[:, np.newaxis] == group, 0.4, 0.01), 1))
+    edges = edges[rng.permutation(len(edges))]
+    table = rt.EmbeddingTable(120, 16)
+    trainer = rt.Trainer(table, metric="recall@20", epochs=5)
+    metric = trainer.fit_graph(edges[:-60], validation=edges[-60:]).history["metric"]
+    assert metric.max() > 0.6
