@@ -70,7 +70,7 @@ def test_fit__is_not_worse_than_the_columns_given(data):
     X, y = (load_wine if isinstance(data, str) else data)(return_X_y=True)
     X = scale(X) if isinstance(data, str) else X
     order = np.random.default_rng(0).permutation(len(X)) if data is not load_digits else np.arange(len(X))
-    train, test = order[: len(X) // 2], order[len(X) // 2 :]
+    train, test = np.split(order, [2 * len(X) // 3])
     adapter = ContrastiveAdapter().fit(X[train], y[train])
     scores = [
         KNeighborsClassifier(3).fit(Z[train], y[train]).score(Z[test], y[test]) for Z in (X, adapter.transform(X))
