@@ -116,7 +116,7 @@ def _add_train(commands: Any) -> None:
     add("--lr", type=float, default=1e-3, help="peak learning rate: linear warm-up, then cosine decay")
     add("--weight-decay", type=float, default=0.01, help="weight decay of AdamW, towards the identity")
     add("--temperature", type=float, default=0.05, help="temperature of InfoNCE")
-    add("--negatives", type=int, default=4, help="number of mined negatives per query; 0: in-batch negatives only")
+    add("--negatives", type=int, help="number of mined negatives per query; 0: in-batch negatives only (default: 4)")
     add("--strategy", choices=_STRATEGIES, default="hardest", help="how negatives are mined")
     add("--mine-from", type=int, default=4, help="first epoch that mines, counted from 0")
     add("--mine-every", type=int, default=2, help="number of epochs from one mining to the next")
@@ -146,7 +146,7 @@ def _add_mine(commands: Any) -> None:
     add = parser.add_argument
     add("-o", "--output", required=True, metavar="FILE", help=".npy: row numbers (P, k), -1 where there are too few; "
         ".jsonl: texts, with --texts")  # fmt: skip
-    add("-k", type=int, default=4, help="number of negatives per pair")
+    add("-k", type=int, help="number of negatives per pair (default: 4)")
     add("--strategy", choices=_STRATEGIES, default="hardest", help="how negatives are chosen")
     add("--relative-margin", type=float, help="leave out documents whose score is within this share of the "
         "positive's, such as 0.05: they are often unlabelled positives")  # fmt: skip

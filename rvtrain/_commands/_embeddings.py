@@ -11,6 +11,8 @@ from rvtrain import _validation as check
 from rvtrain._commands import _files
 from rvtrain._progress import Bar
 
+_NEGATIVES = 4
+
 
 def towers(path: str | None, data: _files.Inputs) -> tuple[Any, Any]:
     """The adapters of a model file for queries and for documents; None and None without a model."""
@@ -78,3 +80,12 @@ def _blocks(tower: Any, table: np.ndarray, bar: Bar, name: str) -> Iterator[np.n
         block = check.readable(table[start : start + _files.BLOCK_ROWS], dtype)
         yield block if tower is None else tower.transform(block)
         bar.reach(start + len(block), len(table))
+
+
+def negatives(flag: str, wanted: int | None, documents: int) -> int:
+    """How many negatives a query gets: what the flag says, or 4 where there are so many other documents."""
+    if wanted is None:
+        return min(_NEGATIVES, documents - 1)
+    if wanted > documents - 1:
+        raise ValueError(f"{flag} must be at most {documents - 1}, all documents but one, got {wanted}")
+    return wanted

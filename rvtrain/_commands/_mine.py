@@ -16,8 +16,7 @@ def run(options: argparse.Namespace) -> int:
     """The command."""
     _check(options)
     data = _files.inputs(options)
-    if options.k > len(data.documents) - 1:
-        raise ValueError(f"-k must be at most {len(data.documents) - 1}, all documents but one, got {options.k}")
+    options.k = _embeddings.negatives("-k", options.k, len(data.documents))
     texts = None
     if options.texts:
         queries, documents = options.texts
@@ -45,7 +44,8 @@ def _check(options: argparse.Namespace) -> None:
         raise ValueError("-o with .jsonl writes texts and needs --texts QUERIES DOCUMENTS; .npy takes row numbers")
     if kind == ".npy" and options.texts:
         raise ValueError("--texts writes lines of JSON and needs -o with .jsonl; .npy takes row numbers")
-    check.integer("-k", options.k, low=1)
+    if options.k is not None:
+        check.integer("-k", options.k, low=1)
     check.integer("--seed", options.seed, low=0)
     check.integer("--memory", options.memory, low=0)
     if options.relative_margin is not None:
@@ -54,23 +54,31 @@ def _check(options: argparse.Namespace) -> None:
 
 def _mined(options: argparse.Namespace, data: _files.Inputs, both: tuple[Any, Any]) -> np.ndarray:
     asking = np.ascontiguousarray(data.pairs[:, 0])
-    compared = options.strategy == "semi_hard" or options.relative_margin is not None
+    answers = _files.answers(data.known, asking)
     with _progress.shown(None, "rows") as bar:
         bar.phase("embedding queries")
-        positives = _embeddings.rows(both[1], data.documents, data.pairs[:, 1]) if compared else None
         queries = _embeddings.rows(both[0], data.queries, asking)
         documents = _embeddings.embedded(both[1], data.documents, options, bar, "documents")
         in_blocks = not isinstance(documents, np.ndarray)  # then the bar counts the rows that are embedded
+        positives = None
+        if options.strategy == "semi_hard" or options.relative_margin is not None:
+            positives = _positives(data, both, answers) if in_blocks else answers
         bar.phase("embedding and mining" if in_blocks else "mining")
         return rt.HardNegativeMiner(options.strategy, seed=options.seed).mine(
             queries,
             documents,
             options.k,
             positives=positives,
-            exclude=_files.answers(data.known, asking),
+            exclude=answers,
             relative_margin=options.relative_margin,
             progress=None if in_blocks else bar.reach,
         )
+
+
+def _positives(data: _files.Inputs, both: tuple[Any, Any], answers: np.ndarray) -> np.ndarray:
+    """The embedded documents of each pair's query, (P, most, d); where it has fewer, one of them again."""
+    filled = np.where(answers >= 0, answers, answers[:, :1])
+    return _embeddings.rows(both[1], data.documents, filled.ravel()).reshape(*filled.shape, -1)
 
 
 def _write_triplets(

@@ -86,7 +86,7 @@ def _check(options: argparse.Namespace, part: str) -> None:
     for name, kind in (("rank", "linear"), ("hidden", "mlp")):
         if getattr(options, name) is not None and options.kind != kind:
             raise ValueError(f"{_flag(name)} is for --kind {kind}, got --kind {options.kind}")
-    if options.batch_size < 2 and (options.batch_size < 1 or not options.negatives or options.mine_from):
+    if options.batch_size < 2 and (options.batch_size < 1 or options.negatives == 0 or options.mine_from):
         raise ValueError(
             f"--batch-size must be at least 2, got {options.batch_size}: the other pairs of a batch are the "
             "negatives, and without negatives the loss is 0 and nothing is learnt (1 is possible with --mine-from 0)"
@@ -101,10 +101,7 @@ def _split(options: argparse.Namespace, data: _files.Inputs) -> splits.Split:
         options.hold_back = _HOLD_BACK if data.validation is None else 0.0
     if options.patience is not None and data.validation is None and not options.hold_back:
         raise ValueError("--patience needs pairs to measure on: validation pairs in the file, or --hold-back above 0")
-    if options.negatives > len(data.documents) - 1:
-        raise ValueError(
-            f"--negatives must be at most {len(data.documents) - 1}, all documents but one, got {options.negatives}"
-        )
+    options.negatives = _embeddings.negatives("--negatives", options.negatives, len(data.documents))
     split = splits.split(data, options.hold_back, options.seed)
     if len(split.train) < 2:
         raise ValueError(f"there must be at least 2 pairs to train on, got {len(split.train)}")
