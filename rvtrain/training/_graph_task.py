@@ -70,7 +70,7 @@ class GraphTask(Task):
             if isinstance(loss, SpectralRegularization):
                 value, g = loss.compute_with_gradients(embeddings, near)
             elif not hasattr(loss, "compute_graph_with_gradients"):
-                value, g = self._as_pairs(loss, embeddings, nodes, near, far)
+                value, g = self._as_pairs(loss, embeddings, near, far)
             elif _is_triplet(loss) and not len(far):  # no triplet in this batch
                 continue
             else:
@@ -80,26 +80,22 @@ class GraphTask(Task):
         return Gradients(total, {"weight": grads}, {"weight": nodes})
 
     def _as_pairs(
-        self, loss: Any, embeddings: np.ndarray, nodes: np.ndarray, near: np.ndarray, far: np.ndarray
+        self, loss: Any, embeddings: np.ndarray, near: np.ndarray, far: np.ndarray
     ) -> tuple[float, np.ndarray]:
         """A loss of anchors and positives: an edge is a pair, other edges' targets and drawn nodes are the negatives.
 
-        A node is no negative of itself or of a node that it is linked to.
+        Targets come in proportion to their degree, so that hubs are pushed away as often as they are pulled. A target
+        that another edge links to the anchor stays among them: without it, held-back edges were found less well.
         """
         pool = np.unique(np.concatenate([near[:, 1], far[:, 1]]))
-        sources = np.unique(near[:, 0])
-        linked = self._are_linked(nodes[sources][:, np.newaxis], nodes[pool]) | (sources[:, np.newaxis] == pool)
-        place, source = np.nonzero(linked.T)
-        turn = np.arange(len(place)) - np.searchsorted(place, place)
-        ids = np.full((len(pool), 1 + turn.max(initial=0)), -1)
-        ids[place, turn] = sources[source]
+        sources, targets = np.ascontiguousarray(near.T)
         value, (ga, gp, gn) = loss.compute_with_gradients(
-            embeddings[near[:, 0]], embeddings[near[:, 1]], embeddings[pool],
-            wrt=("anchors", "positives", "negatives"), anchor_ids=near[:, 0], negative_ids=ids,
+            embeddings[sources], embeddings[targets], embeddings[pool], wrt=("anchors", "positives", "negatives"),
+            anchor_ids=sources, positive_ids=targets, negative_ids=pool,
         )  # fmt: skip
         grads = np.zeros_like(embeddings)
-        for g, rows in ((ga, near[:, 0]), (gp, near[:, 1]), (gn, pool)):
-            add_rows.serial(g, np.ascontiguousarray(rows), grads)
+        for g, rows in ((ga, sources), (gp, targets), (gn, pool)):
+            add_rows.serial(g, rows, grads)
         return value, grads
 
     def _are_linked(self, sources: np.ndarray, targets: np.ndarray) -> np.ndarray:

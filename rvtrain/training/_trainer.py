@@ -276,7 +276,7 @@ class Trainer:
         """Bring linked nodes near each other, and `negatives` drawn for each edge away from its first node.
 
         A loss of pairs takes an edge's first node for the anchor and its second for the positive; negatives are the
-        second nodes of the batch's other edges too, but for those linked to the anchor.
+        second nodes of the batch's other edges too.
 
         Parameters
         ----------
