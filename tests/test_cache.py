@@ -144,14 +144,15 @@ def test_second_process__reads_what_the_first_compiled(package, cache):
 
 
 def test_damaged_entries__are_compiled_anew(package, cache):
-    dtypes = "float32,float64,float16"
-    assert run(package, cache, dtypes).count("compiled") == 3
+    dtypes, numbers = "float32,float64,int32", ("[3.0, 8.0]", "[3.0, 8.0]", "[2, 8]")
+    compiled, read = (" ".join(f"{x} {how}" for x in numbers) for how in ("compiled", "read"))
+    assert run(package, cache, dtypes) == compiled
     cut, replaced, changed = cache.iterdir()
     cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
     replaced.write_bytes(b"garbage")
     changed.write_bytes(changed.read_bytes()[:-100] + bytes(100))
-    assert run(package, cache, dtypes) == " ".join([COMPILED] * 3)
-    assert run(package, cache, dtypes) == " ".join([READ] * 3)
+    assert run(package, cache, dtypes) == compiled
+    assert run(package, cache, dtypes) == read
 
 
 def test_changed_helper_in_another_file__gives_new_code(package, cache):

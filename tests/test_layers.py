@@ -81,7 +81,7 @@ def available(layer):
 
 
 NAMES = ("tbb", "omp", "workqueue")
-CALLS = int(os.environ.get("RVTRAIN_THREAD_CALLS", "40"))
+CALLS = int(os.environ.get("RVTRAIN_THREAD_CALLS", "20"))
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
 
 

@@ -39,8 +39,6 @@ def test_pytest__runs_without_xdist(tmp_path):
 
 
 @pytest.mark.skipif(importlib.util.find_spec("xdist") is None, reason="pytest-xdist is not installed")
-@pytest.mark.parametrize(("options", "workers"), [((), True), (("-n", "0"), False)])
-def test_pytest__runs_in_two_processes_unless_told_otherwise(options, workers, tmp_path):
-    code, output = run(tmp_path, *options)
-    assert code == 0 and "1 passed" in output, output
-    assert ("2 workers" in output) is workers
+def test_pytest__runs_in_two_processes(tmp_path):
+    code, output = run(tmp_path)
+    assert code == 0 and "1 passed" in output and "2 workers" in output, output

@@ -210,7 +210,7 @@ def test_alternating_with_blas__changes_nothing(rng):
     before = numba.get_num_threads(), numba.config.THREADING_LAYER, dict(os.environ)
     a = rng.normal(size=(128, 128)).astype(np.float32)
     product, norm = a @ a, None
-    for _ in range(1000):
+    for _ in range(300):
         assert np.array_equal(a @ a, product)
         now = rt.clip_grad_norm(np.ones(200_000, np.float32), 1e9)
         assert norm in (None, now)
