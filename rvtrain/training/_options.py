@@ -75,14 +75,20 @@ def no_miner(method: str, miner: Any) -> None:
         raise ValueError(f"{method} takes no miner, which is for fit, got {miner!r}")
 
 
-def batches_have_negatives(losses: list[tuple[Any, Any]], miner: Any, batch_size: int, samples: int) -> None:
-    """Raise where every batch would be one pair, which InfoNCE has nothing to compare with."""
-    in_batch = miner is None and all(isinstance(loss, InfoNCELoss) for loss, _ in losses)
-    if in_batch and min(batch_size, samples) == 1:
-        raise ValueError(
-            f"batch_size must be at least 2 without a miner, got batches of one pair (batch_size {batch_size}, "
-            f"{samples} samples): their loss is 0 whatever the model"
-        )
+def batches_have_negatives(
+    losses: list[tuple[Any, Any]], miner: Any, batch_size: int, name: str, samples: int
+) -> None:
+    """Raise where every batch would be one pair, which InfoNCE has nothing to compare with.
+
+    `name` is the argument that the samples come from.
+    """
+    if miner is not None or not all(isinstance(loss, InfoNCELoss) for loss, _ in losses):
+        return
+    for argument, count in (("batch_size", batch_size), (name, samples)):
+        if count == 1:
+            raise ValueError(
+                f"{argument} must be at least 2 without a miner, got 1: a pair alone has loss 0 whatever the model"
+            )
 
 
 def can_be_written(name: str, path: Any) -> None:

@@ -242,7 +242,7 @@ class Trainer:
             held_back = PairData(*validation)
         elif validation is not None:
             held_back = PairData(queries, documents, validation)
-        batches_have_negatives(self.losses, self.miner, self.batch_size, len(data.pairs))
+        batches_have_negatives(self.losses, self.miner, self.batch_size, "pairs", len(data.pairs))
         return self._train(PairTask(self._towers, data, held_back, self.memory_limit, self.micro_batch_size))
 
     def fit_labels(self, X: Any, y: Any, validation: tuple[Any, Any] | None = None) -> "Trainer":
@@ -269,7 +269,7 @@ class Trainer:
         if isinstance(self.model, EmbeddingTable):
             raise TypeError("fit_labels needs an adapter or a TwoTower; an EmbeddingTable is trained by fit_graph")
         no_miner("fit_labels", self.miner)
-        batches_have_negatives(self.losses, None, self.batch_size, np.size(y))
+        batches_have_negatives(self.losses, None, self.batch_size, "y", np.size(y))
         return self._train(LabelTask(self._towers, X, y, validation, self.micro_batch_size))
 
     def fit_graph(self, edges: Any, n_nodes: int | None = None, validation: Any = None) -> "Trainer":
