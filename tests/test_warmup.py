@@ -67,7 +67,6 @@ def warm():
         pytest.skip("nowhere to keep compiled kernels")
     result = run("-c", WARMUP)
     assert str(folder) in result.stdout
-    assert "100%" in result.stderr
     return folder
 
 
