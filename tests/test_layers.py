@@ -76,8 +76,19 @@ def run(code, layer=None, timeout=240):
 def available(layer):
     """Whether numba can use the layer here."""
     module = layer if layer == "workqueue" else f"{layer}pool"
-    code = f"import rvtrain._threads as t; t.load_tbb(); import numba.np.ufunc.{module}"
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+    code = f"""
+from rvtrain import _tbb
+_tbb.load()
+try:
+    import numba.np.ufunc.{module}
+except ImportError:
+    print("no")
+else:
+    print("yes")
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip() == "yes"
 
 
 NAMES = ("tbb", "omp", "workqueue")
