@@ -35,14 +35,14 @@ def usage():
     resident = int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
     return resident, len(os.listdir("/proc/self/task")), len(os.listdir("/proc/self/fd"))
 
-for _ in range(300):
+for _ in range(200):
     mixed()
 before = usage()
 for _ in range(int(sys.argv[2])):
     mixed()
 print(json.dumps([before, usage()]))
 """
-CALLS = os.environ.get("RVTRAIN_SOAK", "300")
+CALLS = os.environ.get("RVTRAIN_SOAK", "200")
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
