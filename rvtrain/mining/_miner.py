@@ -159,7 +159,7 @@ class HardNegativeMiner:
         min_score, max_score : float, optional
             Only candidates with min_score ≤ s ≤ max_score.
         absolute_margin, relative_margin : float, optional
-            Only candidates with s ≤ s⁺ − absolute_margin, or s ≤ s⁺ − relative_margin · |s⁺|: what is nearly as
+            Only candidates with s ≤ s⁺ − absolute_margin, or s ≤ s⁺ − relative_margin · abs(s⁺): what is nearly as
             similar as the least similar positive is often a positive that nobody labelled.
         sampling : {"top", "random"}
             Of what is left, the strategy's choice, or a uniform draw.

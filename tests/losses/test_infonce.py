@@ -140,7 +140,7 @@ def test_gradients__each_alone_equals_all_together(kind, dtype, rng):
 @pytest.mark.parametrize("symmetric", [False, True])
 @pytest.mark.parametrize("temperature", [0.07, 0.005])
 def test_gradients__of_a_large_batch_that_fills_no_tile(temperature, symmetric, dtype, rng):
-    anchors = rng.normal(size=(2051, 100)).astype(dtype)
+    anchors = rng.normal(size=(1499, 100)).astype(dtype)
     # Positives about as near as the nearest of so many negatives: at any τ there is something to learn.
     positives = (0.35 * anchors + rng.normal(size=anchors.shape)).astype(dtype)
     loss = rt.InfoNCELoss(temperature, symmetric=symmetric)
