@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rvtrain._jit import in_order, kernel, njit, prange
+from rvtrain._jit import kernel, njit, prange
 
 
 class Batch(NamedTuple):
@@ -147,25 +147,7 @@ def _distance(a, b):
     for k in range(len(a)):
         difference = np.float64(a[k]) - np.float64(b[k])
         total += difference * difference
-    return np.sqrt(total) if 1e-280 < total < 1e300 else _extreme_distance(a, b)
-
-
-@in_order
-def _extreme_distance(a, b):
-    """The distance where the squares leave float64, from differences divided by the largest; inf or NaN if one is."""
-    top = 0.0
-    for k in range(len(a)):
-        difference = abs(np.float64(a[k]) - np.float64(b[k]))
-        if not difference < np.inf:
-            return difference
-        top = max(top, difference)
-    if top == 0.0:
-        return 0.0
-    total = 0.0
-    for k in range(len(a)):
-        ratio = (np.float64(a[k]) - np.float64(b[k])) / top
-        total += ratio * ratio
-    return top * np.sqrt(total)
+    return np.sqrt(total)
 
 
 @njit
@@ -181,8 +163,8 @@ def _push(gap, far, triplet):
 
 @njit
 def _ratio(x, y):
-    """x / y, 0 where y is, or where float64 cannot hold it: the subgradient chosen for a distance of 0."""
-    return x / y if y > x * 1e-305 else 0.0
+    """x / y, 0 where y is: the subgradient chosen for a distance of 0."""
+    return x / y if y > 0.0 else 0.0
 
 
 @njit

@@ -262,30 +262,15 @@ def test_gradients__finite_and_right_at_extreme_norms(size, form, dtype, rng):
         assert 0.01 * order < np.abs(gradient).max() < 100 * order
 
 
-@pytest.mark.parametrize("size", [1e-300, 1e-200, 1e-160])
+@pytest.mark.parametrize("form", ["pairwise", "triplet"])
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of NumPy, where kernels are not compiled
-def test_gradients__are_right_where_squares_underflow(size, form, rng):
-    a, p, n = rng.normal(size=(3, 4, 6))
-    loss = LocalContrastiveLoss(1.0, "none", form)
-    rows = a * size, p * size, n[:, np.newaxis] * size
-    value, (to_anchors, to_pool) = loss.compute_with_gradients(*rows, wrt=("anchors", "negatives"))
-    np.testing.assert_allclose(value, 1.0)
-    away = (a - n) / np.linalg.norm(a - n, axis=1, keepdims=True)
-    near = (a - p) / np.linalg.norm(a - p, axis=1, keepdims=True)
-    np.testing.assert_allclose(to_pool[:, 0], away * (2 if form == "pairwise" else 1), rtol=1e-12)
-    np.testing.assert_allclose(to_anchors, -2 * away if form == "pairwise" else near - away, rtol=1e-12, atol=1e-15)
-
-
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of NumPy, where kernels are not compiled
-def test_compute__measures_distances_whose_squares_overflow(rng):
-    a, p, n = rng.normal(size=(3, 4, 6))
-    expected = reference.local_contrastive(a, p, n, 1e-200, "triplet") * 1e200
-    found = LocalContrastiveLoss(1.0, "none", "triplet").compute(a * 1e200, p * 1e200, n * 1e200)
-    np.testing.assert_allclose(found, expected, rtol=1e-12)
+def test_compute__refuses_distances_whose_squares_overflow(form, rng):
+    a, p, n = rng.normal(size=(3, 4, 6)) * 1e200
+    loss = LocalContrastiveLoss(1.0, form=form)
     with pytest.raises(ValueError, match=r"anchors must be within 1e150 of positives and negatives.* row 0"):
-        LocalContrastiveLoss(1.0).compute(a * 1e200, p * 1e200, n * 1e200)
+        loss.compute(a, p, n)
     with pytest.raises(ValueError, match=r"embeddings must be within 1e150 .* between nodes 1 and 2"):
-        LocalContrastiveLoss(1.0).compute_graph(a * 1e200, [[1, 2]], [[1, 3]])
+        loss.compute_graph(a, [[1, 2]], [[1, 3]])
 
 
 def test_compute__of_one_anchor(form, dtype, rng):
@@ -440,7 +425,7 @@ E = np.array([[0, 1], [1, 2]])
         ((A, A, NAN), {}, ValueError, "negatives must be finite.*row 0"),
         ((A, A, NAN), {"negative_indices": [[-1], [2], [1]]}, ValueError, "negatives must be finite.*row 2"),
         ((A, A, np.stack([A, A, NAN])), {}, ValueError, "negatives must be finite.*row 6"),
-        ((-A * 1e308, A * 1e308), {}, ValueError, "anchors must be within 1e150"),
+        ((A, A * 1e200), {}, ValueError, "anchors must be within 1e150"),
     ],
 )
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of NumPy, where kernels are not compiled
