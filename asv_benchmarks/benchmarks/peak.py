@@ -3,8 +3,9 @@
 import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
+from numba.extending import intrinsic
 
-from rvtrain._jit import intrinsic, kernel, prange
+from rvtrain._jit import kernel, prange
 from rvtrain._primitives._tile import tile_panels, vector_bytes
 
 INDEPENDENT = 12
