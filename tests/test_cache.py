@@ -31,6 +31,7 @@ def doubled(x, out):
 # Prints the numbers, and whether the code that made them came from the disk.
 CALL = """
 import sys
+sys.modules["scipy"] = None  # a fifth of a second: numba would load its BLAS
 import numpy as np
 from rvtrain._small import doubled
 for dtype in sys.argv[1].split(","):
@@ -43,6 +44,7 @@ for dtype in sys.argv[1].split(","):
 # Four processes for each race, which have imported everything and compiled no kernel yet, let go at once.
 RACE = """
 import os, shutil, sys
+sys.modules["scipy"] = None
 import numba, numpy as np
 from rvtrain import _cache
 from rvtrain._small import doubled

@@ -175,7 +175,7 @@ def test_metrics__name_what_is_wrong():
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of NumPy, where kernels are not compiled
 def test_alignment_and_uniformity__are_their_definitions(dtype, rng):
-    x, y = rng.normal(size=(2, 600, 5)).astype(dtype)
+    x, y = rng.normal(size=(2, 200, 5)).astype(dtype)
     unit = [v / np.linalg.norm(v, axis=1, keepdims=True) for v in (x.astype(float), y.astype(float))]
     expected = (np.linalg.norm(unit[0] - unit[1], axis=1) ** 3).mean()
     assert rt.alignment(x, y, alpha=3) == pytest.approx(expected, rel=1e-12)
@@ -192,7 +192,7 @@ def test_alignment_and_uniformity__are_their_definitions(dtype, rng):
         assert rt.alignment(a, -a) == pytest.approx(4.0)
         assert rt.uniformity(np.concatenate([a, -a])) == pytest.approx(rt.uniformity(np.concatenate([a, -a]) / size))
     with pytest.raises(ValueError, match="y must be finite, got a NaN or an infinity in row 3"):
-        rt.alignment(x, np.where(np.arange(600)[:, np.newaxis] == 3, np.nan, y))
+        rt.alignment(x, np.where(np.arange(200)[:, np.newaxis] == 3, np.nan, y))
     with pytest.raises(ValueError, match="x must have at least two rows"):
         rt.uniformity(x[:1])
     with pytest.raises(ValueError, match="y must have the shape of x"):
