@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from rvtrain import _compiling
+from rvtrain._kernels import _compiling
 
 
 def is_visible() -> bool:

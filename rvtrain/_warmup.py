@@ -10,7 +10,7 @@ import numba
 import numpy as np
 
 import rvtrain as rt
-from rvtrain import _cache, _compiling, _threads
+from rvtrain._kernels import _cache, _compiling, _threads
 from rvtrain.mining._certified import FEWEST_CANDIDATES
 from rvtrain.training._adapter_kernels import add_rows
 

@@ -224,7 +224,8 @@ def _info(options: argparse.Namespace) -> int:
 
 
 def _warmup(options: argparse.Namespace) -> int:
-    from rvtrain import _cache, _progress, _warmup
+    from rvtrain import _progress, _warmup
+    from rvtrain._kernels import _cache
 
     with _progress.shown(None, "parts") as bar:
         bar.phase("compiling")

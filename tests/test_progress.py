@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import rvtrain as rt
-from rvtrain import _compiling
+from rvtrain._kernels import _compiling
 
 PAIRS = np.stack([np.arange(40)] * 2, axis=1)
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from rvtrain import _cache
+from rvtrain._kernels import _cache
 
 # The command, but for what the demo does not use, which takes minutes to compile; .ci/run calls it whole.
 WARMUP = """
@@ -25,7 +25,7 @@ cli.main(["demo"])
 # Prints each kernel that what follows compiles instead of reading it. A listing of the folder would not do: other
 # processes may put their own kernels there.
 COMPILED = """
-from rvtrain import _cache
+from rvtrain._kernels import _cache
 kept = _cache._DiskCache.save_overload
 def save_overload(self, sig, data):
     print("compiled", self._name, sig)
@@ -37,8 +37,8 @@ REGISTRY = """
 import gc, importlib, pkgutil
 import rvtrain
 from rvtrain import _warmup
-from rvtrain._jit import Kernel
-from rvtrain._primitives._byte_tile import byte_tile
+from rvtrain._kernels import Kernel
+from rvtrain._engine._byte_tile import byte_tile
 
 for module in pkgutil.walk_packages(rvtrain.__path__, "rvtrain."):
     if module.name not in ("rvtrain.__main__", "rvtrain.demo.build_data"):

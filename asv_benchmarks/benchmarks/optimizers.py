@@ -3,7 +3,7 @@
 import numpy as np
 
 import rvtrain as rt
-from rvtrain._jit import kernel, prange
+from rvtrain._kernels import kernel, prange
 
 from .common import Benchmark, median_seconds, relative_time
 

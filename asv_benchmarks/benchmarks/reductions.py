@@ -55,7 +55,7 @@ class Microkernel(Benchmark):
     """The register tile on packed panels, beside independent FMAs, which are all that the machine can do."""
 
     def setup(self):
-        from rvtrain._primitives._tile import tile_shape
+        from rvtrain._engine._tile import tile_shape
 
         rows, columns, _ = tile_shape(np.float32)
         rng, self.steps = self.rng(), 256

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 import rvtrain as rt
-from rvtrain import _compiling
+from rvtrain._kernels import _compiling
 from rvtrain.demo._data import Pairs, load
 from rvtrain.demo._features import TfIdf
 

@@ -6,7 +6,7 @@ very aim of such losses, would leave little of a float32 difference, and a hub s
 
 import numpy as np
 
-from rvtrain._jit import kernel, prange
+from rvtrain._kernels import kernel, prange
 
 
 @kernel

@@ -5,12 +5,12 @@ from typing import Any
 import numpy as np
 
 from rvtrain._errors import NotFiniteError
-from rvtrain._primitives import _engine as engine
-from rvtrain._primitives._exp import LOG2_E
-from rvtrain._primitives._norms import check_rows_finite, checked_inverse_norms
-from rvtrain._primitives._tile import tile_shape
-from rvtrain._primitives._workspace import workspace
-from rvtrain._threads import thread_count
+from rvtrain._engine import _blocks as engine
+from rvtrain._engine._exp import LOG2_E
+from rvtrain._engine._norms import check_rows_finite, checked_inverse_norms
+from rvtrain._engine._tile import tile_shape
+from rvtrain._engine._workspace import workspace
+from rvtrain._kernels._threads import thread_count
 from rvtrain.losses import _infonce_kernels as kernels
 from rvtrain.losses import _infonce_tiles as tiles
 from rvtrain.losses._arguments import Pairs, inverse_index

@@ -9,10 +9,10 @@ is capped when it is hopeless. All gradients follow from the slopes G = ∂L/∂
 
 import numpy as np
 
-from rvtrain._jit import kernel, njit, prange
-from rvtrain._primitives._exp import LOG2_E, exp2
-from rvtrain._primitives._largest import largest
-from rvtrain._primitives._norms import EPS, cosine, inverse_norm
+from rvtrain._kernels import kernel, njit, prange
+from rvtrain._engine._exp import LOG2_E, exp2
+from rvtrain._engine._largest import largest
+from rvtrain._engine._norms import EPS, cosine, inverse_norm
 
 
 @kernel

@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rvtrain._jit import kernel, njit, prange
-from rvtrain._primitives._engine import (
+from rvtrain._kernels import kernel, njit, prange
+from rvtrain._engine._blocks import (
     CHUNK,
     FINE_CHUNK,
     GROUP,
@@ -25,9 +25,9 @@ from rvtrain._primitives._engine import (
     pack_strips,
     score_block,
 )
-from rvtrain._primitives._exp import exp2
-from rvtrain._primitives._norms import EPS
-from rvtrain._primitives._tile import mr, nr
+from rvtrain._engine._exp import exp2
+from rvtrain._engine._norms import EPS
+from rvtrain._engine._tile import mr, nr
 
 NO_SHARES = np.empty(0)
 """For rows that are packed as they are."""

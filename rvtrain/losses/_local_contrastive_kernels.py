@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rvtrain._jit import kernel, njit, prange
+from rvtrain._kernels import kernel, njit, prange
 
 
 class Batch(NamedTuple):

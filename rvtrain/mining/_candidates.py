@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from rvtrain import _validation as check
-from rvtrain._primitives._engine import Rows
-from rvtrain._primitives._norms import checked_inverse_norms
+from rvtrain._engine._blocks import Rows
+from rvtrain._engine._norms import checked_inverse_norms
 
 Progress = Callable[[int, int | None], None]
 """Called with the candidates done so far, and how many there are, if that is known."""

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from rvtrain._primitives import _byte_tile
-from rvtrain._primitives import _engine as engine
-from rvtrain._primitives._byte_tile import COLUMNS, ROWS, TILE, VNNI, byte_tile, packed_shape, parts, words
-from rvtrain._primitives._pairs import TOGETHER
-from rvtrain._primitives._workspace import workspace
-from rvtrain._threads import thread_count
+from rvtrain._engine import _byte_tile
+from rvtrain._engine import _blocks as engine
+from rvtrain._engine._byte_tile import COLUMNS, ROWS, TILE, VNNI, byte_tile, packed_shape, parts, words
+from rvtrain._engine._pairs import TOGETHER
+from rvtrain._engine._workspace import workspace
+from rvtrain._kernels._threads import thread_count
 from rvtrain.mining._certified_kernels import LINES, SAMPLED, Codes, Scratch, Waiting, certify, encode
 from rvtrain.mining._selection_kernels import Best, Limits
 

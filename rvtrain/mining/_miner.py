@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from rvtrain import _validation as check
-from rvtrain._primitives._engine import Rows
-from rvtrain._primitives._norms import checked_inverse_norms
+from rvtrain._engine._blocks import Rows
+from rvtrain._engine._norms import checked_inverse_norms
 from rvtrain.mining._candidates import candidates_of
 from rvtrain.mining._filters import above, parsed
 from rvtrain.mining._pool import Pool

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rvtrain._primitives._engine import Rows
+from rvtrain._engine._blocks import Rows
 from rvtrain.mining._candidates import Candidates, Progress
 from rvtrain.mining._filters import Filters, below
 from rvtrain.mining._search import search

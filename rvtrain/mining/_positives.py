@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rvtrain import _validation as check
-from rvtrain._primitives._engine import Rows
-from rvtrain._primitives._norms import checked_inverse_norms
-from rvtrain._primitives._pairs import paired_cosines
+from rvtrain._engine._blocks import Rows
+from rvtrain._engine._norms import checked_inverse_norms
+from rvtrain._engine._pairs import paired_cosines
 from rvtrain.mining._candidates import Candidates
 
 

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 
 from rvtrain import _progress
-from rvtrain._primitives import _engine as engine
-from rvtrain._primitives._norms import check_rows_finite, checked_inverse_norms
-from rvtrain._primitives._pairs import TOGETHER
-from rvtrain._primitives._products import packed_columns
-from rvtrain._primitives._tile import tile_shape
-from rvtrain._primitives._workspace import workspace
-from rvtrain._threads import thread_count
+from rvtrain._engine import _blocks as engine
+from rvtrain._engine._norms import check_rows_finite, checked_inverse_norms
+from rvtrain._engine._pairs import TOGETHER
+from rvtrain._engine._products import packed_columns
+from rvtrain._engine._tile import tile_shape
+from rvtrain._engine._workspace import workspace
+from rvtrain._kernels._threads import thread_count
 from rvtrain.mining._candidates import Candidates, Progress
 from rvtrain.mining._certified import certified, worthwhile
 from rvtrain.mining._few_kernels import FEW, scan_few

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 
 from rvtrain import _validation as check
-from rvtrain._primitives._engine import Rows
-from rvtrain._primitives._norms import checked_inverse_norms
+from rvtrain._engine._blocks import Rows
+from rvtrain._engine._norms import checked_inverse_norms
 from rvtrain.mining._candidates import candidates_of
 from rvtrain.mining._search import empty_best, no_limits, search
 from rvtrain.mining._selection_kernels import BY_SCORE, WEIGHT, Rule, draw, finish, survey

@@ -8,7 +8,7 @@ import numpy as np
 
 from rvtrain import _validation as check
 from rvtrain._errors import NotFiniteError
-from rvtrain._jit import kernel, njit, prange
+from rvtrain._kernels import kernel, njit, prange
 from rvtrain.optimizers._arrays import overlaps
 
 # Partial sums over pieces of this length: the order of a sum does not depend on the threads.

@@ -7,7 +7,7 @@ their order fixed, an element's bits depend on nothing but its numbers. Steps wa
 
 import numpy as np
 
-from rvtrain._jit import in_order
+from rvtrain._kernels import in_order
 
 
 @in_order

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from rvtrain import _validation as check
-from rvtrain._jit import kernel, prange
+from rvtrain._kernels import kernel, prange
 from rvtrain.optimizers._arrays import string_keys
 from rvtrain.optimizers._elements import between
 from rvtrain.optimizers._saving import flatten

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rvtrain._jit import kernel, njit, prange
+from rvtrain._kernels import kernel, njit, prange
 from rvtrain.optimizers._state import as_table
 
 _DIGIT = 11  # bits sorted at a time: a histogram that fits in the first cache

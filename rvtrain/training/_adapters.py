@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rvtrain import _validation as check
-from rvtrain._primitives._matmul import product, product_with_transpose, transposed_product
+from rvtrain._engine._matmul import product, product_with_transpose, transposed_product
 from rvtrain.training import _adapter_kernels as kernels
 
 _BLOCK_ROWS = 4096

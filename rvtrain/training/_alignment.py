@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from rvtrain import _validation as check
-from rvtrain._primitives._norms import checked_inverse_norms
+from rvtrain._engine._norms import checked_inverse_norms
 from rvtrain.functional import cosine_similarity, logsumexp
 
 # Rows, and rows that these are compared with, at a time.

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rvtrain import _validation as check
-from rvtrain._primitives._engine import Rows
-from rvtrain._primitives._norms import checked_inverse_norms
+from rvtrain._engine._blocks import Rows
+from rvtrain._engine._norms import checked_inverse_norms
 from rvtrain.mining import HardNegativeMiner
 from rvtrain.mining._candidates import candidates_of
 from rvtrain.mining._search import no_limits, search

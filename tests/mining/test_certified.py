@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import rvtrain as rt
-from rvtrain._primitives._byte_tile import byte_tile
+from rvtrain._engine._byte_tile import byte_tile
 from rvtrain.mining import _certified, _search
 
 pytestmark = pytest.mark.skipif(byte_tile() is None, reason="needs fast 8-bit products")

@@ -11,7 +11,7 @@ import reference
 from conftest import TOLERANCE, relative_error
 
 import rvtrain as rt
-from rvtrain._jit import FASTMATH
+from rvtrain._kernels import FASTMATH
 from rvtrain.optimizers._adam_kernels import adam_dense
 from rvtrain.optimizers._sgd_kernels import sgd_dense
 

@@ -1,0 +1,230 @@
+"""The tile engine: products of all rows with all columns, a block of scores at a time.
+
+# Design: everything between memory and the microkernel (`_tile.py`) is a packed copy in its reading order:
+#
+#   columns (m, d)  ─ pack_panels ─▶  panels [m / NR][d][NR]    right operand of scores = rows · columnsᵀ
+#                   ─ pack_strips ─▶  strips [d / NR][m][NR]    right operand of weights · columns; the last ones
+#                                                               narrower, where that fits d (`narrow_shape`)
+#   rows (n, d)     ─ pack_left ───▶  left   [rows / MR][d][MR] left operand of scores
+#
+#   scores live in a slab [rows / MR][m / NR][MR][NR], written, transformed and read tile by tile:
+#
+#               ◀──────────── columns ────────────▶
+#             ┌────┬────┬────┬────┬────┬────┬────┐
+#      group  │MR×NR    │    │    │    │    │    │   A *group* of rows meets a *block* of columns: the block's
+#      of rows├────┼────┼────┼────┼────┼────┼────┤   panels stay in the second-level cache while all row panels
+#             │    │    │    │    │    │    │    │   of the group pass, and so do the fresh scores.
+#             └────┴────┴────┴────┴────┴────┴────┘
+#              block of columns   …
+#
+# Edges are padded with zeros to whole tiles: no second code path for them.
+# A sum over k runs in chunks of fixed size, each from zero, and chunks are added in order: the result
+# depends on the shapes alone, never on the threads, and rounding grows with the chunk, not with the whole.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from rvtrain._kernels import kernel, njit
+from rvtrain._engine._packing import transpose_scaled
+from rvtrain._engine._tile import (
+    mr,
+    narrow_nr,
+    narrow_shape,
+    narrow_tile_columns,
+    narrow_tile_rows,
+    nr,
+    tile_columns,
+    tile_panels,
+    tile_rows,
+    tile_shape,
+)
+
+CHUNK = 128
+"""Longest k that one pass of the microkernel sums from zero."""
+
+FINE_CHUNK = 16
+"""The same where scores are about to be divided by a tiny temperature, and their rounding with them."""
+
+GROUP = 64
+"""Rows that share each block of columns while it is in cache: a multiple of every MR."""
+
+_BLOCK_BYTES = 1 << 18
+"""Of the panels in one block of columns: with the strips of the same columns, half of a 1 MiB cache. Not more are
+the scores of a group of rows with the block, which each task of a search keeps."""
+
+
+class Rows(NamedTuple):
+    """Vectors to be read at length one: row i is x[i] · inverse[i]; x (n, d), inverse (n,) float64."""
+
+    x: np.ndarray
+    inverse: np.ndarray
+
+
+def tiles(count: int, size: int) -> int:
+    """How many tiles of this size cover so many rows or columns."""
+    return -(-count // size)
+
+
+def panels_shape(count: int, dim: int, dtype: np.dtype) -> tuple[int, int, int]:
+    """Shape of `count` packed columns of length `dim`."""
+    width = tile_shape(dtype)[1]
+    return tiles(count, width), dim, width
+
+
+def padded_dim(dim: int, dtype: np.dtype) -> int:
+    """Columns of all strips together."""
+    _, width, lanes = tile_shape(dtype)
+    wide, narrow = narrow_shape(dim, dtype)
+    return wide * width + narrow * (width - lanes)
+
+
+def strips_shape(count: int, dim: int, dtype: np.dtype) -> tuple[int, int]:
+    """Shape of the same columns packed for weighted sums, (d padded, m padded): a strip from k on starts in row k."""
+    width = tile_shape(dtype)[1]
+    return padded_dim(dim, dtype), tiles(count, width) * width
+
+
+def block_panels(dim: int, dtype: np.dtype) -> int:
+    """Column panels in a block: whole chunks of columns."""
+    width = tile_shape(dtype)[1]
+    per_chunk = max(1, CHUNK // width)
+    fit = _BLOCK_BYTES // (max(dim, GROUP) * width * np.dtype(dtype).itemsize)
+    return max(1, fit // per_chunk) * per_chunk
+
+
+@kernel
+def pack_columns(start, stop, rows, panels, strips):
+    """Both packed copies of the rows (m, d), which are the columns of the scores; strips may be empty."""
+    width = nr(panels)
+    for j in range(start, stop):
+        first = j * width
+        for q in range(0, width, mr(panels)):
+            _pack_rows(rows, first + q, panels, j, q)
+        if len(strips) > 0:
+            pack_strips(rows, rows.inverse[:0], 0, first, first + width, strips)
+
+
+@njit
+def _pack_rows(rows, first, panels, j, q):
+    """panels[j, k, q + r] = element k of row first + r for r < MR, 0 beyond the last row."""
+    height, width, (count, dim) = mr(panels), panels.shape[2], rows.x.shape
+    whole = dim // height * height if first + height <= count else 0
+    for k in range(0, whole, height):
+        transpose_scaled(rows.x, rows.inverse, first, k, panels, (j * dim + k) * width + q, width)
+    for r in range(height):
+        i = first + r
+        if i < count:
+            for k in range(whole, dim):
+                panels[j, k, q + r] = rows.x[i, k] * rows.inverse[i]
+        else:
+            for k in range(dim):
+                panels[j, k, q + r] = 0
+
+
+@njit
+def wide_columns(padded, array):
+    """How many of the padded columns lie in strips of NR; the others are in narrower ones."""
+    width, narrow = nr(array), narrow_nr(array)
+    lanes = width - narrow
+    return padded - (-(padded // lanes)) % (width // lanes) * narrow
+
+
+@njit
+def pack_strips(rows, shares, first, start, stop, strips):
+    """In the strip from column c on, [j][q] = element c + q of row i = first + j, for j in [start, stop).
+
+    Times shares[i], unless there are none; 0 beyond the edges.
+    """
+    (padded, long), (count, dim) = strips.shape, rows.x.shape
+    wide, c = wide_columns(padded, strips), 0
+    while c < padded:
+        width = nr(strips) if c < wide else narrow_nr(strips)
+        strip = strips[c : c + width].reshape(long, width)
+        for j in range(start, stop):
+            i = first + j
+            scale = rows.inverse[i] if i < count else 0.0
+            if i < count and len(shares) > 0:
+                scale *= shares[i]
+            if i < count and c + width <= dim:
+                part, line = rows.x[i, c : c + width], strip[j]
+                if c < wide:  # loops of constant length: all of it in a few instructions
+                    for q in range(nr(strips)):
+                        line[q] = part[q] * scale
+                else:
+                    for q in range(narrow_nr(strips)):
+                        line[q] = part[q] * scale
+            else:
+                for q in range(width):
+                    strip[j, q] = rows.x[i, c + q] * scale if i < count and c + q < dim else 0.0
+        c += width
+
+
+@njit
+def pack_left(rows, first, left):
+    """left[p, k, r] = element k of row first + p · MR + r, 0 beyond the last."""
+    for p in range(len(left)):
+        _pack_rows(rows, first + p * mr(left), left, p, 0)
+
+
+@njit
+def score_block(left, panels, start, stop, slab, top, origin, chunk):
+    """slab[top + p, j − origin] = left[p]ᵀ panels[j] for all row panels p, column panels j in [start, stop)."""
+    height, width = mr(left), nr(left)
+    dim, across = left.shape[1], slab.shape[1]
+    for j in range(start, stop):
+        for k in range(0, dim, chunk):  # outside of p: this part of the panel stays in the first cache
+            steps, b = min(chunk, dim - k), (j * dim + k) * width
+            for p in range(len(left)):
+                a, at = (p * dim + k) * height, ((top + p) * across + j - origin) * height * width
+                tile_panels(left, a, height, panels, b, steps, slab, at, width, k > 0)
+
+
+@njit
+def add_weighted_columns(slab, top, start, stop, strips, sums):
+    """sums[p] += slab[top + p, start:stop] · these columns, for all row panels p; sums (P, MR, d padded).
+
+    From column 0 on, sums are started instead of added to.
+    """
+    height, width = mr(slab), nr(slab)
+    size = height * width
+    across, (padded, long) = slab.shape[1], strips.shape
+    wide, c, per_chunk = wide_columns(padded, strips), 0, max(1, CHUNK // width)
+    while c < padded:
+        strip = width if c < wide else narrow_nr(strips)
+        for j in range(start, stop, per_chunk):
+            blocks = min(per_chunk, stop - j)
+            b = c * long + j * width * strip
+            for p in range(len(sums)):
+                a, out = ((top + p) * across + j) * size, p * height * padded + c
+                if c < wide:
+                    tile_rows(slab, a, size, strips, b, blocks, sums, out, padded, j > 0)
+                else:
+                    narrow_tile_rows(slab, a, size, strips, b, blocks, sums, out, padded, j > 0)
+        c += strip
+
+
+@njit
+def add_weighted_rows(slab, j, strips, sums, first):
+    """sums[c] += Σ_i slab's weight of row i for column c · row i, for the columns of panel j.
+
+    strips (d padded, rows of the slab) hold the rows, of which `first` says how many came before, in other
+    slabs: from 0 on, sums (m padded, d padded) are started instead of added to.
+    """
+    height, width = mr(slab), nr(slab)
+    size = height * width
+    across, (padded, long) = slab.shape[1], strips.shape
+    wide, s, per_chunk = wide_columns(padded, strips), 0, CHUNK // height
+    while s < padded:
+        strip = width if s < wide else narrow_nr(strips)
+        for i in range(0, len(slab), per_chunk):
+            blocks = min(per_chunk, len(slab) - i)
+            b = s * long + i * height * strip
+            for c in range(0, width, height):
+                a, out = (i * across + j) * size + c, (j * width + c) * padded + s
+                if s < wide:
+                    tile_columns(slab, a, across * size, strips, b, blocks, sums, out, padded, first + i > 0)
+                else:
+                    narrow_tile_columns(slab, a, across * size, strips, b, blocks, sums, out, padded, first + i > 0)
+        s += strip

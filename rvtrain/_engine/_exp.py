@@ -1,0 +1,117 @@
+"""Exponentials that the compiler can vectorise, from kernels.
+
+2ˣ = 2ⁿ 2ʳ with n = round(x) and |r| ≤ ½, where 2ʳ is a polynomial: for float32 the best of degree 6, which leaves
+2e-9; for float64 Taylor's of degree 13, 4e-18. The integer n goes straight into the exponent of a float, and the
+smallest one makes that float zero. All constants are of x's type: one Python float would turn a float32 loop into
+a float64 one. Few of them, and one product in a chain: AVX2's sixteen registers have to hold them all.
+"""
+
+import math
+
+import numpy as np
+from llvmlite import ir
+from numba.core import cgutils, types
+
+from rvtrain._kernels import intrinsic, overload, register_jitable
+
+
+def exp2(x):
+    """2ˣ to about one unit in the last place of 2ʳ; 0 for x < −126.5 (float32), −1022.5; x NaN gives NaN.
+
+    For x < 127.5, 1023.5: above, the result is meaningless. Where eʸ is wanted, y log₂ e is rounded once more, an
+    error of |y| units: of no weight in a sum of exponentials the largest of which is 1.
+    """
+    return np.exp2(x) * (x > (-126.5 if x.dtype == np.float32 else -1022.5))
+
+
+def exp(x):
+    """eˣ to about one unit in the last place; 0 for x < −87.7 (float32), −708.7; x NaN gives NaN.
+
+    For x ≤ 88, 709: above, the result is meaningless.
+    """
+    return np.exp(x)
+
+
+@intrinsic(lambda bits: bits.view(np.float32 if bits.dtype == np.int32 else np.float64))
+def float_of_bits(typingctx, bits):
+    """The float32 or float64 that has the bits of an int32 or int64."""
+    result, kind = (types.float32, ir.FloatType()) if bits == types.int32 else (types.float64, ir.DoubleType())
+    return result(bits), lambda context, builder, signature, args: builder.bitcast(args[0], kind)
+
+
+@intrinsic(lambda a, b, c: a * b + c)
+def fused(typingctx, a, b, c):
+    """a b + c as it stands: what the fastmath flags allow with a product and a sum is not done to it."""
+
+    def generate(context, builder, signature, args):
+        kind = args[0].type
+        name = f"llvm.fmuladd.f{a.bitwidth}"
+        return builder.call(
+            cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind] * 3), name), args
+        )
+
+    return a(a, b, c), generate
+
+
+LOG2_E = 1.0 / math.log(2.0)
+
+# Best in the sense of the largest relative error on [−½, ½] (Remez), the first set to 1.
+_BEST = (1.0, 0.693147205737, 0.240226468906, 0.05550328777, 0.00961848895652, 0.00133999312095, 0.000153458121587)
+
+
+def _parts(single):
+    """For an element type: the smallest exponent, and a function of n and r, 2ⁿ 2ʳ, for kernels."""
+    real, integer = (np.float32, np.int32) if single else (np.float64, np.int64)
+    bias, mantissa = integer(127 if single else 1023), integer(23 if single else 52)
+    taylor = tuple(real(math.log(2.0) ** k / math.factorial(k)) for k in range(14))
+    c0, c1, c2, c3, c4, c5, c6 = (real(c) for c in _BEST) if single else taylor[:7]
+    c7, c8, c9, c10, c11, c12, c13 = taylor[7:]
+
+    if single:
+
+        def tail(r):
+            return c6
+    else:
+
+        def tail(r):
+            return c6 + r * (c7 + r * (c8 + r * (c9 + r * (c10 + r * (c11 + r * (c12 + r * c13))))))
+
+    tail = register_jitable(tail)
+
+    def scaled(n, r):
+        power = float_of_bits(integer((integer(n) + bias) << mantissa))
+        return power * (c0 + r * (c1 + r * (c2 + r * (c3 + r * (c4 + r * (c5 + r * tail(r)))))))
+
+    return real(-bias), register_jitable(scaled)
+
+
+@overload(exp2)
+def _exp2(x):
+    lowest, scaled = _parts(x == types.float32)
+
+    def implementation(x):
+        clamped = lowest if x < lowest else x
+        n = np.rint(clamped)
+        return scaled(n, clamped - n)
+
+    return implementation
+
+
+@overload(exp)
+def _exp(x):
+    single = x == types.float32
+    real = np.float32 if single else np.float64
+    smallest, scaled = _parts(single)
+    lowest, per_octave = real(float(smallest) * math.log(2.0)), real(LOG2_E)
+    # ln 2 in two parts: a multiple of the first by a small integer is exact.
+    octave = 0.693359375 if single else 0.693147180369123816490
+    minus_octave = real(-octave)
+    minus_rest = real(octave - math.log(2.0) if single else -1.90821492927058770002e-10)
+
+    def implementation(x):
+        clamped = lowest if x < lowest else x
+        n = np.rint(clamped * per_octave)
+        r = fused(n, minus_rest, fused(n, minus_octave, clamped))
+        return scaled(n, r * per_octave)
+
+    return implementation

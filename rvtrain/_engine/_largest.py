@@ -1,0 +1,36 @@
+"""The largest of a vector, by the order of its bits: comparisons of floats, which know NaN, do not vectorise.
+
+The bits of positive floats, read as integers, ascend with them; those of negative ones descend, until all but the
+sign are flipped.
+"""
+
+import numpy as np
+from numba.core import types
+
+from rvtrain._kernels import overload
+from rvtrain._engine._exp import float_of_bits
+
+
+def largest(x):
+    """max(x), −inf if empty, for contiguous x (n,) of float32 or float64.
+
+    A NaN with a positive sign counts as more than inf, one with a negative sign as less than −inf.
+    """
+    return x.max(initial=-np.inf)
+
+
+@overload(largest)
+def _largest(x):
+    single = x.dtype == types.float32
+    real, integer = (np.float32, np.int32) if single else (np.float64, np.int64)
+    sign, all_but_sign = integer(31 if single else 63), integer(np.iinfo(integer).max)
+    lowest = integer(real(-np.inf).view(integer) ^ all_but_sign)
+
+    def implementation(x):
+        bits, top = x.view(integer), lowest
+        for j in range(len(bits)):
+            key = integer(bits[j] ^ ((bits[j] >> sign) & all_but_sign))
+            top = key if key > top else top
+        return float_of_bits(integer(top ^ ((top >> sign) & all_but_sign)))
+
+    return implementation

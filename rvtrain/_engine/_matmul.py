@@ -1,0 +1,202 @@
+"""Matrix products on the tile engine. The left operand is rows of a table, read where they stand.
+
+# Design: both operands are packed in the microkernel's reading order (`_engine.py`), the left by groups of its
+# rows, a stretch of k at a time:
+#
+#     out[i, c] = Σ_k left[i, k] right[k, c]        left  = x[rows], or its transpose
+#                                                   right = w, or its transpose, or w + 1 for a residual layer
+#
+#     for a stretch of k: pack the group's rows; for a panel of columns; for a chunk of k; for the group's row panels:
+#         a tile, whose right operand (a chunk of a panel, 12 KiB or so) stays in the first cache from row to row
+#
+# Whole tiles are added to the output where they belong, those at its edges by way of a tile of scratch. No copy of
+# x[rows] is made beyond a task's, no BLAS and its threads are woken beside ours, and the result does not depend on
+# how many threads there are.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from rvtrain._kernels import kernel, njit
+from rvtrain._engine._blocks import CHUNK, GROUP, tiles
+from rvtrain._engine._packing import copy_part, transpose_rows
+from rvtrain._engine._tile import mr, nr, tile_panels, tile_shape
+from rvtrain._engine._workspace import workspace
+from rvtrain._kernels._threads import thread_count
+
+_STRETCH = 4 * CHUNK
+"""Of k, that a group's packed rows hold at a time: 128 KiB in float32."""
+_ROWS = 16
+"""Of the right operand, packed by one thread at a time."""
+
+
+def product(x: np.ndarray, rows: np.ndarray | None, w: np.ndarray, *, residual: bool = False) -> np.ndarray:
+    """x[rows] @ w, of shape (len(rows), m), for x (n, d) and w (d, m); plus x[rows] if residual."""
+    x, rows = _readable(x, rows)
+    return _multiply(x, rows, False, _packed(w, False, residual), len(rows), w.shape[1])
+
+
+def product_with_transpose(x: np.ndarray, w: np.ndarray, *, residual: bool = False) -> np.ndarray:
+    """x @ w.T, for x (n, m) and w (d, m); plus x if residual: how a gradient goes back through `product`."""
+    x, rows = _readable(x, None)
+    return _multiply(x, rows, False, _packed(w, True, residual), len(x), len(w))
+
+
+def transposed_product(x: np.ndarray, rows: np.ndarray | None, g: np.ndarray) -> np.ndarray:
+    """x[rows].T @ g, of shape (d, m), for x (n, d) and g (len(rows), m): the gradient to the w of `product`."""
+    x, rows = _readable(x, rows)
+    return _multiply(x, rows, True, _packed(g, False, False), x.shape[1], g.shape[1])
+
+
+def _readable(x: np.ndarray, rows: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """A table that kernels read, and which of its rows; from files and views only those rows are copied."""
+    if not (x.flags.c_contiguous and x.flags.writeable) or type(x) is not np.ndarray:
+        x = np.array(x if rows is None else x[rows], order="C", subok=False)
+        rows = None
+    return x, np.arange(len(x)) if rows is None else rows
+
+
+def _packed(w: np.ndarray, transposed: bool, residual: bool) -> np.ndarray:
+    w, (depth, across) = np.ascontiguousarray(w), w.shape[::-1] if transposed else w.shape
+    width = tile_shape(w.dtype)[1]
+    panels = workspace("right", (tiles(across, width), depth, width), w.dtype)
+    _pack_right.sized(4 * w.size)(tiles(depth, _ROWS), w, transposed, residual, panels)
+    return panels
+
+
+def _multiply(x: Any, rows: np.ndarray, transposed: bool, panels: np.ndarray, high: int, wide: int) -> np.ndarray:
+    height, width, _ = tile_shape(x.dtype)
+    depth = panels.shape[1]
+    tasks = 4 * thread_count()
+    group = min(GROUP // height, tiles(tiles(high, height), tasks))
+    tasks = min(tasks, tiles(tiles(high, height), group))
+    left = workspace("left rows", (tasks, group, min(_STRETCH, depth), height), x.dtype)
+    edges = workspace("edges", (tasks, height, width), x.dtype)
+    out = np.empty((high, wide), x.dtype)
+    _multiply_tasks.sized(out.size * depth)(tasks, x, rows, transposed, panels, left, edges, out)
+    return out
+
+
+@kernel
+def _pack_right(start, stop, w, transposed, residual, panels):
+    """panels[j, k, q] = element (k, j · NR + q) of w or its transpose, with 1 added on the diagonal if residual."""
+    for block in range(start, stop):
+        _pack_block(block * _ROWS, w, transposed, residual, panels)
+
+
+@njit
+def _pack_block(first, w, transposed, residual, panels):
+    """The same for k from `first` on: rows of w are read from one end to the other."""
+    width, depth = nr(panels), panels.shape[1]
+    across = len(w) if transposed else w.shape[1]
+    whole, last = across // width, min(first + _ROWS, depth)
+    if transposed:
+        for c in range(across):
+            for k in range(first, last):
+                panels[c // width, k, c % width] = w[c, k]
+    else:
+        for k in range(first, last):
+            for j in range(whole):
+                for q in range(0, width, mr(panels)):
+                    copy_part(w, k, j * width + q, panels, (j * depth + k) * width + q)
+            for c in range(whole * width, across):
+                panels[whole, k, c - whole * width] = w[k, c]
+    if across > whole * width:
+        panels[whole, first:last, across - whole * width :] = 0
+    if residual:
+        for k in range(first, min(last, across)):
+            panels[k // width, k, k % width] += 1
+
+
+@kernel
+def _multiply_tasks(start, stop, x, rows, transposed, panels, left, edges, out):
+    """out = x[rows] · right, or x[rows]ᵀ · right; scratch: left (tasks, G, stretch, MR), edges (tasks, MR, NR)."""
+    for task in range(start, stop):
+        _multiply_groups(task, x, rows, transposed, panels, left, edges[task], out)
+
+
+@njit
+def _multiply_groups(task, x, rows, transposed, panels, left, edge, out):
+    """One task's share of the row panels of out, a group at a time."""
+    height, mine = mr(out), left[task]
+    count = (len(out) + height - 1) // height
+    stop = count * (task + 1) // len(left)
+    for p in range(count * task // len(left), stop, len(mine)):
+        _multiply_group(p * height, x, rows, transposed, panels, mine[: stop - p], edge, out)
+
+
+@njit
+def _multiply_group(first, x, rows, transposed, panels, left, edge, out):
+    height, width = mr(out), nr(out)
+    (count, across), depth, stretch = out.shape, panels.shape[1], left.shape[1]
+    high = min(len(left), (count - first + height - 1) // height)
+    for start in range(0, depth, stretch):
+        stop = min(start + stretch, depth)
+        if transposed:
+            _pack_columns_of(x, rows, first, start, stop, left[:high])
+        else:
+            _pack_rows_of(x, rows, first, start, stop, left[:high])
+        for j in range(len(panels)):
+            for k in range(start, stop, CHUNK):
+                steps, b = min(CHUNK, stop - k), (j * depth + k) * width
+                for p in range(high):
+                    a, top = (p * stretch + k - start) * height, first + p * height
+                    if top + height <= count and (j + 1) * width <= across:
+                        at = top * across + j * width
+                        tile_panels(left, a, height, panels, b, steps, out, at, across, k > 0)
+                    else:
+                        _edge_tile(left, a, panels, b, steps, edge, out, top, j * width, k > 0)
+
+
+@njit
+def _edge_tile(left, a, panels, b, steps, edge, out, top, first, add):
+    """A tile of which only a part lies in out, whose first element is out[top, first]."""
+    high, wide = min(mr(out), len(out) - top), min(nr(out), out.shape[1] - first)
+    if add:
+        _copy_part(out, top, first, edge, 0, 0, high, wide)
+    tile_panels(left, a, mr(out), panels, b, steps, edge, 0, nr(out), add)
+    _copy_part(edge, 0, 0, out, top, first, high, wide)
+
+
+@njit
+def _copy_part(source, top, first, target, row, column, high, wide):
+    """target[row + r, column + c] = source[top + r, first + c] for r < high, c < wide.
+
+    Not by slices: numba compiles the error message of two shapes that differ, for seconds.
+    """
+    for r in range(high):
+        for c in range(wide):
+            target[row + r, column + c] = source[top + r, first + c]
+
+
+@njit
+def _pack_rows_of(x, rows, first, start, stop, left):
+    """left[p, k − start, r] = element k of row rows[first + p · MR + r], 0 beyond the last."""
+    height, stretch = mr(left), left.shape[1]
+    for p in range(len(left)):
+        here = first + p * height
+        whole = start + (stop - start) // height * height if here + height <= len(rows) else start
+        for k in range(start, whole, height):
+            transpose_rows(x, rows, here, k, left, (p * stretch + k - start) * height, height)
+        for r in range(height):
+            if here + r < len(rows):
+                row = x[rows[here + r]]
+                for k in range(whole, stop):
+                    left[p, k - start, r] = row[k]
+            else:
+                left[p, : stop - start, r] = 0
+
+
+@njit
+def _pack_columns_of(x, rows, first, start, stop, left):
+    """left[p, k − start, r] = element first + p · MR + r of row rows[k], 0 beyond the last element."""
+    height, stretch, columns = mr(left), left.shape[1], x.shape[1]
+    whole = min(len(left), (columns - first) // height)
+    for k in range(start, stop):
+        for p in range(whole):
+            copy_part(x, rows[k], first + p * height, left, (p * stretch + k - start) * height)
+        for p in range(whole, len(left)):
+            for r in range(height):
+                c = first + p * height + r
+                left[p, k - start, r] = x[rows[k], c] if c < columns else 0

@@ -1,0 +1,101 @@
+"""Euclidean norms of rows, and what brings them to length one."""
+
+import numpy as np
+
+from rvtrain._errors import NotFiniteError
+from rvtrain._kernels import in_order, kernel, njit
+
+EPS = 1e-8
+"""The smallest norm that a row is divided by: a zero vector has cosine 0 with everything."""
+
+
+@njit
+def norm(x):
+    """‖x‖ of a vector as float64, right wherever it can be represented; NaN if x is not finite."""
+    total = 0.0
+    for k in range(len(x)):
+        total += np.float64(x[k]) * np.float64(x[k])
+    if 1e-280 < total < 1e300:
+        return np.sqrt(total)
+    top, rest = _factors(x)
+    return top * rest
+
+
+@njit
+def inverse_norm(x, eps):
+    """1 / max(‖x‖, eps) of a vector, NaN if it is not finite."""
+    length = norm(x)
+    return 1.0 / max(length, eps) if length < np.inf else _inverse_beyond(x)
+
+
+@in_order
+def _factors(x):
+    """(t, ‖x‖ / t) with t the largest magnitude in x, where the squares leave float64; NaN if x is not finite."""
+    top = 0.0
+    for k in range(len(x)):
+        magnitude = abs(np.float64(x[k]))
+        if not magnitude < np.inf:
+            return np.nan, 1.0
+        top = max(top, magnitude)
+    if top == 0.0:
+        return 0.0, 0.0
+    total = 0.0
+    for k in range(len(x)):
+        ratio = np.float64(x[k]) / top
+        total += ratio * ratio
+    return top, np.sqrt(total)
+
+
+@in_order
+def _inverse_beyond(x):
+    """1 / ‖x‖ of a vector whose norm float64 cannot hold; NaN if the vector is not finite."""
+    top, rest = _factors(x)
+    return 1.0 / top / rest
+
+
+@njit
+def cosine(a, inverse_a, b, inverse_b):
+    """a · b of vectors brought to length one, summed in float64: divided by a small τ, float32 sums would show.
+
+    Products of the vectors as they are may leave float64; those of the unit vectors do not.
+    """
+    total = 0.0
+    for k in range(len(a)):
+        total += np.float64(a[k]) * np.float64(b[k])
+    if abs(total) < 1e300:
+        return total * inverse_a * inverse_b
+    return _unit_product(a, inverse_a, b, inverse_b)
+
+
+@in_order
+def _unit_product(a, inverse_a, b, inverse_b):
+    total = 0.0
+    for k in range(len(a)):
+        total += (np.float64(a[k]) * inverse_a) * (np.float64(b[k]) * inverse_b)
+    return total
+
+
+@kernel
+def inverse_norms(start, stop, x, eps, out):
+    """out[i] = 1 / max(‖x[i]‖, eps), NaN if the row is not finite; x (n, d), out (n,) float64."""
+    for i in range(start, stop):
+        out[i] = inverse_norm(x[i], eps)
+
+
+def checked_inverse_norms(name: str, x: np.ndarray, eps: float = EPS, first: int = 0) -> np.ndarray:
+    """What brings the rows of x (n, d) to length one, float64; ValueError if a row is not finite.
+
+    x are the rows from `first` on of what has that name. No pass over memory is spent on looking: a NaN or an
+    infinity shows in the norm.
+    """
+    out = np.empty(len(x))
+    inverse_norms.sized(2 * x.size)(len(x), x, eps, out)
+    check_rows_finite(name, out, first)
+    return out
+
+
+def check_rows_finite(name: str, inverse: np.ndarray, first: int = 0) -> None:
+    """ValueError that names the first row, counted from `first` on, whose inverse norm is NaN."""
+    bad = np.isnan(inverse)
+    if bad.any():
+        raise NotFiniteError(f"{name} must be finite, got a NaN or an infinity in row {first + int(np.argmax(bad))}")

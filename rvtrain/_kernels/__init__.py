@@ -1,0 +1,32 @@
+"""The door to numba: decorators, compiled code on disk, threads, and the few functions that emit LLVM instructions."""
+
+from rvtrain._kernels._bodies import body
+from rvtrain._kernels._decorators import (
+    FASTMATH,
+    cpu_features,
+    in_order,
+    inlined,
+    intrinsic,
+    njit,
+    overload,
+    register_jitable,
+    trailing_zeros,
+)
+from rvtrain._kernels._parallel import Driver, Kernel, driver, kernel
+
+__all__ = [
+    "FASTMATH",
+    "Driver",
+    "Kernel",
+    "body",
+    "cpu_features",
+    "driver",
+    "in_order",
+    "inlined",
+    "intrinsic",
+    "kernel",
+    "njit",
+    "overload",
+    "register_jitable",
+    "trailing_zeros",
+]

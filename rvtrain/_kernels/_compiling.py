@@ -1,0 +1,127 @@
+"""News of compilation: one line on stderr when it takes long, and a call to each progress bar that shows it."""
+
+import contextlib
+import functools
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+PATIENCE = 1.0
+"""Seconds of compilation after which the line is written."""
+
+Listener = Callable[[bool], Any]
+
+
+class _State:
+    """What is known in this process."""
+
+    def __init__(self) -> None:
+        self.spoken = False
+        """The line has been written."""
+        self.unheard = 0.0
+        """Seconds of compilation that nobody listened to."""
+        self.forked()
+
+    def forked(self) -> None:
+        """In a child: its parent's compilations, timers and progress bars stay with the parent."""
+        self.lock = threading.RLock()
+        self.running = 0
+        self.listeners: list[Listener] = []
+
+
+_state = _State()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_state.forked)
+
+
+@contextlib.contextmanager
+def listening(listener: Listener) -> Iterator[None]:
+    """Call `listener(True)` when a compilation begins, in any thread, and `listener(False)` when it ends.
+
+    Meanwhile the line on stderr is not written. What a listener raises is ignored.
+    """
+    with _state.lock:
+        _state.listeners.append(listener)
+        running = _state.running > 0
+    try:
+        if running:
+            _call(listener, True)
+        yield
+    finally:
+        with _state.lock, contextlib.suppress(ValueError):  # absent in a forked child
+            _state.listeners.remove(listener)
+
+
+def told(compile_function: Callable) -> Callable:
+    """The same function, each call of which is told as a compilation."""
+
+    @functools.wraps(compile_function)
+    def compile_and_tell(*args: Any, **options: Any) -> Any:
+        start = time.monotonic()
+        timer = _begin()
+        try:
+            return compile_function(*args, **options)
+        finally:
+            _end(timer, start)
+
+    return compile_and_tell
+
+
+def _begin() -> threading.Timer | None:
+    with _state.lock:
+        _state.running += 1
+        listeners, quiet = tuple(_state.listeners), _state.spoken
+    for listener in listeners:
+        _call(listener, True)
+    if quiet:
+        return None
+    timer = threading.Timer(max(PATIENCE - _state.unheard, 0.0), _speak)
+    timer.daemon = True
+    try:
+        timer.start()
+    except RuntimeError:  # no more threads, or the interpreter shuts down
+        return None
+    return timer
+
+
+def _end(timer: threading.Timer | None, start: float) -> None:
+    if timer is not None:
+        timer.cancel()
+        timer.join(PATIENCE)  # Python 3.12 warns where a process with two threads is forked
+    with _state.lock:
+        _state.running = max(_state.running - 1, 0)
+        listeners = tuple(_state.listeners)
+        if not listeners:
+            _state.unheard += time.monotonic() - start
+    for listener in listeners:
+        _call(listener, False)
+
+
+def _call(listener: Listener, running: bool) -> None:
+    with contextlib.suppress(Exception):
+        listener(running)
+
+
+def _speak() -> None:
+    """Write the line, once per process: to the logger where one is set up, else to stderr."""
+    from rvtrain._kernels import _cache
+
+    with _state.lock:
+        if _state.spoken or _state.listeners:
+            return
+        _state.spoken = True
+    if os.environ.get("RVTRAIN_QUIET", "0") not in ("", "0"):
+        return
+    folder = _cache.folder()
+    kept = f"kept in {folder}" if folder else "not kept, since there is no folder to write to: set RVTRAIN_CACHE_DIR"
+    message = f"compiling kernels for this processor, which takes some seconds to a minute; they are {kept}"
+    logger = logging.getLogger("rvtrain")
+    with contextlib.suppress(Exception):  # a closed stderr must not break the compilation
+        if logger.handlers or logger.level or (logger.hasHandlers() and logger.isEnabledFor(logging.INFO)):
+            logger.info(message)
+        elif sys.stderr is not None:
+            print(f"rvtrain: {message}", file=sys.stderr, flush=True)

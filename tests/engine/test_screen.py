@@ -1,0 +1,62 @@
+"""Screens against NumPy."""
+
+import numpy as np
+import pytest
+
+from rvtrain._kernels import kernel
+from rvtrain._engine import _byte_tile as bytes_
+from rvtrain._engine._screen import any_at_least, at_least, between
+from rvtrain._engine._tile import tile_shape
+
+
+@kernel
+def lines_between(values, low, high, out):
+    for r in range(len(out)):
+        out[r] = between(values, r * values.shape[1], low, high)
+
+
+@kernel
+def columns_at_least(tile, scales, errors, spreads, bounds, out, found):
+    for r in range(len(out)):
+        out[r] = at_least(tile, r, scales, errors, 1, spreads[2 + r], bounds[2 + r])
+    found[0] = any_at_least(tile, scales, errors, 1, spreads, bounds, 2)
+
+
+def test_between__sees_each_place_and_leaves_out_both_bounds(dtype):
+    columns = tile_shape(dtype)[1]
+    low, high = dtype(-0.5), dtype(0.5)
+    outside = np.array([low, high, -np.inf, np.inf, np.nan], dtype)
+    values = np.resize(outside, (columns + 1, columns + 3))
+    values[:, columns:] = 0  # beyond the line
+    values[np.arange(columns), np.arange(columns)] = np.nextafter(high, low)
+    out = np.empty(len(values), np.uint32)
+    lines_between.serial(values, low, high, out)
+    np.testing.assert_array_equal(out, [*(1 << np.arange(columns)), 0])
+
+
+@pytest.mark.skipif(bytes_.byte_tile() is None, reason="needs fast products of bytes")
+@pytest.mark.parametrize("bound", [30.0, 1e9])
+def test_at_least__has_a_bit_for_each_column(bound, rng):
+    tile = rng.integers(-500, 500, (bytes_.ROWS, bytes_.COLUMNS)).astype(np.int32)
+    scales, errors = rng.random((2, 2, bytes_.COLUMNS)).astype(np.float32)
+    spreads, bounds = rng.random((2, 2 + bytes_.ROWS)).astype(np.float32)
+    bounds += np.float32(bound)
+    expected = tile * scales[1].astype(float) + spreads[2:, np.newaxis] * errors[1].astype(float)
+    hits = expected >= bounds[2:, np.newaxis]
+    out, found = np.empty(bytes_.ROWS, np.uint32), np.empty(1, bool)
+    columns_at_least.serial(tile, scales, errors, spreads, bounds, out, found)
+    np.testing.assert_array_equal(out, (hits * (1 << np.arange(bytes_.COLUMNS))).sum(axis=1))
+    assert found[0] == hits.any()
+
+
+@pytest.mark.skipif(bytes_.byte_tile() is None, reason="needs fast products of bytes")
+def test_any_at_least__sees_each_place():
+    ones = np.ones((2, bytes_.COLUMNS), np.float32)
+    rows = np.ones(2 + bytes_.ROWS, np.float32)
+    for r, c in np.ndindex(bytes_.ROWS, bytes_.COLUMNS):
+        tile = np.full((bytes_.ROWS, bytes_.COLUMNS), -1, np.int32)
+        tile[r, c] = 0
+        out, found = np.empty(bytes_.ROWS, np.uint32), np.empty(1, bool)
+        columns_at_least.serial(tile, ones, ones, rows, rows, out, found)
+        assert found[0]
+        np.testing.assert_array_equal(out, (np.arange(bytes_.ROWS) == r) << c)
