@@ -7,9 +7,9 @@ import numba
 import numpy as np
 
 import rvtrain
-from rvtrain._kernels import _cache, _tbb, _threads
 from rvtrain._engine._byte_tile import byte_tile
 from rvtrain._engine._tile import tile_shape, vector_bytes
+from rvtrain._kernels import _cache, _tbb, _threads
 
 
 def facts() -> dict[str, str | int]:

@@ -5,12 +5,12 @@ from typing import Any
 import numpy as np
 
 from rvtrain import _validation as check
-from rvtrain._kernels import kernel, njit, prange
 from rvtrain._engine._blocks import Rows
 from rvtrain._engine._exp import LOG2_E, exp2
 from rvtrain._engine._largest import largest
 from rvtrain._engine._norms import checked_inverse_norms
 from rvtrain._engine._products import packed_columns, row_products
+from rvtrain._kernels import kernel, njit, prange
 
 
 def logsumexp(x: Any, axis: int | None = -1) -> Any:

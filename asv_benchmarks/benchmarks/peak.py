@@ -5,8 +5,8 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from rvtrain._kernels import kernel, prange
 from rvtrain._engine._tile import tile_panels, vector_bytes
+from rvtrain._kernels import kernel, prange
 
 INDEPENDENT = 12
 """FMAs in flight: more than latency times throughput, fewer than registers."""

@@ -7,8 +7,8 @@ sign are flipped.
 import numpy as np
 from numba.core import types
 
-from rvtrain._kernels import overload
 from rvtrain._engine._exp import float_of_bits
+from rvtrain._kernels import overload
 
 
 def largest(x):

@@ -13,8 +13,8 @@ import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
 
-from rvtrain._kernels import intrinsic
 from rvtrain._engine._tile import tile_shape
+from rvtrain._kernels import intrinsic
 
 
 def _copy_part(x, row, c, target, at):

@@ -8,9 +8,9 @@ import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
 
-from rvtrain._kernels import intrinsic
 from rvtrain._engine._byte_tile import COLUMNS, LANES, ROWS
 from rvtrain._engine._tile import tile_shape
+from rvtrain._kernels import intrinsic
 
 
 def _between(values, at, low, high):

@@ -13,6 +13,7 @@ from rvtrain._kernels._decorators import (
     trailing_zeros,
 )
 from rvtrain._kernels._parallel import Driver, Kernel, driver, kernel
+from rvtrain._kernels._seams import implements, seam
 
 __all__ = [
     "FASTMATH",
@@ -21,6 +22,7 @@ __all__ = [
     "body",
     "cpu_features",
     "driver",
+    "implements",
     "in_order",
     "inlined",
     "intrinsic",
@@ -28,5 +30,6 @@ __all__ = [
     "njit",
     "overload",
     "register_jitable",
+    "seam",
     "trailing_zeros",
 ]

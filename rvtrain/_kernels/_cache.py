@@ -22,9 +22,9 @@ from typing import Any
 import llvmlite
 import numba
 from llvmlite import binding
-from numba.core import types
 from numba.core.caching import CompileResultCacheImpl, _Cache
 from numba.core.serialize import dumps
+from numba.core.types.containers import BaseNamedTuple
 
 
 @functools.cache
@@ -121,7 +121,7 @@ def _module(name: str) -> Path | None:
 
 def _classes(kind: Any) -> Iterator[type]:
     """The named tuple classes in a numba type."""
-    if isinstance(kind, types.NamedTuple):
+    if isinstance(kind, BaseNamedTuple):
         yield kind.instance_class
     for part in getattr(kind, "types", ()):
         yield from _classes(part)

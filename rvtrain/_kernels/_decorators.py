@@ -9,8 +9,6 @@ import numba
 from llvmlite import binding
 from numba import extending
 from numba.cpython.unsafe import numbers
-from numba.extending import overload, register_jitable
-
 
 # The flags that let reductions vectorise. `nnan` and `ninf` are not among them: they delete every check for NaN.
 FASTMATH = {"reassoc", "contract", "arcp", "nsz", "afn"}

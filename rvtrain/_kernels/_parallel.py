@@ -75,7 +75,9 @@ class Kernel(Driver):
         self.__name__, self.__doc__ = func.__name__, func.__doc__
         parameters = ["threads", "count", *list(inspect.signature(func).parameters)[2:]]
         if disabled():
-            func = np.errstate(all="ignore")(func)  # integers that wrap and sums that overflow are silent when compiled
+            func = np.errstate(all="ignore")(
+                func
+            )  # integers that wrap and sums that overflow are silent when compiled
             self.launch: Any = lambda threads, count, *args: func(0, count, *args)
             self._entry = self.launch
             return

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from rvtrain._engine import _byte_tile
 from rvtrain._engine import _blocks as engine
+from rvtrain._engine import _byte_tile
 from rvtrain._engine._byte_tile import COLUMNS, ROWS, TILE, VNNI, byte_tile, packed_shape, parts, words
 from rvtrain._engine._pairs import TOGETHER
 from rvtrain._engine._workspace import workspace

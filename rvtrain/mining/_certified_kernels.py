@@ -27,11 +27,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rvtrain._kernels import kernel, njit, prange, trailing_zeros
 from rvtrain._engine._byte_tile import COLUMNS, PARTIAL, ROWS, tile_bytes
 from rvtrain._engine._pairs import TOGETHER, dots, unit_row
 from rvtrain._engine._prefetch import prefetch_row
 from rvtrain._engine._screen import any_at_least, at_least
+from rvtrain._kernels import kernel, njit, prange, trailing_zeros
 from rvtrain.mining._selection_kernels import is_allowed, rise, sink, worse
 
 SAMPLED = 12

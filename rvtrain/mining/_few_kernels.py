@@ -10,9 +10,9 @@
 
 import numpy as np
 
-from rvtrain._kernels import kernel, njit, prange
 from rvtrain._engine._norms import EPS, inverse_norm
 from rvtrain._engine._pairs import TOGETHER, dots, unit_row
+from rvtrain._kernels import kernel, njit, prange
 from rvtrain.mining._selection_kernels import BY_SCORE, offer
 
 FEW = 4

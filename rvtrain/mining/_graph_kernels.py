@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from rvtrain._kernels import kernel, njit, prange
 from rvtrain._engine._norms import cosine
+from rvtrain._kernels import kernel, njit, prange
 from rvtrain.mining._selection_kernels import rise, sink, worse
 
 

@@ -15,12 +15,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rvtrain._kernels import inlined, kernel, njit, prange, trailing_zeros
 from rvtrain._engine._blocks import CHUNK, GROUP, pack_left, score_block
 from rvtrain._engine._exp import exp
 from rvtrain._engine._random import row_key, uniform
 from rvtrain._engine._screen import between
 from rvtrain._engine._tile import mr, nr
+from rvtrain._kernels import inlined, kernel, njit, prange, trailing_zeros
 
 BY_SCORE, UNIFORM, EXPONENTIAL, WU2017, WEIGHT = range(5)
 """What a key is: the score; noise; Gumbel noise plus log weights exp(s / T), plus those of Wu et al. 2017, or

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from rvtrain._kernels import inlined, kernel, njit, prange
 from rvtrain._engine._prefetch import prefetch_rows
+from rvtrain._kernels import inlined, kernel, njit, prange
 from rvtrain.optimizers._adam_kernels import adam_constants, missed_steps
 from rvtrain.optimizers._codes import (
     BLOCK,

@@ -16,8 +16,8 @@ out; where that is too much, and under L2 decay, the steps are made one by one.
 
 import numpy as np
 
-from rvtrain._kernels import inlined, kernel, njit, prange
 from rvtrain._engine._prefetch import prefetch_rows
+from rvtrain._kernels import inlined, kernel, njit, prange
 from rvtrain.optimizers._elements import adam_moved, mixed, with_square
 
 COLUMNS = 7

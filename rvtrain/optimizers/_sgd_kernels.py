@@ -10,8 +10,8 @@ elements: what an idle row owes is a product of 2 × 2 matrices.
 
 import numpy as np
 
-from rvtrain._kernels import in_order, kernel, njit, prange
 from rvtrain._engine._prefetch import prefetch_rows
+from rvtrain._kernels import in_order, kernel, njit, prange
 from rvtrain.optimizers._codes import (
     BLOCK,
     INFINITE,

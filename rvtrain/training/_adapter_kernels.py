@@ -7,8 +7,8 @@ import math
 
 import numpy as np
 
-from rvtrain._kernels import kernel, prange
 from rvtrain._engine._exp import exp
+from rvtrain._kernels import kernel, prange
 
 _EPS = 1e-5
 _SLOPE = math.sqrt(8.0 / math.pi)

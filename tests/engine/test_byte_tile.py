@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from rvtrain._kernels import kernel
 from rvtrain._engine import _byte_tile as bytes_
+from rvtrain._kernels import kernel
 
 pytestmark = pytest.mark.skipif(bytes_.byte_tile() is None, reason="needs fast products of bytes")
 

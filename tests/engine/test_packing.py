@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from rvtrain._kernels import kernel
 from rvtrain._engine._packing import copy_part, transpose_rows, transpose_scaled
 from rvtrain._engine._tile import tile_shape
+from rvtrain._kernels import kernel
 
 
 @kernel

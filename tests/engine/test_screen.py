@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from rvtrain._kernels import kernel
 from rvtrain._engine import _byte_tile as bytes_
 from rvtrain._engine._screen import any_at_least, at_least, between
 from rvtrain._engine._tile import tile_shape
+from rvtrain._kernels import kernel
 
 
 @kernel

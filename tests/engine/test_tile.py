@@ -10,10 +10,10 @@ import pytest
 from conftest import TOLERANCE, from_python, relative_error
 
 import rvtrain as rt
-from rvtrain._kernels import njit
 from rvtrain._engine import _blocks as engine
 from rvtrain._engine import _products as products
 from rvtrain._engine import _tile as tile
+from rvtrain._kernels import njit
 
 
 @from_python

@@ -9,8 +9,7 @@ import threading
 import numpy as np
 import pytest
 
-from rvtrain._kernels import _cache, _compiling
-from rvtrain._kernels import kernel, prange
+from rvtrain._kernels import _cache, _compiling, kernel, prange
 
 # A forked child compiles; its parent's progress bar must not hear of it. Prints what the bar heard, in both.
 FORK = """
