@@ -102,10 +102,7 @@ class Body:
             _compiling.told(self._dispatcher.compile)(args)
         result = self._dispatcher.overloads[args]
         library, function = result.library, result.fndesc.llvm_func_name
-        JITCPUCodegen._add_module(library.codegen, library._final_module)
-        for name in [variable.name for variable in library._final_module.global_variables]:
-            if (environment := lookup_environment(name)) is not None:
-                JITCPUCodegen.set_env(library.codegen, name, environment)
+        _make_machine_code(library)
         address = library.get_pointer_to_function(function)
         if key and not library.has_dynamic_globals and (needed := needs(library)) is not None:
             self._entries.save(key, (needed, library.serialize_using_object_code(), function))
@@ -121,7 +118,7 @@ class Body:
 
 @contextlib.contextmanager
 def _alone() -> Iterator[None]:
-    """Make no machine code of the functions that are compiled into a body: numba would, for each, though nobody calls it."""
+    """Make no machine code: numba would, of each function that is compiled into a body, though nobody calls it."""
     codegen = registry.cpu_target.target_context.codegen()
     outer = {name: codegen.__dict__.get(name) for name in ("_add_module", "set_env")}
     codegen._add_module = codegen.set_env = lambda *arguments: None
@@ -133,6 +130,14 @@ def _alone() -> Iterator[None]:
                 delattr(codegen, name)
             else:
                 setattr(codegen, name, value)
+
+
+def _make_machine_code(library: Any) -> None:
+    """What numba does when it finalizes a library, left out by `_alone`."""
+    JITCPUCodegen._add_module(library.codegen, library._final_module)
+    for name in [variable.name for variable in library._final_module.global_variables]:
+        if (environment := lookup_environment(name)) is not None:
+            JITCPUCodegen.set_env(library.codegen, name, environment)
 
 
 def body(func: Callable) -> Any:
