@@ -1,4 +1,6 @@
-"""The door to numba: decorators, compiled code on disk, threads, and the few functions that emit LLVM instructions."""
+"""The door to numba: decorators, compiled code on disk, threads, and functions that emit LLVM instructions."""
+
+from numba.extending import overload, register_jitable
 
 from rvtrain._kernels._bodies import body
 from rvtrain._kernels._decorators import (
@@ -8,8 +10,6 @@ from rvtrain._kernels._decorators import (
     inlined,
     intrinsic,
     njit,
-    overload,
-    register_jitable,
     trailing_zeros,
 )
 from rvtrain._kernels._parallel import Driver, Kernel, driver, kernel

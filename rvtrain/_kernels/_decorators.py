@@ -10,32 +10,35 @@ from llvmlite import binding
 from numba import extending
 from numba.cpython.unsafe import numbers
 
-# The flags that let reductions vectorise. `nnan` and `ninf` are not among them: they delete every check for NaN.
 FASTMATH = {"reassoc", "contract", "arcp", "nsz", "afn"}
+"""The flags that let reductions vectorise. `nnan` and `ninf` are not among them: they delete every check for NaN."""
+
+OUTER: dict[str, Any] = {"error_model": "numpy", "nogil": True, "no_cfunc_wrapper": True}
+"""Options of functions that are called from Python."""
+
+INNER: dict[str, Any] = {**OUTER, "no_cpython_wrapper": True}
+"""Options of functions that are not: the wrappers for calls from Python would be a tenth of all compile time."""
 
 _config: Any = numba.config
 
-# Nobody calls these from Python: the wrappers for that would be a tenth of all compile time.
-INNER: dict[str, Any] = {"error_model": "numpy", "nogil": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-
 
 def disabled() -> bool:
-    """Whether NUMBA_DISABLE_JIT is set: all runs as Python."""
+    """Whether NUMBA_DISABLE_JIT is set: all functions run as Python."""
     return bool(_config.DISABLE_JIT)
 
 
 def intrinsic(interpreted: Callable) -> Callable[[Callable], Any]:
     """Make a typing function of numba an intrinsic; `interpreted` is the same in Python, for NUMBA_DISABLE_JIT."""
-    return (lambda typing: interpreted) if _config.DISABLE_JIT else extending.intrinsic
+    return (lambda typing: interpreted) if disabled() else extending.intrinsic
 
 
 def njit(func: Callable) -> Any:
-    """Compile a serial function, to be called from kernels: compiled into them, never cached alone."""
+    """Compile a serial function, to be called from kernels: compiled into them, never kept on disk alone."""
     return numba.njit(func, fastmath=FASTMATH, **INNER)
 
 
 def inlined(func: Callable) -> Any:
-    """The same, its body put in place of each call: for inner loops that would copy many arrays into a call."""
+    """The same, its code put in place of each call: for inner loops that would copy many arrays into a call."""
     return numba.njit(func, fastmath=FASTMATH, inline="always", **INNER)
 
 
@@ -48,12 +51,12 @@ def _trailing_zeros(x: Any) -> int:
     return (int(x) & -int(x)).bit_length() - 1
 
 
-trailing_zeros: Any = _trailing_zeros if _config.DISABLE_JIT else numbers.trailing_zeros
-"""Of an integer that is not 0, from kernels."""
+trailing_zeros: Any = _trailing_zeros if disabled() else numbers.trailing_zeros
+"""Number of zero bits below the lowest one bit of an integer that is not 0."""
 
 
 @functools.cache
 def cpu_features() -> frozenset[str]:
-    """What the processor that numba compiles for can do: its own settings, else this machine."""
+    """Features of the processor that numba compiles for: by its own settings, else this machine's."""
     chosen = os.environ.get("NUMBA_CPU_FEATURES") or binding.get_host_cpu_features().flatten()
     return frozenset(feature[1:] for feature in chosen.split(",") if feature.startswith("+"))
