@@ -10,15 +10,18 @@
 # and they are made known before its own code is loaded.
 """
 
+import contextlib
 import hashlib
 import importlib
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numba
 from llvmlite import binding
 from numba.core import cgutils, registry, types
+from numba.core.codegen import JITCPUCodegen
+from numba.core.environment import lookup_environment
 from numba.extending import intrinsic
 
 from rvtrain._kernels import _cache, _compiling
@@ -70,9 +73,14 @@ class Body:
         return library.get_pointer_to_function(function), library
 
     def _compile(self, key: str, args: Signature) -> tuple[int, Any]:
-        _compiling.told(self._dispatcher.compile)(args)
+        with _alone():
+            _compiling.told(self._dispatcher.compile)(args)
         result = self._dispatcher.overloads[args]
         library, function = result.library, result.fndesc.llvm_func_name
+        JITCPUCodegen._add_module(library.codegen, library._final_module)
+        for name in [variable.name for variable in library._final_module.global_variables]:
+            if (environment := lookup_environment(name)) is not None:
+                JITCPUCodegen.set_env(library.codegen, name, environment)
         address = library.get_pointer_to_function(function)
         if not library.has_dynamic_globals:
             self._entries.save(key, (needs(library), library.serialize_using_object_code(), function))
@@ -84,6 +92,22 @@ class Body:
         callee = cgutils.get_or_insert_function(builder.module, function, self.symbol(args))
         status, _ = context.call_conv.call_function(builder, callee, types.none, args, values)
         return status
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Make no machine code of the functions that are compiled into a body: numba would, for each, though nobody calls it."""
+    codegen = registry.cpu_target.target_context.codegen()
+    outer = {name: codegen.__dict__.get(name) for name in ("_add_module", "set_env")}
+    codegen._add_module = codegen.set_env = lambda *arguments: None
+    try:
+        yield
+    finally:
+        for name, value in outer.items():
+            if value is None:
+                delattr(codegen, name)
+            else:
+                setattr(codegen, name, value)
 
 
 def body(func: Callable) -> Any:

@@ -33,7 +33,7 @@ def row_starts(nodes: np.ndarray, count: int) -> np.ndarray:
 def squared_lengths(z: np.ndarray, scale: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """‖s_i z_i − s_j z_j‖² of each edge (i, j), float64 (E,)."""
     out = np.empty(len(first))
-    kernels.squared_lengths.sized(4 * out.size * z.shape[1])(z, scale, first, second, out)
+    kernels.squared_lengths.sized(4 * out.size * z.shape[1])(len(out), z, scale, first, second, out)
     return out
 
 
@@ -46,14 +46,15 @@ def sum_differences(
     """
     at, others = np.concatenate([first, second]), np.concatenate([second, first])
     order = np.argsort(at, kind="stable")
-    out = np.empty_like(z)
+    out, scratch = np.empty_like(z), scratch_rows(*z.shape)
     kernels.sum_differences.sized(4 * len(at) * z.shape[1] + out.size)(
+        len(scratch),
         z,
         scale,
         row_starts(at, len(z)),
         others[order],
         np.tile(weights, 2)[order],
-        scratch_rows(*z.shape),
+        scratch,
         out,
     )
     return out

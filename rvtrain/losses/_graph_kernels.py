@@ -6,13 +6,13 @@ very aim of such losses, would leave little of a float32 difference, and a hub s
 
 import numpy as np
 
-from rvtrain._kernels import kernel, prange
+from rvtrain._kernels import kernel
 
 
 @kernel
-def squared_lengths(z, scale, first, second, out):
+def squared_lengths(start, stop, z, scale, first, second, out):
     """out[e] = ‖y_i − y_j‖² with i = first[e], j = second[e]; z (n, d), scale (n,), the others (E,)."""
-    for e in prange(len(out)):
+    for e in range(start, stop):
         a, b = z[first[e]], z[second[e]]
         left, right = scale[first[e]], scale[second[e]]
         total = 0.0
@@ -23,13 +23,13 @@ def squared_lengths(z, scale, first, second, out):
 
 
 @kernel
-def sum_differences(z, scale, starts, others, weights, scratch, out):
+def sum_differences(start, stop, z, scale, starts, others, weights, scratch, out):
     """out[i] = s_i Σ_r weights[r] (y_i − y_j), j = others[r], over r from starts[i] to starts[i + 1].
 
     z and out (n, d), scale (n,), starts (n + 1,), others and weights (R,). scratch (lanes, d) float64: lane l
     takes rows l, l + lanes, …; each row is summed by one lane in the order of r, whoever runs the lane.
     """
-    for lane in prange(len(scratch)):
+    for lane in range(start, stop):
         total = scratch[lane]
         for i in range(lane, len(out), len(scratch)):
             total[:] = 0.0

@@ -35,7 +35,7 @@ class Call:
         self.dtype = pairs.anchors.dtype
         a, p = pairs.anchors, pairs.positives
         inverse_a, inverse_p, self.cosines = np.empty((3, len(a)))
-        kernels.measure_pairs.sized(6 * a.size)(a, p, inverse_a, inverse_p, self.cosines)
+        kernels.measure_pairs.sized(6 * a.size)(len(a), a, p, inverse_a, inverse_p, self.cosines)
         check_rows_finite("anchors", inverse_a)
         check_rows_finite("positives", inverse_p)
         self.anchors, self.positives = engine.Rows(a, inverse_a), engine.Rows(p, inverse_p)
@@ -84,7 +84,7 @@ class Call:
         work = 4 * indices.size * dim
         scores = np.empty(indices.shape, self.dtype)
         inverses = np.empty(indices.shape)
-        kernels.gathered_cosines.sized(work)(self.anchors, pool, indices, scores, inverses)
+        kernels.gathered_cosines.sized(work)(len(indices), self.anchors, pool, indices, scores, inverses)
         if np.isnan(inverses).any():
             row = indices[np.isnan(inverses)][0]
             raise NotFiniteError(f"negatives must be finite, got a NaN or an infinity in row {row}")
@@ -92,15 +92,15 @@ class Call:
             same = pairs.row_ids[:, np.newaxis, :, np.newaxis] == ids[indices][:, :, np.newaxis, :]
             scores[same.any(axis=(2, 3))] = -np.inf
         losses, slopes = np.empty(len(scores)), np.empty(len(scores))
-        kernels.contrast.sized(20 * scores.size)(scores, self.cosines, self.temperature, self.weight, losses, slopes)
+        kernels.contrast.sized(20 * scores.size)(len(scores), scores, self.cosines, self.temperature, self.weight, losses, slopes)
         ga = None
         if _needs(names, "")[0]:
             ga = np.empty_like(pairs.anchors)
-            kernels.gathered_anchor_gradient.sized(work)(scores, pool, indices, inverses, ga)
+            kernels.gathered_anchor_gradient.sized(work)(len(ga), scores, pool, indices, inverses, ga)
         gradients = self._finish(names, slopes, ga, tiles.NO_SHARES, None)
         if "negatives" in names:
-            gn = np.zeros_like(pool)
-            kernels.gathered_negative_gradient.sized(work)(scores, self.anchors, pool, *inverse_index(indices), gn)
+            gn, order = np.zeros_like(pool), inverse_index(indices)
+            kernels.gathered_negative_gradient.sized(work)(len(order[2]), scores, self.anchors, pool, *order, gn)
             gradients["negatives"] = gn.reshape(pairs.negatives.shape)
         return losses, gradients
 
@@ -146,7 +146,7 @@ class Call:
         )
         effort = count * count * dim
         tiles.symmetric_sums.sized(effort)(self.anchors, columns, there, work, column_sums, octaves, block)
-        tiles.close_columns.sized(50 * count)(column_sums, back)
+        tiles.close_columns.sized(50 * count)(count, column_sums, back)
         if names:
             work = self._with_sums(work, columns, self.anchors, to_anchors, to_positives)
             tiles.symmetric_weights.sized(effort)(self.anchors, columns, shares, work, octaves, block)
@@ -170,7 +170,7 @@ class Call:
         panels = workspace("panels", engine.panels_shape(count, dim, self.dtype), self.dtype)
         shape = engine.strips_shape(count, dim, self.dtype)
         packed = workspace("strips", shape if strips else (0, shape[1]), self.dtype)
-        engine.pack_columns.sized(4 * others.x.size)(others, panels, packed)
+        engine.pack_columns.sized(4 * others.x.size)(len(panels), others, panels, packed)
         row_ids, ids = self.pairs.row_ids, self.pairs.column_ids
         codes: np.ndarray = np.empty((0, shape[1]), np.int32)
         row_codes: np.ndarray = np.empty((len(row_ids), 0), np.int32)
@@ -260,5 +260,5 @@ def _finished(
     sums: np.ndarray, shares: np.ndarray, slopes: np.ndarray, others: engine.Rows, rows: engine.Rows
 ) -> tuple[np.ndarray, np.ndarray]:
     out, along = np.empty_like(rows.x), np.empty(len(rows.x))
-    tiles.finish.sized(8 * out.size)(sums, shares, slopes, others, rows, along, out)
+    tiles.finish.sized(8 * out.size)(len(out), sums, shares, slopes, others, rows, along, out)
     return out, along

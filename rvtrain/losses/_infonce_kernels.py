@@ -9,21 +9,21 @@ is capped when it is hopeless. All gradients follow from the slopes G = ∂L/∂
 
 import numpy as np
 
-from rvtrain._kernels import kernel, njit, prange
+from rvtrain._kernels import kernel, njit
 from rvtrain._engine._exp import LOG2_E, exp2
 from rvtrain._engine._largest import largest
 from rvtrain._engine._norms import EPS, cosine, inverse_norm
 
 
 @kernel
-def contrast(cosines, positives, temperature, weight, losses, slopes):
+def contrast(start, stop, cosines, positives, temperature, weight, losses, slopes):
     """Row by row, the loss and its slopes, which overwrite the cosines.
 
     cosines (n, m) and positives (n,) float64 → losses[i] = softplus(t_i); slopes[i] = ∂/∂cos⁺ = −w σ(t_i) / τ;
     cosines[i, j] = ∂/∂cos_ij = w σ(t_i) / τ · softmax_j(cos_i / τ); w is the weight of a row in the total.
     """
     octaves = cosines.dtype.type(LOG2_E / temperature)
-    for i in prange(len(cosines)):
+    for i in range(start, stop):
         row = cosines[i]
         top = largest(row)
         shift, total = top if top > -np.inf else octaves * 0, 0.0  # of −inf alone, no difference is NaN
@@ -40,24 +40,24 @@ def contrast(cosines, positives, temperature, weight, losses, slopes):
 
 
 @kernel
-def measure_pairs(a, b, inverse_a, inverse_b, cosines):
+def measure_pairs(start, stop, a, b, inverse_a, inverse_b, cosines):
     """What brings each row of a and b (n, d) to length one, NaN if it is not finite, and cosines[i] = â_i · b̂_i.
 
     All outputs (n,) float64.
     """
-    for i in prange(len(cosines)):
+    for i in range(start, stop):
         inverse_a[i], inverse_b[i] = inverse_norm(a[i], EPS), inverse_norm(b[i], EPS)
         cosines[i] = cosine(a[i], inverse_a[i], b[i], inverse_b[i])
 
 
 @kernel
-def gathered_cosines(rows, pool, indices, cosines, inverses):
+def gathered_cosines(start, stop, rows, pool, indices, cosines, inverses):
     """cosines[i, j] of row i with pool[indices[i, j]], −inf where the index is −1.
 
     rows Rows of (B, d), pool (M, d), indices and cosines (B, k). inverses (B, k) float64: what brings the pool rows
     to length one, 0 where the index is −1, NaN if a row is not finite.
     """
-    for i in prange(len(indices)):
+    for i in range(start, stop):
         for j in range(indices.shape[1]):
             cosines[i, j] = -np.inf
             inverses[i, j] = 0.0
@@ -68,12 +68,12 @@ def gathered_cosines(rows, pool, indices, cosines, inverses):
 
 
 @kernel
-def gathered_anchor_gradient(slopes, pool, indices, inverses, out):
+def gathered_anchor_gradient(start, stop, slopes, pool, indices, inverses, out):
     """out[i] = Σ_j slopes[i, j] · pool[indices[i, j]] · inverses[i, j], to the normalised anchors (B, d).
 
     A row so long that its scale would lose digits in float32 is scaled in float64.
     """
-    for i in prange(len(out)):
+    for i in range(start, stop):
         out[i] = 0
         for j in range(slopes.shape[1]):
             if indices[i, j] >= 0:
@@ -85,14 +85,14 @@ def gathered_anchor_gradient(slopes, pool, indices, inverses, out):
 
 
 @kernel
-def gathered_negative_gradient(slopes, rows, pool, order, bounds, named, out):
+def gathered_negative_gradient(start, stop, slopes, rows, pool, order, bounds, named, out):
     """out[named[r]] = the gradient to pool[named[r]]; order[bounds[r]: bounds[r + 1]] says who named it.
 
     slopes (B, k), rows Rows of (B, d), pool (M, d); order holds flat positions in (B, k), those of one pool
     row together and ascending, so that the sum is the same whoever does it; out (M, d) is 0 elsewhere.
     """
     width = slopes.shape[1]
-    for r in prange(len(named)):
+    for r in range(start, stop):
         total = out[named[r]]
         total[:] = 0
         for s in range(bounds[r], bounds[r + 1]):

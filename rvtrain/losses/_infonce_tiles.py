@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rvtrain._kernels import kernel, njit, prange
+from rvtrain._kernels import driver, kernel, njit
 from rvtrain._engine._blocks import (
     CHUNK,
     FINE_CHUNK,
@@ -184,19 +184,9 @@ def groups_of(first, count, height):
 
 
 @kernel
-def one_sided(rows, columns, to, work, octaves, bounded, block):
-    """Every row against every column: losses, slopes and shares, and the sums that work has room for.
-
-    To the unit rows: shares · to_rows; to the unit columns: to_columns, which holds the shares already.
-    """
-    height = len(work.slab) * mr(work.slab)
-    for first in range(0, len(rows.x), height):
-        groups = groups_of(first, len(rows.x), height)
-        for g in prange(groups):
-            _one_sided_group(np.int64(g), rows, first, columns, to, work, octaves, bounded, block)
-        slab = work.slab[: groups * (GROUP // mr(work.slab))]
-        for j in prange(len(work.to_columns) // nr(work.slab)):
-            add_weighted_rows(slab, np.int64(j), work.strips, work.to_columns, first)
+def _one_sided_groups(start, stop, rows, start_row, columns, to, work, octaves, bounded, block):
+    for g in range(start, stop):
+        _one_sided_group(g, rows, start_row, columns, to, work, octaves, bounded, block)
 
 
 @njit
@@ -231,17 +221,9 @@ def _one_sided_group(g, rows, start_row, columns, to, work, octaves, bounded, bl
 
 
 @kernel
-def symmetric_sums(rows, columns, to, work, column_sums, octaves, block):
-    """First sweep: losses and shares of the rows, and the sums of the columns' exponentials (m padded,)."""
-    height, width = len(work.slab) * mr(work.slab), nr(work.slab)
-    for first in range(0, len(rows.x), height):
-        groups = groups_of(first, len(rows.x), height)
-        for g in prange(groups):
-            _symmetric_sums_group(np.int64(g), rows, first, columns, to, work, octaves, block)
-        for j in prange(len(columns.panels)):
-            for g in range(groups):
-                for q in range(width):
-                    column_sums[j * width + q] += work.by_group[g, j, q]
+def _symmetric_sums_groups(start, stop, rows, start_row, columns, to, work, octaves, block):
+    for g in range(start, stop):
+        _symmetric_sums_group(g, rows, start_row, columns, to, work, octaves, block)
 
 
 @njit
@@ -268,19 +250,9 @@ def _symmetric_sums_group(g, rows, start_row, columns, to, work, octaves, block)
 
 
 @kernel
-def symmetric_weights(rows, columns, shares, work, octaves, block):
-    """Second sweep: the sums towards rows and columns, weighted by exp_ij · (row share i + column share j).
-
-    shares (2, m padded) float64; where one slab holds all scores, it still has the exponentials.
-    """
-    height = len(work.slab) * mr(work.slab)
-    for first in range(0, len(rows.x), height):
-        groups = groups_of(first, len(rows.x), height)
-        for g in prange(groups):
-            _symmetric_weights_group(np.int64(g), rows, first, columns, shares, work, octaves, block)
-        slab = work.slab[: groups * (GROUP // mr(work.slab))]
-        for j in prange(len(work.to_columns) // nr(work.slab)):
-            add_weighted_rows(slab, np.int64(j), work.strips, work.to_columns, first)
+def _symmetric_weights_groups(start, stop, rows, start_row, columns, shares, work, octaves, block):
+    for g in range(start, stop):
+        _symmetric_weights_group(g, rows, start_row, columns, shares, work, octaves, block)
 
 
 @njit
@@ -318,21 +290,21 @@ def share_columns(slab, top, panels, start, stop, first, shares):
 
 
 @kernel
-def close_columns(sums, to):
+def close_columns(start, stop, sums, to):
     """`close` for the columns of the symmetric loss, whose exponentials are relative to 1; sums (≥ n,)."""
-    for i in prange(len(to.losses)):
+    for i in range(start, stop):
         close(i, sums[i], 1.0, to)
 
 
 @kernel
-def finish(sums, shares, slopes, others, rows, along, out):
+def finish(start, stop, sums, shares, slopes, others, rows, along, out):
     """From sums over the other side to the gradient of the rows as given.
 
     g = share · sums[i] + slopes[i] · ô_i is the gradient to the unit row â_i, share = shares[i], or 1 where there
     are none; along[i] = â_i · g; and out[i]
     = (g − â_i along[i]) / ‖a_i‖, or g / ε where ‖a_i‖ ≤ ε. sums (≥ n, ≥ d), others and rows Rows of (n, d).
     """
-    for i in prange(len(out)):
+    for i in range(start, stop):
         inverse, other = rows.inverse[i], others.inverse[i] * slopes[i]
         share = shares[i] if len(shares) > 0 else 1.0
         total = 0.0
@@ -344,3 +316,59 @@ def finish(sums, shares, slopes, others, rows, along, out):
         total = total * inverse if inverse < 1.0 / EPS else 0.0
         for k in range(out.shape[1]):
             out[i, k] = (out[i, k] - total * rows.x[i, k]) * inverse
+
+
+@kernel
+def _to_columns(start, stop, slab, strips, sums, first):
+    for j in range(start, stop):
+        add_weighted_rows(slab, j, strips, sums, first)
+
+
+@kernel
+def _add_column_sums(start, stop, groups, by_group, column_sums):
+    for j in range(start, stop):
+        for g in range(groups):
+            for q in range(by_group.shape[2]):
+                column_sums[j * by_group.shape[2] + q] += by_group[g, j, q]
+
+
+launch_one_sided, launch_sums, launch_weights = _one_sided_groups.launch, _symmetric_sums_groups.launch, _symmetric_weights_groups.launch
+launch_to_columns, launch_add = _to_columns.launch, _add_column_sums.launch
+
+
+@driver
+def one_sided(threads, rows, columns, to, work, octaves, bounded, block):
+    """Every row against every column: losses, slopes and shares, and the sums that work has room for.
+
+    To the unit rows: shares · to_rows; to the unit columns: to_columns, which holds the shares already.
+    """
+    height = len(work.slab) * mr(work.slab)
+    for first in range(0, len(rows.x), height):
+        groups = groups_of(first, len(rows.x), height)
+        launch_one_sided(threads, groups, rows, first, columns, to, work, octaves, bounded, block)
+        slab = work.slab[: groups * (GROUP // mr(work.slab))]
+        launch_to_columns(threads, len(work.to_columns) // nr(work.slab), slab, work.strips, work.to_columns, first)
+
+
+@driver
+def symmetric_sums(threads, rows, columns, to, work, column_sums, octaves, block):
+    """First sweep: losses and shares of the rows, and the sums of the columns' exponentials (m padded,)."""
+    height = len(work.slab) * mr(work.slab)
+    for first in range(0, len(rows.x), height):
+        groups = groups_of(first, len(rows.x), height)
+        launch_sums(threads, groups, rows, first, columns, to, work, octaves, block)
+        launch_add(threads, len(columns.panels), groups, work.by_group, column_sums)
+
+
+@driver
+def symmetric_weights(threads, rows, columns, shares, work, octaves, block):
+    """Second sweep: the sums towards rows and columns, weighted by exp_ij · (row share i + column share j).
+
+    shares (2, m padded) float64; where one slab holds all scores, it still has the exponentials.
+    """
+    height = len(work.slab) * mr(work.slab)
+    for first in range(0, len(rows.x), height):
+        groups = groups_of(first, len(rows.x), height)
+        launch_weights(threads, groups, rows, first, columns, shares, work, octaves, block)
+        slab = work.slab[: groups * (GROUP // mr(work.slab))]
+        launch_to_columns(threads, len(work.to_columns) // nr(work.slab), slab, work.strips, work.to_columns, first)
