@@ -6,7 +6,7 @@ from numpy.typing import ArrayLike
 
 from rvtrain import _validation as check
 from rvtrain.losses import _distillation_kernels as kernels
-from rvtrain.losses._arguments import REDUCTIONS, like_wrt, parse_wrt
+from rvtrain.losses._arguments import REDUCTIONS, Pairs, like_wrt, parse_wrt
 from rvtrain.losses._distillation_call import evaluate, parse_lists
 from rvtrain.losses._weights import Floats, row_weights, weighted
 
@@ -62,7 +62,8 @@ class TeacherLoss:
         ValueError
             If shapes do not fit, something is empty or not finite, or an index is out of range.
         """
-        return self._evaluate((anchors, positives, negatives, negative_indices), teacher_scores, sample_weight, ())[0]
+        lists = parse_lists(anchors, positives, negatives, negative_indices, teacher_scores)
+        return self._evaluate(*lists, sample_weight, ())[0]
 
     @overload
     def compute_with_gradients(
@@ -119,24 +120,22 @@ class TeacherLoss:
             As `compute`, and if `wrt` names something unknown.
         """
         names = parse_wrt(wrt, WRT)
-        inputs = (anchors, positives, negatives, negative_indices)
-        value, gradients = self._evaluate(inputs, teacher_scores, sample_weight, names)
+        lists = parse_lists(anchors, positives, negatives, negative_indices, teacher_scores)
+        value, gradients = self._evaluate(*lists, sample_weight, names)
         return value, like_wrt(wrt, gradients)
 
     def _evaluate(
         self,
-        inputs: tuple[ArrayLike | None, ...],
-        teacher_scores: ArrayLike,
+        pairs: Pairs,
+        own_teacher: Floats,
+        teacher: Floats,
         sample_weight: ArrayLike | None,
         names: tuple[str, ...],
     ) -> tuple[float | Floats, dict[str, Floats]]:
-        pairs, own_teacher, teacher = parse_lists(*inputs, teacher_scores)
         weights = row_weights(self.reduction, sample_weight, len(pairs.anchors))
         rule = kernels.Rule(self._kind, self.temperature, self.similarity == "cosine")
         losses, gradients = evaluate(pairs, own_teacher, teacher, weights, rule, names)
-        value = weighted(losses, weights, self.reduction, pairs.anchors.dtype)
-        if pairs.single and self.reduction == "none":
-            value = value[0]
+        value = weighted(losses, weights, self.reduction, pairs.anchors.dtype, pairs.single)
         return value, {name: pairs.restore(name, g) for name, g in gradients.items()}
 
 
@@ -188,7 +187,7 @@ class _SoftenedLoss(TeacherLoss):
         self.temperature = temperature
 
     @property
-    def temperature(self) -> float:  # type: ignore[override]
+    def temperature(self) -> float:
         """T, by which the scores of both models are divided. May be set between calls."""
         return self._temperature
 

@@ -16,8 +16,8 @@ from rvtrain.losses._weights import Floats
 
 
 def parse_lists(
-    anchors: ArrayLike | None,
-    positives: ArrayLike | None,
+    anchors: ArrayLike,
+    positives: ArrayLike,
     negatives: ArrayLike | None,
     negative_indices: ArrayLike | None,
     teacher_scores: ArrayLike,

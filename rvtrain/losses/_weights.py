@@ -25,9 +25,10 @@ def row_weights(reduction: str, sample_weight: ArrayLike | None, count: int) -> 
     return w / w.sum() if reduction == "mean" else w
 
 
-def weighted(
-    losses: NDArray[np.float64], weights: NDArray[np.float64], reduction: str, dtype: np.dtype
-) -> float | Floats:
-    """Σ w ℓ, or each w ℓ in that dtype without reduction."""
+def weighted(losses: Floats, weights: Floats, reduction: str, dtype: np.dtype, single: bool) -> float | Floats:
+    """Σ w ℓ, or without reduction each w ℓ in that dtype: a number where the caller gave a single row."""
     terms = losses * weights
-    return terms.astype(dtype) if reduction == "none" else float(terms.sum())
+    if reduction != "none":
+        return float(terms.sum())
+    values: Floats = terms.astype(dtype)
+    return values[0] if single else values
