@@ -179,11 +179,11 @@ def row_terms(i, rule, terms):
 
 @njit
 def _margin_terms(weight, lead, scores, teacher):
-    """ℓ = mean_k e_k², e_k = (c⁺ − t⁺) − (c_k − t_k); lead = c⁺ − t⁺."""
-    count, squares, total = 0, 0.0, 0.0
+    """ℓ = mean_k e_k², e_k = (c⁺ − t⁺) − (c_k − t_k); lead = c⁺ − t⁺, whose NaN is not lost without negatives."""
+    count, squares, total = 0, 0.0 * lead, 0.0
     for j in range(len(scores)):
         error = 0.0
-        if scores[j] != -np.inf:
+        if teacher[j] != -np.inf:
             error = lead - (np.float64(scores[j]) - np.float64(teacher[j]))
             count += 1
         squares += error * error
@@ -234,11 +234,11 @@ def _exponentials(scores, teacher, top, best, per, kept):
     lowest, all_p, all_q, mixed = real(-1e30), real(0.0), real(0.0), real(0.0)
     for j in range(len(scores)):
         u, v = (teacher[j] - best) * per, (scores[j] - top) * per
-        u = lowest if u < lowest else u  # 0 · −inf would be NaN
-        v = lowest if v < lowest else v
         p = exp(u)
         teacher[j] = p
         all_p += p
         all_q += exp(v)
+        v = lowest if u < lowest else v  # where none is, for 0 · −inf would be NaN
+        u = lowest if u < lowest else u
         mixed += p * (kept * u - v)
     return all_p, all_q, mixed

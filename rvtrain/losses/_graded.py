@@ -180,10 +180,10 @@ class CosineSimilarityLoss(GradedLoss):
     >>> import numpy as np
     >>> import rvtrain as rt
     >>> loss = rt.CosineSimilarityLoss()
-    >>> loss.compute(np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]]), [0.5])  # (0 − 0.5)²
+    >>> loss.compute(np.array([[1.0, 0.0]]), np.array([[0.0, 2.0]]), [-0.5])  # (0 + 0.5)²
     0.25
-    >>> loss.compute_with_gradients(np.array([1.0, 0.0]), np.array([0.0, 2.0]), 0.5)[1]
-    array([ 0., -1.])
+    >>> loss.compute_with_gradients(np.array([1.0, 0.0]), np.array([0.0, 2.0]), -0.5)[1]
+    array([0., 1.])
     """
 
     def __init__(self, reduction: str = "mean") -> None:
