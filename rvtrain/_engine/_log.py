@@ -49,4 +49,4 @@ def softplus_and_slope(x):
     u = exp(-abs(x))
     positive = x > 0
     share = u / (1 + u)
-    return (x if positive else x * 0) + log1p_of_unit(u), 1 - share if positive else share
+    return (x if positive else np.float32(0.0)) + log1p_of_unit(u), 1 - share if positive else share
