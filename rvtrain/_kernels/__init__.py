@@ -6,13 +6,15 @@ from rvtrain._kernels._bodies import body
 from rvtrain._kernels._decorators import (
     FASTMATH,
     cpu_features,
+    disabled,
     in_order,
     inlined,
-    intrinsic,
     njit,
     trailing_zeros,
 )
+from rvtrain._kernels._emitted import element_type, emitted
 from rvtrain._kernels._parallel import Driver, Kernel, driver, kernel
+from rvtrain._kernels._threads import thread_count
 
 __all__ = [
     "FASTMATH",
@@ -20,13 +22,16 @@ __all__ = [
     "Kernel",
     "body",
     "cpu_features",
+    "disabled",
     "driver",
+    "element_type",
+    "emitted",
     "in_order",
     "inlined",
-    "intrinsic",
     "kernel",
     "njit",
     "overload",
     "register_jitable",
+    "thread_count",
     "trailing_zeros",
 ]
