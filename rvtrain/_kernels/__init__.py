@@ -14,6 +14,7 @@ from rvtrain._kernels._decorators import (
 )
 from rvtrain._kernels._emitted import element_type, emitted
 from rvtrain._kernels._parallel import Driver, Kernel, driver, kernel
+from rvtrain._kernels._seams import implements, seam
 from rvtrain._kernels._threads import thread_count
 
 __all__ = [
@@ -26,12 +27,14 @@ __all__ = [
     "driver",
     "element_type",
     "emitted",
+    "implements",
     "in_order",
     "inlined",
     "kernel",
     "njit",
     "overload",
     "register_jitable",
+    "seam",
     "thread_count",
     "trailing_zeros",
 ]

@@ -91,13 +91,14 @@ class Body:
             context = registry.cpu_target.target_context
             context.refresh()
             register(needed)
-            library = context.codegen().unserialize_library(stored)
+            with _machine_code(True):  # also while a body is compiled that calls this one
+                library = context.codegen().unserialize_library(stored)
             return library.get_pointer_to_function(function), library
         except Exception:  # of another numba, or a body that it calls is not as it was: a miss
             return None
 
     def _compile(self, key: str | None, args: Args) -> tuple[int, Any]:
-        with _alone():
+        with _machine_code(False):
             _compiling.told(self._dispatcher.compile)(args)
         result = self._dispatcher.overloads[args]
         library, function = result.library, result.fndesc.llvm_func_name
@@ -116,23 +117,26 @@ class Body:
 
 
 @contextlib.contextmanager
-def _alone() -> Iterator[None]:
-    """Make no machine code: numba would, of each function that is compiled into a body, though nobody calls it."""
+def _machine_code(made: bool) -> Iterator[None]:
+    """Whether numba makes machine code of a library that it finalizes.
+
+    Of each function that is compiled into a body it would, though nobody calls it.
+    """
     codegen = registry.cpu_target.target_context.codegen()
-    outer = {name: codegen.__dict__.get(name) for name in ("_add_module", "set_env")}
-    codegen._add_module = codegen.set_env = lambda *arguments: None
+    outer = {name: codegen.__dict__.pop(name, None) for name in ("_add_module", "set_env")}
+    if not made:
+        codegen._add_module = codegen.set_env = lambda *arguments: None
     try:
         yield
     finally:
         for name, value in outer.items():
-            if value is None:
-                delattr(codegen, name)
-            else:
+            codegen.__dict__.pop(name, None)
+            if value is not None:
                 setattr(codegen, name, value)
 
 
 def _make_machine_code(library: Any) -> None:
-    """What numba does when it finalizes a library, left out by `_alone`."""
+    """What numba does when it finalizes a library, left out by `_machine_code(False)`."""
     JITCPUCodegen._add_module(library.codegen, library._final_module)
     for name in [variable.name for variable in library._final_module.global_variables]:
         if (environment := lookup_environment(name)) is not None:

@@ -242,7 +242,9 @@ class LocalContrastiveLoss:
         if to_pool in names:
             columns = _columns(pairs, batch)
             scratch = scratch_rows(len(columns.named), dim)
-            kernels.column_terms.sized(work)(len(scratch), batch, reaches, shares, columns, scratch, gradients[to_pool])
+            kernels.column_terms.sized(work)(
+                len(scratch), batch, reaches, shares, columns, scratch, gradients[to_pool]
+            )
         if pairs.negatives is not None and "negatives" in names:
             gradients["negatives"] = gradients["negatives"].reshape(pairs.negatives.shape)
         return losses, {name: gradients[name] for name in names}

@@ -11,7 +11,7 @@ from rvtrain.optimizers import _adam_compact_kernels as compact_kernels
 from rvtrain.optimizers import _adam_kernels as kernels
 from rvtrain.optimizers._base import Optimizer
 from rvtrain.optimizers._rows import Gradient, Idle, by_table
-from rvtrain.optimizers._state import as_table, compact, flat, noise
+from rvtrain.optimizers._state import as_table, blocks_of, compact, flat, noise
 
 
 class Adam(Optimizer):
@@ -136,19 +136,27 @@ class Adam(Optimizer):
         if self.state_dtype == "float32" and not len(g.rows):
             values, gradient, m, v = flat(p, g.given, state["exp_avg"], state["exp_avg_sq"])
             top = state["max_exp_avg_sq"].reshape(-1) if self.amsgrad else m[:0]
-            kernels.adam_dense.sized(4 * p.size)(values, gradient, m, v, top, c, wipe)
+            kernels.adam_dense.sized(4 * p.size)(p.size, values, gradient, m, v, top, c, wipe)
             return
         work = 20 * (len(g.rows) * p.shape[1] if len(g.rows) else p.size)
         if self.state_dtype == "float32":
             first, history = idle or (g.rows[:0], np.empty((0, len(c))))
             missed = self._idle_table(history, p)
-            kernels.adam_rows.sized(work)(p, g, *self._tables(state), c, first, history, missed)
+            kernels.adam_rows.sized(work)(len(g.rows), p, g, *self._tables(state), c, first, history, missed)
             return
         if idle is not None:
             self._missed(p, g.rows, state, idle, name)
         codes, scales = self._compact(state, p)
+        table = as_table(p)
         compact_kernels.adam_compact.sized(work)(
-            as_table(p), by_table(g), codes, scales, c, noise(name, state["step"]), wipe
+            blocks_of(table, g.rows, codes[0]),
+            table,
+            by_table(g),
+            codes,
+            scales,
+            c,
+            noise(name, state["step"]),
+            wipe,
         )
 
     def _missed(self, p: np.ndarray, rows: np.ndarray, state: dict[str, Any], idle: Idle, name: str) -> None:
@@ -156,11 +164,11 @@ class Adam(Optimizer):
         table = self._idle_table(history, p)
         work = 20 * len(rows) * p.shape[1]
         if self.state_dtype == "float32":
-            kernels.adam_missed.sized(work)(p, rows, *self._tables(state), first, history, table)
+            kernels.adam_missed.sized(work)(len(rows), p, rows, *self._tables(state), first, history, table)
         else:
             codes, scales = self._compact(state, p)
             compact_kernels.adam_compact_missed.sized(work)(
-                p, rows, codes, scales, first, history, table, noise(name, state["step"], idle=True)
+                len(rows), p, rows, codes, scales, first, history, table, noise(name, state["step"], idle=True)
             )
 
     def _idle_table(self, history: np.ndarray, p: np.ndarray) -> np.ndarray:

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from rvtrain._kernels import inlined, kernel, njit, prange
 from rvtrain._engine._prefetch import prefetch_rows
+from rvtrain._kernels import inlined, kernel, njit
 from rvtrain.optimizers._adam_kernels import adam_constants, missed_steps
 from rvtrain.optimizers._codes import (
     BLOCK,
@@ -26,14 +26,15 @@ from rvtrain.optimizers._codes import (
 )
 from rvtrain.optimizers._elements import adam_moved, mixed, with_square
 
-_CHUNK = 64  # blocks that share their scratch
 _S16 = np.uint32(16)
 _ONE = np.float32(1)
 
 
 @kernel
-def adam_compact(p, g, codes, scales, c, name, wipe):
+def adam_compact(start, stop, p, g, codes, scales, c, name, wipe):
     """One step of p (n, d), or of p[g.rows], g a `Gradient`; codes of m, v and top (n, d), scales (n, blocks).
+
+    The range counts the `blocks_of` all rows, or of g.rows, one row's after the other's.
 
     Without AMSGrad those of top have no columns, and bfloat16 has no scales. name: two integers, of array and step.
     """
@@ -41,26 +42,24 @@ def adam_compact(p, g, codes, scales, c, name, wipe):
     width, constants = p.shape[1], adam_constants(c, p.dtype)
     block = span(codes[0])
     blocks = -(-width // block)
-    count = (len(p) if len(rows) == 0 else len(rows)) * blocks
-    for chunk in prange(-(-count // _CHUNK)):
-        scratch = np.zeros(3 * block, p.dtype)
-        for item in range(chunk * _CHUNK, min(count, (chunk + 1) * _CHUNK)):
-            r, b = item // blocks, item % blocks
-            if b == 0:
-                prefetch_rows(rows, r, p, codes[0], codes[1])
-            row = r if len(rows) == 0 else rows[r]
-            s = r if len(rows) == 0 else source[r]
-            low, high = b * block, min(width, (b + 1) * block)
-            gradient = given[s, low:high] if s >= 0 else sums[-1 - s, low:high]
-            key = noise_key(name[0], name[1], row * blocks + b)
-            mc, vc = codes[0][row, low:high], codes[1][row, low:high]
-            tc = codes[2][row, low : high if codes[2].shape[1] > 0 else low]
-            before = at(scales[0], row, b), at(scales[1], row, b), at(scales[2], row, b)
-            after = _block(p[row, low:high], gradient, mc, vc, tc, before, scratch, constants, key, wipe)
-            if scales[0].size > 0:
-                scales[0][row, b], scales[1][row, b] = after[0], after[1]
-                if len(tc) > 0:
-                    scales[2][row, b] = after[2]
+    scratch = np.zeros(3 * block, p.dtype)
+    for item in range(start, stop):
+        r, b = item // blocks, item % blocks
+        if b == 0:
+            prefetch_rows(rows, r, p, codes[0], codes[1])
+        row = r if len(rows) == 0 else rows[r]
+        s = r if len(rows) == 0 else source[r]
+        low, high = b * block, min(width, (b + 1) * block)
+        gradient = given[s, low:high] if s >= 0 else sums[-1 - s, low:high]
+        key = noise_key(name[0], name[1], row * blocks + b)
+        mc, vc = codes[0][row, low:high], codes[1][row, low:high]
+        tc = codes[2][row, low : high if codes[2].shape[1] > 0 else low]
+        before = at(scales[0], row, b), at(scales[1], row, b), at(scales[2], row, b)
+        after = _block(p[row, low:high], gradient, mc, vc, tc, before, scratch, constants, key, wipe)
+        if scales[0].size > 0:
+            scales[0][row, b], scales[1][row, b] = after[0], after[1]
+            if len(tc) > 0:
+                scales[2][row, b] = after[2]
 
 
 @inlined
@@ -140,13 +139,13 @@ def _byte_block(p, g, mc, vc, tc, scales, scratch, constants):
 
 
 @kernel
-def adam_compact_missed(p, rows, codes, scales, first, history, table, name):
+def adam_compact_missed(start, stop, p, rows, codes, scales, first, history, table, name):
     """The idle steps of p[rows] as in `adam_missed`."""
     width = p.shape[1]
     blocks = -(-width // BLOCK)
-    for r in prange(len(rows)):
+    scratch = np.empty((3, BLOCK), p.dtype)
+    for r in range(start, stop):
         row = rows[r]
-        scratch = np.empty((3, BLOCK), p.dtype)
         for b in range(blocks if first[r] < len(history) else 0):
             low, high = b * BLOCK, min(width, (b + 1) * BLOCK)
             m, v = scratch[0, : high - low], scratch[1, : high - low]

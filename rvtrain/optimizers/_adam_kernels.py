@@ -16,8 +16,8 @@ out; where that is too much, and under L2 decay, the steps are made one by one.
 
 import numpy as np
 
-from rvtrain._kernels import inlined, kernel, njit, prange
 from rvtrain._engine._prefetch import prefetch_rows
+from rvtrain._kernels import driver, inlined, kernel, njit
 from rvtrain.optimizers._elements import adam_moved, mixed, with_square
 
 COLUMNS = 7
@@ -42,11 +42,12 @@ def adam_constants(c, dtype):
 
 
 @kernel
-def adam_dense(p, g, m, v, top, c, wipe):
+def adam_dense(start, stop, p, g, m, v, top, c, wipe):
     """One step of all elements; p, g, m, v (n,), top (n,) or empty, c (8,); wipe: leave zeros in g."""
     rate, root, b1, n1, b2, n2, eps, decay, shrink, sign = adam_constants(c, p.dtype)
+    p, g, m, v, top = p[start:stop], g[start:stop], m[start:stop], v[start:stop], top[start:stop]
     if len(top) == 0:
-        for i in prange(len(p)):
+        for i in range(len(p)):
             gradient = mixed(sign, g[i], decay, p[i])
             if wipe:
                 g[i] = 0
@@ -54,7 +55,7 @@ def adam_dense(p, g, m, v, top, c, wipe):
             v[i] = with_square(b2, v[i], n2, gradient)
             p[i] = adam_moved(p[i], shrink, rate, m[i], v[i], root, eps)
     else:
-        for i in prange(len(p)):
+        for i in range(len(p)):
             gradient = mixed(sign, g[i], decay, p[i])
             if wipe:
                 g[i] = 0
@@ -69,14 +70,14 @@ def adam_dense(p, g, m, v, top, c, wipe):
 
 
 @kernel
-def adam_rows(p, g, m, v, top, c, first, history, table):
+def adam_rows(start, stop, p, g, m, v, top, c, first, history, table):
     """One step of p[g.rows], g a `Gradient`; p, m, v (n, d), top (n, d) or (n, 0).
 
     Unless `first` is empty, the idle steps that the rows owe come before, as in `adam_missed`: each row is read once.
     """
     constants = adam_constants(c, p.dtype)
     given, sums, source, rows = g
-    for r in prange(len(rows)):
+    for r in range(start, stop):
         prefetch_rows(rows, r, p, m, v)
         row, s = rows[r], source[r]
         if len(first) > 0 and first[r] < len(history):
@@ -110,16 +111,16 @@ def _step_row(p, row, g, s, m, v, top, constants):
 
 
 @kernel
-def adam_missed(p, rows, m, v, top, first, history, table):
+def adam_missed(start, stop, p, rows, m, v, top, first, history, table):
     """Steps first[r] … with zero gradient for p[rows[r]]; history (T, 8) are the constants of each step."""
-    for r in prange(len(rows)):
+    for r in range(start, stop):
         prefetch_rows(rows, r, p, m, v)
         if first[r] < len(history):
             missed_steps(p, rows[r], 0, m, v, top, rows[r], p.shape[1], first[r], history, table)
 
 
-@kernel
-def idle_table(history, amsgrad, left_out, table):
+@driver
+def idle_table(threads, history, amsgrad, left_out, table):
     """table[s], (T, 7): what the steps s, s + 1, …, T − 1 do to an idle row, from the last one back.
 
     left_out: how much of the movement the series may leave out.

@@ -8,7 +8,7 @@ import numpy as np
 
 from rvtrain import _validation as check
 from rvtrain._errors import NotFiniteError
-from rvtrain._kernels import kernel, njit, prange
+from rvtrain._kernels import kernel, njit
 from rvtrain.optimizers._arrays import overlaps
 
 # Partial sums over pieces of this length: the order of a sum does not depend on the threads.
@@ -102,14 +102,14 @@ def refuse(name: str, x: np.ndarray) -> NoReturn:
 def _sums(pieces: Any, x: np.ndarray) -> float:
     flat = x.reshape(-1)
     partial = np.empty(-(-flat.size // _PIECE))
-    pieces.sized(flat.size)(flat, partial)
+    pieces.sized(flat.size)(len(partial), flat, partial)
     return float(partial.sum())
 
 
 @kernel
-def _zero_products(x, partial):
+def _zero_products(start, stop, x, partial):
     """partial[p] = Σ 0 · x over piece p: 0, or NaN if anything in it is not finite; x (n,)."""
-    for p in prange(len(partial)):
+    for p in range(start, stop):
         partial[p] = _zero_product(x[p * _PIECE : (p + 1) * _PIECE])
 
 
@@ -123,9 +123,9 @@ def _zero_product(piece):
 
 
 @kernel
-def _squares(x, partial):
+def _squares(start, stop, x, partial):
     """partial[p] = Σ x² over piece p, in float64; x (n,)."""
-    for p in prange(len(partial)):
+    for p in range(start, stop):
         partial[p] = _square(x[p * _PIECE : (p + 1) * _PIECE])
 
 

@@ -21,8 +21,8 @@ scale in a step, and `shrunk` cuts the squares above it.
 
 import numpy as np
 
-from rvtrain._kernels import njit
 from rvtrain._engine._random import row_key
+from rvtrain._kernels import njit
 
 BLOCK = 256
 """Elements that share a scale, at most."""

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from rvtrain import _validation as check
-from rvtrain._kernels import kernel, prange
+from rvtrain._kernels import kernel
 from rvtrain.optimizers._arrays import string_keys
 from rvtrain.optimizers._elements import between
 from rvtrain.optimizers._saving import flatten
@@ -63,7 +63,7 @@ class EMA:
             raise ValueError(f"params must be {sorted(mine)}, got {sorted(given)}")
         values = {name: _fitting(name, given, average) for name, average in mine.items()}
         for name, p in values.items():
-            _move.sized(2 * p.size)(mine[name].reshape(-1), np.ascontiguousarray(p).reshape(-1), self.decay)
+            _move.sized(2 * p.size)(p.size, mine[name].reshape(-1), np.ascontiguousarray(p).reshape(-1), self.decay)
 
     def state_dict(self) -> dict[str, Any]:
         """The average, and how it is taken: a flat dict of arrays and numbers, which ``np.savez`` saves."""
@@ -104,15 +104,16 @@ def _fitting(name: str, values: dict[str, Any], average: np.ndarray) -> np.ndarr
 
 
 @kernel
-def _move(average, p, decay):
+def _move(start, stop, average, p, decay):
     """average ← average + (1 − decay) (p − average), from whichever of the two is nearer to the result; both (n,).
 
     With decay and 1 − decay each rounded, their sum would not be 1, and the average of a constant would drift.
     """
     old, new = average.dtype.type(decay), average.dtype.type(1.0 - decay)
+    average, p = average[start:stop], p[start:stop]
     if decay > 0.5:
-        for i in prange(len(p)):
+        for i in range(len(p)):
             average[i] = between(average[i], p[i], new)
     else:
-        for i in prange(len(p)):
+        for i in range(len(p)):
             average[i] = between(p[i], average[i], old)

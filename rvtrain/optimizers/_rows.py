@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rvtrain._kernels import kernel, njit, prange
+from rvtrain._kernels import driver, kernel, njit
 from rvtrain.optimizers._state import as_table
 
 _DIGIT = 11  # bits sorted at a time: a histogram that fits in the first cache
@@ -55,17 +55,19 @@ def whole(gradient: np.ndarray) -> Gradient:
 def by_row(gradient: np.ndarray, rows: np.ndarray, length: int) -> Gradient:
     """The gradient (m, d) of `rows` (m,) of a table of that length."""
     order, distinct, bounds, source = np.empty((4, len(rows) + 1), np.int64)
-    count, repeated = _group.serial(rows, length, order, distinct, bounds, source)
+    counts = np.empty(2, np.int64)
+    _group.serial(rows, length, order, distinct, bounds, source, counts)
+    count, repeated = counts
     distinct, source = distinct[:count], source[:count]
     sums = np.empty((repeated, gradient.shape[1]), gradient.dtype)
     if repeated:
-        _sum_rows.sized(4 * sums.size)(gradient, order, bounds, np.flatnonzero(source < 0), sums)
+        _sum_rows.sized(4 * sums.size)(repeated, gradient, order, bounds, np.flatnonzero(source < 0), sums)
     return Gradient(gradient, sums, source, distinct)
 
 
-@kernel
-def _group(rows, length, order, distinct, bounds, source):
-    """A stable radix sort of rows (m,) < length, and its groups: returns how many, and how many of several.
+@driver
+def _group(threads, rows, length, order, distinct, bounds, source, sizes):
+    """A stable radix sort of rows (m,) < length, and its groups; sizes: how many, and how many of several.
 
     Group r is the row distinct[r], at order[bounds[r]] … order[bounds[r + 1] − 1]; source as in `Gradient`.
     """
@@ -88,7 +90,7 @@ def _group(rows, length, order, distinct, bounds, source):
             repeated += 1
             source[count - 1] = -repeated
     bounds[count] = len(rows)
-    return count, repeated
+    sizes[0], sizes[1] = count, repeated
 
 
 @njit
@@ -107,9 +109,9 @@ def _sort_digit(rows, shift, order, out, counts):
 
 
 @kernel
-def _sum_rows(gradient, order, bounds, groups, sums):
+def _sum_rows(start, stop, gradient, order, bounds, groups, sums):
     """sums[s] = Σ gradient[order[i]] over group groups[s]; gradient (m, d), sums (S, d)."""
-    for s in prange(len(groups)):
+    for s in range(start, stop):
         first, end = bounds[groups[s]], bounds[groups[s] + 1]
         for k in range(sums.shape[1]):
             sums[s, k] = gradient[order[first], k]

@@ -9,7 +9,7 @@ from rvtrain import _validation as check
 from rvtrain.optimizers import _sgd_kernels as kernels
 from rvtrain.optimizers._base import Optimizer
 from rvtrain.optimizers._rows import Gradient, Idle, by_table
-from rvtrain.optimizers._state import as_table, compact, flat, noise
+from rvtrain.optimizers._state import as_table, blocks_of, compact, flat, noise
 
 
 class SGD(Optimizer):
@@ -126,15 +126,23 @@ class SGD(Optimizer):
         work = 8 * (len(g.rows) * p.shape[1] if len(g.rows) else p.size)
         if self._buffers and self.state_dtype != "float32":
             (codes,), (scales,) = compact(state, self._buffers, p.shape)
+            table = as_table(p)
             kernels.sgd_compact.sized(work)(
-                as_table(p), by_table(g), codes, scales, c, noise(name, state["step"]), wipe
+                blocks_of(table, g.rows, codes),
+                table,
+                by_table(g),
+                codes,
+                scales,
+                c,
+                noise(name, state["step"]),
+                wipe,
             )
         elif len(g.rows):
-            kernels.sgd_rows.sized(work)(p, g, self._buffer(state, p), c)
+            kernels.sgd_rows.sized(work)(len(g.rows), p, g, self._buffer(state, p), c)
         else:
             values, gradient = flat(p, g.given)
             b = state["momentum_buffer"].reshape(-1) if self._buffers else values[:0]
-            kernels.sgd_dense.sized(2 * p.size)(values, gradient, b, c, wipe)
+            kernels.sgd_dense.sized(2 * p.size)(p.size, values, gradient, b, c, wipe)
 
     def _missed(self, p: np.ndarray, rows: np.ndarray, state: dict[str, Any], idle: Idle, name: str) -> None:
         table = np.empty((len(idle.history), kernels.COLUMNS))
@@ -143,10 +151,10 @@ class SGD(Optimizer):
         if self._buffers and self.state_dtype != "float32":
             (codes,), (scales,) = compact(state, self._buffers, p.shape)
             kernels.sgd_compact_missed.sized(work)(
-                p, rows, codes, scales, idle.first, table, noise(name, state["step"], idle=True)
+                len(rows), p, rows, codes, scales, idle.first, table, noise(name, state["step"], idle=True)
             )
         else:
-            kernels.sgd_missed.sized(work)(p, rows, self._buffer(state, p), idle.first, table)
+            kernels.sgd_missed.sized(work)(len(rows), p, rows, self._buffer(state, p), idle.first, table)
 
     def _buffer(self, state: dict[str, Any], p: np.ndarray) -> np.ndarray:
         return state["momentum_buffer"] if self._buffers else np.empty((len(p), 0), p.dtype)

@@ -10,8 +10,8 @@ elements: what an idle row owes is a product of 2 × 2 matrices.
 
 import numpy as np
 
-from rvtrain._kernels import in_order, kernel, njit, prange
 from rvtrain._engine._prefetch import prefetch_rows
+from rvtrain._kernels import driver, in_order, kernel, njit
 from rvtrain.optimizers._codes import (
     BLOCK,
     INFINITE,
@@ -32,7 +32,6 @@ from rvtrain.optimizers._elements import less, mixed
 
 COLUMNS = 4
 """Of the table: p from p, p from b, b from p, b from b."""
-_CHUNK = 64  # blocks that share their scratch
 
 
 @njit
@@ -68,16 +67,17 @@ def _moved(p, gradient, b, rate, of_g, of_b):
 
 
 @kernel
-def sgd_dense(p, g, b, c, wipe):
+def sgd_dense(start, stop, p, g, b, c, wipe):
     """One step of all elements; p and g (n,), b (n,) or empty, c (7,); wipe: leave zeros in g."""
     rate, mu, fresh, decay, sign, of_g, of_b = _constants(c, p.dtype)
+    p, g, b = p[start:stop], g[start:stop], b[start:stop]
     if len(b) == 0:
-        for i in prange(len(p)):
+        for i in range(len(p)):
             p[i] = _moved(p[i], g[i], p[i], rate, sign, decay)
             if wipe:
                 g[i] = 0
     else:
-        for i in prange(len(p)):
+        for i in range(len(p)):
             gradient = mixed(sign, g[i], decay, p[i])
             if wipe:
                 g[i] = 0
@@ -86,40 +86,39 @@ def sgd_dense(p, g, b, c, wipe):
 
 
 @kernel
-def sgd_rows(p, g, b, c):
+def sgd_rows(start, stop, p, g, b, c):
     """One step of p[g.rows], g a `Gradient`; p (n, d), b (n, d) or (n, 0)."""
-    for r in prange(len(g.rows)):
+    for r in range(start, stop):
         prefetch_rows(g.rows, r, p, b, b)
         row, s = g.rows[r], g.source[r]
         _elements(p[row], g.given[s] if s >= 0 else g.sums[-1 - s], b[row], c)
 
 
 @kernel
-def sgd_compact(p, g, codes, scales, c, name, wipe):
+def sgd_compact(start, stop, p, g, codes, scales, c, name, wipe):
     """One step of p (n, d), or of p[g.rows], g a `Gradient`; codes of b (n, d), scales (n, blocks) or none.
 
-    name: two integers, of array and step.
+    name: two integers, of array and step. The range counts the `blocks_of` all rows, or of g.rows, one row's after
+    the other's.
     """
     given, sums, source, rows = g
     width, constants = p.shape[1], _constants(c, p.dtype)
     length = span(codes)
     blocks = -(-width // length)
-    count = (len(p) if len(rows) == 0 else len(rows)) * blocks
-    for chunk in prange(-(-count // _CHUNK)):
-        scratch = np.empty(length, p.dtype)
-        for item in range(chunk * _CHUNK, min(count, (chunk + 1) * _CHUNK)):
-            r, block = item // blocks, item % blocks
-            if block == 0:
-                prefetch_rows(rows, r, p, codes, codes)
-            row = r if len(rows) == 0 else rows[r]
-            s = r if len(rows) == 0 else source[r]
-            low, high = block * length, min(width, (block + 1) * length)
-            gradient = given[s, low:high] if s >= 0 else sums[-1 - s, low:high]
-            key = noise_key(name[0], name[1], row * blocks + block)
-            scale = at(scales, row, block)
-            scale = _block(p[row, low:high], gradient, codes[row, low:high], scale, scratch, constants, key, wipe)
-            if scales.size > 0:
-                scales[row, block] = scale
+    scratch = np.empty(length, p.dtype)
+    for item in range(start, stop):
+        r, block = item // blocks, item % blocks
+        if block == 0:
+            prefetch_rows(rows, r, p, codes, codes)
+        row = r if len(rows) == 0 else rows[r]
+        s = r if len(rows) == 0 else source[r]
+        low, high = block * length, min(width, (block + 1) * length)
+        gradient = given[s, low:high] if s >= 0 else sums[-1 - s, low:high]
+        key = noise_key(name[0], name[1], row * blocks + block)
+        scale = at(scales, row, block)
+        scale = _block(p[row, low:high], gradient, codes[row, low:high], scale, scratch, constants, key, wipe)
+        if scales.size > 0:
+            scales[row, block] = scale
 
 
 @njit
@@ -161,8 +160,8 @@ def _elements(p, g, b, c):
             p[k] = less(p[k], rate, gradient)
 
 
-@kernel
-def idle_table(history, momentum, table):
+@driver
+def idle_table(threads, history, momentum, table):
     """table[s], (T, 4): the matrix that the steps s, s + 1, …, T − 1 with zero gradient make together."""
     pp, pb, bp, bb = 1.0, 0.0, 0.0, 1.0
     for s in range(len(history) - 1, -1, -1):
@@ -182,21 +181,21 @@ def idle_table(history, momentum, table):
 
 
 @kernel
-def sgd_missed(p, rows, b, first, table):
+def sgd_missed(start, stop, p, rows, b, first, table):
     """Steps first[r] … with zero gradient for p[rows[r]], b (n, d) or (n, 0)."""
-    for r in prange(len(rows)):
+    for r in range(start, stop):
         if first[r] < len(table):
             _missed(p[rows[r]], b[rows[r]], table[first[r]])
 
 
 @kernel
-def sgd_compact_missed(p, rows, codes, scales, first, table, name):
+def sgd_compact_missed(start, stop, p, rows, codes, scales, first, table, name):
     """The same on codes of b."""
     width = p.shape[1]
     blocks = -(-width // BLOCK)
-    for r in prange(len(rows)):
+    scratch = np.empty(BLOCK, p.dtype)
+    for r in range(start, stop):
         row = rows[r]
-        scratch = np.empty(BLOCK, p.dtype)
         for block in range(blocks if first[r] < len(table) else 0):
             low, high = block * BLOCK, min(width, (block + 1) * BLOCK)
             b = scratch[: high - low]

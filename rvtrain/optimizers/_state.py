@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from rvtrain.optimizers._codes import BLOCK
+from rvtrain.optimizers._codes import BLOCK, HALF_BLOCK
 
 STATE_DTYPES = ("float32", "bfloat16", "int8")
 
@@ -37,6 +37,12 @@ def compact(state: dict[str, Any], names: tuple[str, ...], shape: tuple[int, ...
     empty = np.empty((0, 0), np.float32)
     codes = tuple(state[name].reshape(_as_rows(shape)) for name in names)
     return codes, tuple(state.get(f"{name}_scale", empty) for name in names)
+
+
+def blocks_of(table: np.ndarray, rows: np.ndarray, codes: np.ndarray) -> int:
+    """The number of blocks of all rows of a table (n, d), or of `rows` of it unless they are empty."""
+    length = HALF_BLOCK if codes.itemsize == 2 else BLOCK
+    return (len(rows) or len(table)) * -(-table.shape[1] // length)
 
 
 def flat(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:

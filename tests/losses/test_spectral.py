@@ -219,20 +219,22 @@ def test_compute__leaves_its_inputs_alone(rng):
     SpectralRegularization().compute_with_gradients(*case, wrt=WRT)
 
 
-def test_kernels__same_bits_from_parallel_and_serial_twins(dtype, rng):
+def test_kernels__same_bits_from_one_thread_and_all(dtype, rng):
     z, edges, weights = make_case(101, 33, 400, dtype, rng)
     first, second = np.ascontiguousarray(edges.T)
     scale = rng.random(101)
     results = []
-    for form in ("parallel", "serial"):
+    for one_thread in (False, True):
+        squared_lengths, sum_differences = (
+            kernel.serial if one_thread else kernel
+            for kernel in (_graph_kernels.squared_lengths, _graph_kernels.sum_differences)
+        )
         lengths = np.empty(400)
-        getattr(_graph_kernels.squared_lengths, form)(z, scale, first, second, lengths)
+        squared_lengths(400, z, scale, first, second, lengths)
         order = np.argsort(first, kind="stable")
         starts = np.searchsorted(first[order], np.arange(102))
         out = np.empty_like(z)
-        getattr(_graph_kernels.sum_differences, form)(
-            z, scale, starts, second[order], weights.astype(np.float64), np.empty((64, 33)), out
-        )
+        sum_differences(64, z, scale, starts, second[order], weights.astype(np.float64), np.empty((64, 33)), out)
         results.append(lengths.tobytes() + out.tobytes())
     assert results[0] == results[1]
 

@@ -11,7 +11,7 @@ import reference
 from conftest import TOLERANCE, relative_error
 
 import rvtrain as rt
-from rvtrain._kernels import FASTMATH
+from rvtrain._kernels import FASTMATH, _bodies
 from rvtrain.optimizers._adam_kernels import adam_dense
 from rvtrain.optimizers._sgd_kernels import sgd_dense
 
@@ -427,12 +427,17 @@ def test_constructor__refuses_bad_options_by_name(make_one, error, message):
         make_one()
 
 
+def source_of(kernel):
+    """The Python function of a kernel."""
+    return next(b.func for b in _bodies._bodies.values() if b.func.__qualname__ == kernel.__name__)
+
+
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="looks for x86 instructions")
 @pytest.mark.parametrize(("kernel", "arrays"), [(adam_dense, 5), (sgd_dense, 3)])
 def test_dense_kernels__stay_in_float32(kernel, arrays):
     # One Python float, or ** 0.5, and the compiler converts every element to float64 and back.
-    compiled = numba.njit(kernel.serial.py_func, fastmath=FASTMATH, error_model="numpy")
-    compiled.compile((numba.float32[::1],) * arrays + (numba.float64[::1], numba.boolean))
+    compiled = numba.njit(source_of(kernel), fastmath=FASTMATH, error_model="numpy")
+    compiled.compile((numba.intp, numba.intp) + (numba.float32[::1],) * arrays + (numba.float64[::1], numba.boolean))
     (assembly,) = compiled.inspect_asm().values()
     assert "ps\t" in assembly
     assert "cvtps2pd" not in assembly
