@@ -6,14 +6,16 @@ from rvtrain._kernels._bodies import body
 from rvtrain._kernels._decorators import (
     FASTMATH,
     cpu_features,
+    disabled,
     in_order,
     inlined,
-    intrinsic,
     njit,
     trailing_zeros,
 )
+from rvtrain._kernels._emitted import element_type, emitted
 from rvtrain._kernels._parallel import Driver, Kernel, driver, kernel
 from rvtrain._kernels._seams import implements, seam
+from rvtrain._kernels._threads import thread_count
 
 __all__ = [
     "FASTMATH",
@@ -21,15 +23,18 @@ __all__ = [
     "Kernel",
     "body",
     "cpu_features",
+    "disabled",
     "driver",
+    "element_type",
+    "emitted",
     "implements",
     "in_order",
     "inlined",
-    "intrinsic",
     "kernel",
     "njit",
     "overload",
     "register_jitable",
     "seam",
+    "thread_count",
     "trailing_zeros",
 ]

@@ -27,10 +27,9 @@ from llvmlite import binding
 from numba.core import cgutils, registry, types
 from numba.core.codegen import JITCPUCodegen
 from numba.core.environment import lookup_environment
-from numba.extending import intrinsic
 
 from rvtrain._kernels import _cache, _compiling
-from rvtrain._kernels._decorators import FASTMATH, INNER, disabled
+from rvtrain._kernels._decorators import FASTMATH, INNER, disabled, intrinsic_of
 
 Args = tuple[Any, ...]
 """numba types of arguments."""
@@ -163,24 +162,13 @@ def body(func: Callable) -> Any:
 
         return types.none(*args), generate
 
-    return intrinsic_of(typing, func, ["typingctx", *made.parameters])
+    return intrinsic_of(typing, func, made.parameters)
 
 
 def propagate(context: Any, builder: Any, status: Any) -> None:
     """Emit the return with the exception of a call, where it raised one."""
     with cgutils.if_unlikely(builder, status.is_error):
         context.call_conv.return_status_propagate(builder, status)
-
-
-def intrinsic_of(typing: Callable, func: Callable, parameters: list[str]) -> Any:
-    """A numba intrinsic of that typing function, with the name of `func` and these parameters."""
-    named: Any = typing
-    named.__name__, named.__qualname__, named.__module__ = func.__name__, func.__qualname__, func.__module__
-    named.__doc__ = func.__doc__
-    named.__signature__ = inspect.Signature(
-        [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in parameters]
-    )
-    return intrinsic(named)
 
 
 def unliteral(args: Iterable[Any]) -> Args:

@@ -1,6 +1,7 @@
 """Serial functions that are compiled into kernels, and the flags of all compiled code."""
 
 import functools
+import inspect
 import os
 from collections.abc import Callable
 from typing import Any
@@ -27,9 +28,15 @@ def disabled() -> bool:
     return bool(_config.DISABLE_JIT)
 
 
-def intrinsic(interpreted: Callable) -> Callable[[Callable], Any]:
-    """Make a typing function of numba an intrinsic; `interpreted` is the same in Python, for NUMBA_DISABLE_JIT."""
-    return (lambda typing: interpreted) if disabled() else extending.intrinsic
+def intrinsic_of(typing: Callable, func: Callable, parameters: list[str]) -> Any:
+    """A numba intrinsic of that typing function, with the name of `func` and these parameters."""
+    named: Any = typing
+    named.__name__, named.__qualname__, named.__module__ = func.__name__, func.__qualname__, func.__module__
+    named.__doc__ = func.__doc__
+    named.__signature__ = inspect.Signature(
+        [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in ("typingctx", *parameters)]
+    )
+    return extending.intrinsic(named)
 
 
 def njit(func: Callable) -> Any:

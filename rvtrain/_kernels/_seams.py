@@ -5,7 +5,6 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from numba.core.types.containers import BaseNamedTuple
 from numba.extending import overload
 
 from rvtrain._kernels._decorators import disabled
@@ -33,8 +32,7 @@ def implements(function: Any, cls: type) -> Callable[[Callable], Callable]:
         function.table[cls] = func
 
         def choose(*args: Any) -> Any:
-            first = args[0]
-            return func if isinstance(first, BaseNamedTuple) and first.instance_class is cls else None
+            return func if getattr(args[0], "instance_class", None) is cls else None
 
         choose.__signature__ = inspect.signature(func)  # type: ignore[attr-defined]
         if not disabled():
