@@ -224,17 +224,18 @@ def multi_similarity(embeddings, labels, alpha=2.0, beta=50.0, base=0.5):
     return np.array(losses)
 
 
-def sigmoid(anchors, positives, negatives=None, scale=10.0, bias=-10.0, same=None):
+def sigmoid(anchors, positives, negatives=None, scale=10.0, bias=-10.0, same=None, masked=None):
     """SigLIP: ℓ_i = −Σ_j log σ(z_ij (t c_ij + b)), z = 1 for i = j and where same[i, j], −1 elsewhere.
 
-    With negatives, (N, d) or (B, N, d), the columns of row i are its own positive and those.
+    Pairs with masked[i, j] do not count. With negatives, (N, d) or (B, N, d), the columns of row i are its own positive
+    and those.
     """
     losses = []
     for i in range(len(anchors)):
         total = log_sigmoid(scale * score(anchors[i], positives[i]) + bias)
         pool = positives if negatives is None else negatives if np.ndim(negatives) == 2 else negatives[i]
         for j, x in enumerate(pool):
-            if negatives is not None or j != i:
+            if (negatives is not None or j != i) and not (masked is not None and masked[i][j]):
                 z = 1.0 if same is not None and same[i][j] else -1.0
                 total += log_sigmoid(z * (scale * score(anchors[i], x) + bias))
         losses.append(-total)

@@ -245,7 +245,7 @@ class Contrast:
         if pairs.row_ids.size and ids.size:
             same = pairs.row_ids[:, np.newaxis, :, np.newaxis] == of_pool(ids)[:, :, np.newaxis, :]
             if type(treatment).EQUAL:
-                return same.any(axis=(2, 3))
+                return same.any(axis=(2, 3)) & (scores > -np.inf)  # an absent one has the ids of some other row here
             scores[same.any(axis=(2, 3))] = -np.inf
         return np.zeros(scores.shape, np.bool_) if type(treatment).EQUAL else np.empty((len(scores), 0), np.bool_)
 

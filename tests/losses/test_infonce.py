@@ -6,7 +6,7 @@ import reference
 from conftest import TOLERANCE, relative_error
 
 import rvtrain as rt
-from rvtrain.losses._infonce import WRT
+WRT = rt.InfoNCELoss.WRT
 
 SHAPES = [(1, 1), (2, 3), (7, 5), (17, 100), (64, 64), (101, 31), (13, 768)]
 KINDS = ["in_batch", "symmetric", "pool", "own", "gathered"]
