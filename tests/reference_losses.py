@@ -75,8 +75,9 @@ def infonce(
     given, "negatives" s(q_i, n_j): (N, d) shared, or (B, N, d) own. `directions` may be () beside negatives.
 
     s⁺ = (c⁺ − margin)/τ; of a negative s = c/τ + hardness · stop_grad(c) in the segments `hardness_on`.
-    log_q (N,) is taken off the scores of `negatives`; batch_log_q (B,) off those of documents as columns, the row's
-    own positive among them. masked[i, j]: negative j is none of row i; batch_masked likewise in all other segments.
+    log_q (N,) is taken off the scores of `negatives`; batch_log_q (B,) off those of documents as columns and, if
+    there are such columns, of the row's own positive. masked[i, j]: negative j is none of row i; batch_masked
+    likewise in all other segments.
     A negative is none either if judge > judge⁺ + false_negative_margin (judge: the loss's own c), or, with guide =
     (anchors, positives[, negatives]) of another model, if its cosine > that of the positive − false_negative_margin.
     frozen = (anchors, positives, negatives) for the stopped c.
@@ -102,7 +103,7 @@ def infonce(
 
     for i in range(batch):
         s_pos = (score(anchors[i], positives[i], similarity) - margin) / temperature
-        if batch_log_q is not None:
+        if batch_log_q is not None and not {"query_to_document", "document_to_document"}.isdisjoint(directions):
             s_pos -= batch_log_q[i]
         judge_pos = score(judges[0][i], judges[1][i], judged_by)
         if false_negative_margin is None:
@@ -227,8 +228,8 @@ def multi_similarity(embeddings, labels, alpha=2.0, beta=50.0, base=0.5):
 def sigmoid(anchors, positives, negatives=None, scale=10.0, bias=-10.0, same=None, masked=None):
     """SigLIP: ℓ_i = −Σ_j log σ(z_ij (t c_ij + b)), z = 1 for i = j and where same[i, j], −1 elsewhere.
 
-    Pairs with masked[i, j] do not count. With negatives, (N, d) or (B, N, d), the columns of row i are its own positive
-    and those.
+    Pairs with masked[i, j] do not count. With negatives, (N, d) or (B, N, d), the columns of row i are its own
+    positive and those.
     """
     losses = []
     for i in range(len(anchors)):

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import reference
 import reference_losses
-from loss_cases import GRID, LOSSES, PLACES, check_gradient, make_case, torch_cosines
 from conftest import TOLERANCE, relative_error
+from loss_cases import GRID, LOSSES, PLACES, check_gradient, make_case, torch_cosines
 
 import rvtrain as rt
 
@@ -127,7 +127,9 @@ def test_sample_weight__weighs_the_rows(name, place, dtype, rng):
         made(name, "sum").compute_with_gradients(*case.args, wrt="anchors", sample_weight=one, **case.extra)[1]
         for one in np.eye(11)
     ]
-    assert relative_error(totals["sum"][0], sum(w * g for w, g in zip(weights, parts, strict=True))) < TOLERANCE[dtype]
+    assert (
+        relative_error(totals["sum"][0], sum(w * g for w, g in zip(weights, parts, strict=True))) < TOLERANCE[dtype]
+    )
     for wrt, mean, total, each in zip(names, totals["mean"], totals["sum"], totals["none"], strict=True):
         check_gradient(wrt, mean, np.asarray(total, np.float64) / weights.astype(np.float64).sum(), dtype)
         np.testing.assert_array_equal(total, each)
