@@ -76,9 +76,8 @@ def evaluate(
 def _listed(pairs: Pairs) -> int:
     """Negatives in a list."""
     assert pairs.negatives is not None
-    if pairs.indices is not None:
-        return pairs.indices.shape[1]
-    return pairs.negatives.shape[pairs.negatives.ndim - 2]
+    shape = pairs.negatives.shape if pairs.indices is None else (*pairs.indices.shape, 0)
+    return int(shape[-2])
 
 
 def _shared(pairs: Pairs) -> bool:
@@ -136,7 +135,8 @@ def _factored(name: str, x: Floats, cosine: bool) -> Rows:
 
 
 def _unit(rows: Rows) -> Floats:
-    return (rows.x * rows.inverse[:, np.newaxis]).astype(rows.x.dtype, copy=False)
+    unit: Floats = rows.x * rows.inverse[:, np.newaxis]
+    return unit.astype(rows.x.dtype, copy=False)
 
 
 def _refuse(pairs: Pairs, row: int) -> None:
