@@ -129,10 +129,10 @@ def _step_row_momentum(p, row, g, s, b, constants):
 
 @kernel
 def sgd_compact(start, stop, p, g, codes, scales, c, name, wipe):
-    """One step of p (n, d), or of p[g.rows], g a `Gradient`; codes of b (n, d), scales (n, blocks) or None.
+    """One step of p (n, d), or of p[g.rows], g a `Gradient`; codes of b (n, d).
 
-    The range is that of the blocks (`blocks_of`), of one row after another. name: two integers, of array and step.
-    wipe: leave zeros in g.
+    scales: a tuple of theirs, (n, blocks), or () for bfloat16, which has none. The range is that of the blocks
+    (`blocks_of`), of one row after another. name: two integers, of array and step. wipe: leave zeros in g.
     """
     given, sums, source, rows = g
     width, constants = p.shape[1], _constants(c, p.dtype)
@@ -148,10 +148,10 @@ def sgd_compact(start, stop, p, g, codes, scales, c, name, wipe):
         low, high = block * length, min(width, (block + 1) * length)
         gradient = given[s, low:high] if s >= 0 else sums[-1 - s, low:high]
         part, bits = p[row, low:high], codes[row, low:high]
-        if scales is None:
+        if len(scales) == 0:
             _half_block(part, gradient, bits, constants, noise_key(name[0], name[1], row * blocks + block))
         else:
-            scales[row, block] = _byte_block(part, gradient, bits, scales[row, block], scratch, constants)
+            scales[0][row, block] = _byte_block(part, gradient, bits, scales[0][row, block], scratch, constants)
         if wipe:
             gradient[:] = 0
 
@@ -215,7 +215,7 @@ def sgd_missed(start, stop, p, rows, b, first, table):
 
 @kernel
 def sgd_compact_missed(start, stop, p, rows, codes, scales, first, table, name):
-    """The same on codes of b; scales (n, blocks) or None. name: two integers, of array and step."""
+    """The same on codes of b; codes, scales and name as in `sgd_compact`."""
     width = p.shape[1]
     blocks = -(-width // BLOCK)
     scratch = np.empty(BLOCK, p.dtype)
@@ -224,15 +224,15 @@ def sgd_compact_missed(start, stop, p, rows, codes, scales, first, table, name):
         for block in range(blocks if first[r] < len(table) else 0):
             low, high = block * BLOCK, min(width, (block + 1) * BLOCK)
             b, bits = scratch[: high - low], codes[row, low:high]
-            if scales is None:
+            if len(scales) == 0:
                 decode_bfloat16(bits, b)
             else:
-                decode(bits, scales[row, block], b)
+                decode(bits, scales[0][row, block], b)
             _missed(p[row, low:high], b, table[first[r]])
-            if scales is None:
+            if len(scales) == 0:
                 encode_bfloat16(b, bits, noise_key(name[0], name[1], row * blocks + block), _S0)
             else:
-                scales[row, block] = encode(b, bits)
+                scales[0][row, block] = encode(b, bits)
 
 
 @njit
