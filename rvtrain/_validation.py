@@ -189,6 +189,14 @@ def choice(name: str, value: Any, options: Collection[str]) -> str:
     return value
 
 
+def choices(name: str, value: Any, options: Collection[str]) -> tuple[str, ...]:
+    """`value`, a collection of some of the options, as a tuple in the order of the options."""
+    given = (value,) if isinstance(value, str) else tuple(value)
+    if not given or any(not isinstance(v, str) or v not in options for v in given):
+        raise ValueError(f"{name} must be some of {_either([repr(o) for o in options])}, got {value!r}")
+    return tuple(option for option in options if option in given)
+
+
 def flag(name: str, value: Any) -> bool:
     """`value` as a bool; anything but True and False is refused."""
     if not isinstance(value, (bool, np.bool_)):

@@ -5,12 +5,12 @@ from typing import Any
 import numpy as np
 
 from rvtrain import _validation as check
-from rvtrain._kernels import kernel, njit, prange
 from rvtrain._engine._blocks import Rows
 from rvtrain._engine._exp import LOG2_E, exp2
 from rvtrain._engine._largest import largest
 from rvtrain._engine._norms import checked_inverse_norms
 from rvtrain._engine._products import packed_columns, row_products
+from rvtrain._kernels import kernel, njit
 
 
 def logsumexp(x: Any, axis: int | None = -1) -> Any:
@@ -56,14 +56,14 @@ def logsumexp(x: Any, axis: int | None = -1) -> Any:
     last = np.moveaxis(values, axis, -1)
     rows = check.readable(last).reshape(int(np.prod(last.shape[:-1])), last.shape[-1])
     out = np.empty(len(rows), values.dtype)
-    _logsumexp_rows.sized(20 * rows.size)(rows, out)
+    _logsumexp_rows.sized(20 * rows.size)(len(rows), rows, out)
     return out.reshape(last.shape[:-1])[()]
 
 
 @kernel
-def _logsumexp_rows(x, out):
+def _logsumexp_rows(start, stop, x, out):
     """out[i] = m_i + log Σ_j exp(x[i, j] − m_i), m_i = max_j x[i, j]; x (n, m), out (n,)."""
-    for i in prange(len(x)):
+    for i in range(start, stop):
         out[i] = _logsumexp(x[i])
 
 

@@ -26,7 +26,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rvtrain._kernels import kernel, njit
 from rvtrain._engine._packing import transpose_scaled
 from rvtrain._engine._tile import (
     mr,
@@ -40,6 +39,7 @@ from rvtrain._engine._tile import (
     tile_rows,
     tile_shape,
 )
+from rvtrain._kernels import body, kernel, njit
 
 CHUNK = 128
 """Longest k that one pass of the microkernel sums from zero."""
@@ -106,7 +106,7 @@ def pack_columns(start, stop, rows, panels, strips):
             pack_strips(rows, rows.inverse[:0], 0, first, first + width, strips)
 
 
-@njit
+@body
 def _pack_rows(rows, first, panels, j, q):
     """panels[j, k, q + r] = element k of row first + r for r < MR, 0 beyond the last row."""
     height, width, (count, dim) = mr(panels), panels.shape[2], rows.x.shape
@@ -131,7 +131,7 @@ def wide_columns(padded, array):
     return padded - (-(padded // lanes)) % (width // lanes) * narrow
 
 
-@njit
+@body
 def pack_strips(rows, shares, first, start, stop, strips):
     """In the strip from column c on, [j][q] = element c + q of row i = first + j, for j in [start, stop).
 
@@ -161,14 +161,14 @@ def pack_strips(rows, shares, first, start, stop, strips):
         c += width
 
 
-@njit
+@body
 def pack_left(rows, first, left):
     """left[p, k, r] = element k of row first + p · MR + r, 0 beyond the last."""
     for p in range(len(left)):
         _pack_rows(rows, first + p * mr(left), left, p, 0)
 
 
-@njit
+@body
 def score_block(left, panels, start, stop, slab, top, origin, chunk):
     """slab[top + p, j − origin] = left[p]ᵀ panels[j] for all row panels p, column panels j in [start, stop)."""
     height, width = mr(left), nr(left)
@@ -181,7 +181,7 @@ def score_block(left, panels, start, stop, slab, top, origin, chunk):
                 tile_panels(left, a, height, panels, b, steps, slab, at, width, k > 0)
 
 
-@njit
+@body
 def add_weighted_columns(slab, top, start, stop, strips, sums):
     """sums[p] += slab[top + p, start:stop] · these columns, for all row panels p; sums (P, MR, d padded).
 
@@ -205,7 +205,7 @@ def add_weighted_columns(slab, top, start, stop, strips, sums):
         c += strip
 
 
-@njit
+@body
 def add_weighted_rows(slab, j, strips, sums, first):
     """sums[c] += Σ_i slab's weight of row i for column c · row i, for the columns of panel j.
 

@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from rvtrain._kernels import kernel, njit
 from rvtrain._engine._blocks import CHUNK, GROUP, tiles
 from rvtrain._engine._packing import copy_part, transpose_rows
 from rvtrain._engine._tile import mr, nr, tile_panels, tile_shape
 from rvtrain._engine._workspace import workspace
+from rvtrain._kernels import kernel, njit
 from rvtrain._kernels._threads import thread_count
 
 _STRETCH = 4 * CHUNK

@@ -63,8 +63,14 @@ def cosine(a, inverse_a, b, inverse_b):
     for k in range(len(a)):
         total += np.float64(a[k]) * np.float64(b[k])
     if abs(total) < 1e300:
-        return total * inverse_a * inverse_b
+        return product(total, inverse_a, inverse_b)
     return _unit_product(a, inverse_a, b, inverse_b)
+
+
+@in_order
+def product(a, b, c):
+    """(a b) c, in this order."""
+    return a * b * c
 
 
 @in_order

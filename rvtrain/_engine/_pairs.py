@@ -1,8 +1,8 @@
 """Dot products of single pairs, to the bit those of the tile engine."""
 
-from rvtrain._kernels import in_order, kernel, njit
 from rvtrain._engine._blocks import CHUNK
 from rvtrain._engine._exp import fused
+from rvtrain._kernels import in_order, kernel, njit
 
 TOGETHER = 8
 """Pairs at once: as many independent sums hide the latency of each."""

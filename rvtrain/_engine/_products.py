@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from rvtrain._kernels import kernel, njit
 from rvtrain._engine._blocks import (
     CHUNK,
     GROUP,
@@ -16,6 +15,7 @@ from rvtrain._engine._blocks import (
 )
 from rvtrain._engine._tile import mr, nr, tile_shape
 from rvtrain._engine._workspace import workspace
+from rvtrain._kernels import kernel, njit
 from rvtrain._kernels._threads import thread_count
 
 

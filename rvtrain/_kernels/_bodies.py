@@ -6,79 +6,111 @@
 #     @kernel f ──▶ entry (from Python) ──call──▶ "rvtrain.f.1a2b…"  ──call──▶ "rvtrain.score_block.3c4d…"
 #                                                 body, compiled once           body, shared by many kernels
 #
-# A compiled caller is of no use before the symbols that it calls are known: on disk, an entry names them (`needs`),
-# and they are made known before its own code is loaded.
+# A caller's machine code cannot be loaded before the symbols that it calls are known: on disk, an entry names them
+# (`needs`), and they are made known first (`register`). A symbol is made of all that the code depends on, as the key
+# of an entry is, so a caller is never linked with another version of a body.
 """
 
+import contextlib
 import hashlib
 import importlib
 import inspect
-from collections.abc import Callable, Iterable
-from typing import Any
+import itertools
+import os
+import pickle
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
 
 import numba
 from llvmlite import binding
 from numba.core import cgutils, registry, types
-from numba.extending import intrinsic
+from numba.core.codegen import JITCPUCodegen
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.environment import lookup_environment
 
 from rvtrain._kernels import _cache, _compiling
-from rvtrain._kernels._decorators import INNER, disabled
+from rvtrain._kernels._decorators import FASTMATH, INNER, disabled, intrinsic_of
 
-Signature = tuple[Any, ...]
-"""numba types of the arguments."""
+Args = tuple[Any, ...]
+"""numba types of arguments."""
 
-Need = tuple[str, str, Signature]
-"""Module, name and argument types of a body."""
 
+class Need(NamedTuple):
+    """A symbol that compiled code calls, and the body behind it."""
+
+    symbol: str
+    module: str
+    name: str
+    args: bytes
+    """pickled by reference: a class of the script that is run must come back as the script's own"""
+
+
+_PREFIX = "rvtrain body "
 _bodies: dict[str, "Body"] = {}
-_symbols: dict[str, Need] = {}
-_named: dict[str, Any] = {}
+_symbols: dict[str, tuple["Body", Args]] = {}
+_named: dict[str, tuple[Callable, Any]] = {}
+_unkept = itertools.count()
 
 
 class Body:
-    """A function of no result, its compiled code by argument types, and how compiled code calls it."""
+    """A function without result, its compiled code by argument types, and how compiled code calls it."""
 
-    def __init__(self, func: Callable, name: str | None = None, **flags: Any) -> None:
+    def __init__(self, func: Callable, name: str | None = None) -> None:
         self.name = unique_name(func, name)
         self.func = func
         self.parameters = list(inspect.signature(func).parameters)
-        self._known: dict[Signature, tuple[str, Any]] = {}
-        self._dispatcher: Any = numba.njit(func, **(INNER | flags))
+        self._known: dict[Args, tuple[str, Any]] = {}
+        self._dispatcher: Any = numba.njit(func, fastmath=FASTMATH, **INNER)
         self._entries = _cache.Entries(self.name, func)
         _bodies[self.name] = self
 
-    def symbol(self, args: Signature) -> str:
+    @property
+    def signatures(self) -> list[Args]:
+        """Types of arguments for which there is code in this process."""
+        return list(self._known)
+
+    def symbol(self, args: Args) -> str:
         """The symbol of the code for these argument types, which is read from disk or compiled if need be."""
-        if args not in self._known:
-            key = self._entries.key(args)
-            symbol = f"rvtrain.{self.name}.{hashlib.sha256(key.encode()).hexdigest()[:16]}"
-            address, library = self._load(key) or self._compile(key, args)
-            binding.add_symbol(symbol, address)
-            self._known[args] = symbol, library  # the library keeps the machine code alive
-            _symbols[symbol] = self.func.__module__, self.name, args
+        with global_compiler_lock:  # numba is changed meanwhile: see `_machine_code`
+            if args not in self._known:
+                key = self._entries.key(args)
+                digest = hashlib.sha256(key.encode()).hexdigest()[:32] if key else f"unkept{next(_unkept)}"
+                symbol = f"{_PREFIX}{self.name}.{digest}"
+                address, library = self._load(key) or self._compile(key, args)
+                binding.add_symbol(symbol, address)
+                if key:
+                    _symbols[symbol] = self, args
+                self._known[args] = symbol, library  # the library keeps the machine code alive
         return self._known[args][0]
 
-    def _load(self, key: str) -> tuple[int, Any] | None:
+    def _load(self, key: str | None) -> tuple[int, Any] | None:
         payload = self._entries.load(key)
         if payload is None:
             return None
-        needed, stored, function = payload
-        register(needed)
-        context = registry.cpu_target.target_context
-        context.refresh()
-        library = context.codegen().unserialize_library(stored)
-        return library.get_pointer_to_function(function), library
+        try:
+            needed, stored, function = payload
+            context = registry.cpu_target.target_context
+            context.refresh()
+            register(needed)
+            with _machine_code(True):  # also while a body is compiled that calls this one
+                library = context.codegen().unserialize_library(stored)
+            return library.get_pointer_to_function(function), library
+        except Exception:  # of another numba, or a body that it calls is not as it was: a miss
+            return None
 
-    def _compile(self, key: str, args: Signature) -> tuple[int, Any]:
-        _compiling.told(self._dispatcher.compile)(args)
+    def _compile(self, key: str | None, args: Args) -> tuple[int, Any]:
+        with _machine_code(False):
+            _compiling.told(self._dispatcher.compile)(args)
         result = self._dispatcher.overloads[args]
         library, function = result.library, result.fndesc.llvm_func_name
+        _make_machine_code(library)
         address = library.get_pointer_to_function(function)
-        if not library.has_dynamic_globals:
-            self._entries.save(key, (needs(library), library.serialize_using_object_code(), function))
+        if key and not library.has_dynamic_globals and (needed := needs(library)) is not None:
+            self._entries.save(key, (needed, library.serialize_using_object_code(), function))
         return address, library
 
-    def call(self, context: Any, builder: Any, args: Signature, values: Iterable[Any]) -> Any:
+    def call(self, context: Any, builder: Any, args: Args, values: Iterable[Any]) -> Any:
         """Emit a call; returns numba's status of it."""
         function = context.call_conv.get_function_type(types.none, args)
         callee = cgutils.get_or_insert_function(builder.module, function, self.symbol(args))
@@ -86,72 +118,109 @@ class Body:
         return status
 
 
+@contextlib.contextmanager
+def _machine_code(made: bool) -> Iterator[None]:
+    """Whether numba makes machine code of a library that it finalizes.
+
+    Of each function that is compiled into a body it would, though nobody calls it.
+    """
+    codegen = registry.cpu_target.target_context.codegen()
+    outer = {name: codegen.__dict__.pop(name, None) for name in ("_add_module", "set_env")}
+    if not made:
+        codegen._add_module = codegen.set_env = lambda *arguments: None
+    try:
+        yield
+    finally:
+        for name, value in outer.items():
+            codegen.__dict__.pop(name, None)
+            if value is not None:
+                setattr(codegen, name, value)
+
+
+def _make_machine_code(library: Any) -> None:
+    """What numba does when it finalizes a library, left out by `_machine_code(False)`."""
+    JITCPUCodegen._add_module(library.codegen, library._final_module)
+    for name in [variable.name for variable in library._final_module.global_variables]:
+        if (environment := lookup_environment(name)) is not None:
+            JITCPUCodegen.set_env(library.codegen, name, environment)
+
+
 def body(func: Callable) -> Any:
-    """Make a function of no result a body: called from compiled code alone."""
+    """Make a function without result a body, to be called from compiled code.
+
+    For coarse functions that several kernels share: a call costs a few nanoseconds, and is never inlined.
+    """
     if disabled():
         return func
-    return _callable(Body(func))
-
-
-def _callable(made: Body) -> Any:
-    """The intrinsic by which compiled code calls a body."""
+    made = Body(func)
 
     def typing(typingctx, *args):
         args = unliteral(args)
         made.symbol(args)
 
         def generate(context, builder, signature, values):
-            status = made.call(context, builder, args, values)
-            with cgutils.if_unlikely(builder, status.is_error):
-                context.call_conv.return_status_propagate(builder, status)
+            propagate(context, builder, made.call(context, builder, args, values))
             return context.get_dummy_value()
 
         return types.none(*args), generate
 
-    return intrinsic_of(typing, made.func, ["typingctx", *made.parameters])
+    return intrinsic_of(typing, func, made.parameters)
 
 
-def intrinsic_of(typing: Callable, func: Callable, parameters: list[str]) -> Any:
-    """A numba intrinsic of that typing function, with the name of `func` and these parameters."""
-    named: Any = typing
-    named.__name__, named.__qualname__, named.__module__ = func.__name__, func.__qualname__, func.__module__
-    named.__doc__ = func.__doc__
-    named.__signature__ = inspect.Signature(
-        [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in parameters]
-    )
-    return intrinsic(named)
+def propagate(context: Any, builder: Any, status: Any) -> None:
+    """Emit the return with the exception of a call, where it raised one."""
+    with cgutils.if_unlikely(builder, status.is_error):
+        context.call_conv.return_status_propagate(builder, status)
 
 
-def unliteral(args: Iterable[Any]) -> Signature:
+def unliteral(args: Iterable[Any]) -> Args:
     """Types of arguments without the values of constants."""
     return tuple(types.unliteral(arg) for arg in args)
 
 
-def unique_name(func: Callable, name: str | None = None) -> str:
-    """The name by which a kernel or body is kept on disk.
+def unique_name(func: Any, name: str | None = None) -> str:
+    """The name by which the code of a kernel, driver or body is known on disk and to the linker.
+
+    The same function may come again, and any function that a reloaded module or a notebook defines anew.
 
     Raises
     ------
     ValueError
-        If another function has it: a function that makes kernels has to name each of them.
+        If another function has the name: one that makes several kernels has to name each of them.
     """
-    full = f"{func.__module__}.{name or func.__qualname__}"
-    known = _named.setdefault(full, func)
-    again = known.__code__ == func.__code__ and known.__closure__ is None and func.__closure__ is None
-    if known is not func and not again and func.__module__ != "__main__":
+    if name is not None:
+        func.__qualname__ = name  # numba makes symbols of it
+    full = f"{func.__module__}.{func.__qualname__}"
+    run = func.__globals__, getattr(sys.modules.get(func.__module__), "__spec__", None)
+    known, known_run = _named.get(full, (func, run))
+    same = known is func or (known.__code__ == func.__code__ and known.__closure__ is func.__closure__ is None)
+    same_run = all(a is b for a, b in zip(run, known_run, strict=True)) and os.path.isfile(func.__code__.co_filename)
+    if same_run and not same:
         raise ValueError(f"name must differ from kernel to kernel, got {full!r} twice")
+    _named[full] = func, run
     return full
 
 
-def needs(library: Any) -> list[Need]:
-    """The bodies that compiled code calls."""
+def needs(library: Any) -> list[Need] | None:
+    """The bodies that compiled code calls; None if one cannot be told to another process."""
     declared = (f.name for f in library._final_module.functions if f.is_declaration)
-    return [_symbols[name] for name in declared if name in _symbols]
+    try:
+        called = [(name, *_symbols[name]) for name in declared if name.startswith(_PREFIX)]
+        return [Need(name, made.func.__module__, made.name, pickle.dumps(args)) for name, made, args in called]
+    except (KeyError, pickle.PicklingError, AttributeError):  # not kept itself, or of a class inside of a function
+        return None
 
 
 def register(needed: Iterable[Need]) -> None:
-    """Make known the symbols of bodies, reading or compiling their code."""
-    for module, name, args in needed:
-        if name not in _bodies:
-            importlib.import_module(module)
-        _bodies[name].symbol(args)
+    """Make known the symbols of bodies, reading or compiling their code.
+
+    Raises
+    ------
+    LookupError
+        If a body has changed since.
+    """
+    for need in needed:
+        if need.name not in _bodies:
+            importlib.import_module(need.module)
+        if _bodies[need.name].symbol(pickle.loads(need.args)) != need.symbol:
+            raise LookupError(need.symbol)

@@ -1,6 +1,6 @@
-"""Compiled kernels on disk, never stale and never another signature's.
+"""Compiled code on disk, never stale and never another signature's.
 
-numba's own ``cache=True`` keys a kernel by its source file alone (so a changed helper leaves old code
+numba's own ``cache=True`` keys a function by its source file alone (so a changed helper leaves old code
 in place), keeps an index that racing processes overwrite, and fails to import where nothing can be
 written. Here each entry is one file, named by everything its code depends on, written under a temporary
 name and renamed; its key is verified on load, and whatever cannot be read is compiled anew.
@@ -21,15 +21,18 @@ from typing import Any
 
 import llvmlite
 import numba
+import numpy as np
 from llvmlite import binding
 from numba.core import types
 from numba.core.caching import CompileResultCacheImpl, _Cache
 from numba.core.serialize import dumps
 
+from rvtrain._kernels import _sources
+
 
 @functools.cache
 def folder() -> Path | None:
-    """Where compiled kernels are kept: ``RVTRAIN_CACHE_DIR``, else the user's cache folder, else nowhere.
+    """Where compiled code is kept: ``RVTRAIN_CACHE_DIR``, else the user's cache folder, else nowhere.
 
     Loading an entry unpickles it, so a folder that somebody else owns, or may write to, is not used.
     """
@@ -60,18 +63,14 @@ def _user_cache_folder() -> Path | None:
     return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache", "rvtrain")
 
 
-_IMPORTS = re.compile(
-    r"^[ \t]*(?:from[ ]+(rvtrain[\w.]*)[ ]+import[ ]+(\([^)]*\)|[^\n]*)|import[ ]+(rvtrain[\w.]*))", re.MULTILINE
-)
-
-
 @functools.cache
 def _settings() -> str:
-    """What shapes the machine code of every kernel, whatever its source: versions, processor, environment."""
+    """All that shapes machine code, whatever its source: versions, processor, environment."""
     return repr(
         (
             numba.__version__,
             llvmlite.__version__,
+            np.__version__,
             sys.version,
             platform.machine(),
             binding.get_host_cpu_name(),
@@ -82,77 +81,48 @@ def _settings() -> str:
     )
 
 
-@functools.cache
-def _stamp(file: str) -> str:
-    """The sources that a kernel of this file is made of, its own and those it imports, and the settings."""
-    digest = hashlib.sha256(_settings().encode())
-    waiting, seen = [Path(file)], {Path(file)}
-    while waiting:
-        source, imported = _source(waiting.pop())
-        digest.update(source)
-        new = [path for path in imported if path not in seen]
-        seen.update(new)
-        waiting.extend(new)
-    return digest.hexdigest()
-
-
-@functools.cache
-def _source(path: Path) -> tuple[bytes, list[Path]]:
-    """A file's bytes, and the files of this package that it imports, anywhere in it, by absolute names."""
-    try:
-        source = path.read_bytes()
-    except OSError:  # a kernel typed at a prompt
-        return b"", []
-    imported: dict[Path | None, None] = {}
-    for package, names, module in _IMPORTS.findall(source.decode()):
-        if module:
-            imported[_module(module)] = None
-        for name in re.findall(r"(\w+)(?:\s+as\s+\w+)?", names):
-            imported[_module(f"{package}.{name}") or _module(package)] = None
-    return source, [path for path in imported if path is not None]
-
-
-@functools.cache
-def _module(name: str) -> Path | None:
-    """The file of a module of this package."""
-    path = Path(__file__).parent.parent.joinpath(*name.split(".")[1:])
-    return next((p for p in (path.with_suffix(".py"), path / "__init__.py") if p.is_file()), None)
-
-
-def _classes(kind: Any) -> Iterator[type]:
+def _classes(kind: Any) -> Iterator[Any]:
     """The named tuple classes in a numba type."""
-    if isinstance(kind, types.NamedTuple):
+    if isinstance(kind, types.NamedTuple | types.NamedUniTuple):
         yield kind.instance_class
-    for part in getattr(kind, "types", ()):
+    for part in getattr(kind, "types", ()):  # of a tuple
         yield from _classes(part)
 
 
+def _file_of(cls: type) -> str:
+    return getattr(sys.modules.get(cls.__module__), "__file__", None) or ""
+
+
 class Entries:
-    """What is kept of one function, by the types of its arguments."""
+    """The entries of one function, by the types of its arguments. `name` must be another function's in no process."""
 
     def __init__(self, name: str, func: Callable) -> None:
         self._name = name
-        self._file = func.__code__.co_filename
-        self._code = hashlib.sha256(func.__code__.co_code).hexdigest()  # of a kernel without a file, all there is
+        self._file, self._line = func.__code__.co_filename, func.__code__.co_firstlineno
 
-    def key(self, signature: Any) -> str:
-        """All that the machine code for these argument types depends on.
+    def key(self, args: tuple[Any, ...]) -> str | None:
+        """All that the machine code for these argument types depends on; None if it must not be kept.
 
-        Functions overloaded for a named tuple are read from the file of its class, and what that imports.
+        Functions overloaded for a named tuple are taken to be in the file of its class, or in a file which that
+        imports. Where a source cannot be read, as at a prompt, nothing would tell old code from new.
         """
-        classes = {c for kind in signature for c in _classes(kind)}
-        files = sorted((c.__module__, c.__qualname__, _stamp(_file_of(c))) for c in classes)
-        return f"{self._name}|{signature}|{self._code}|{_stamp(self._file)}|{files}"
+        classes = {cls for kind in args for cls in _classes(kind)}
+        stamps = [_sources.stamp(file) for file in (self._file, *sorted(map(_file_of, classes)))]
+        if None in stamps:
+            return None
+        named = sorted(f"{cls.__module__}.{cls.__qualname__}" for cls in classes)
+        return f"{self._name}|{self._line}|{args}|{named}|{stamps}|{_settings()}"
 
     def _path(self, key: str) -> Path | None:
         where = folder()
         if where is None:
             return None
-        return where / f"{self._name.rsplit('.', 1)[-1]}-{hashlib.sha256(key.encode()).hexdigest()[:32]}.nbc"
+        short = re.sub(r"\W+", "-", self._name.rsplit(".", 1)[-1])
+        return where / f"{short}-{hashlib.sha256(key.encode()).hexdigest()[:32]}.nbc"
 
-    def load(self, key: str) -> Any:
+    def load(self, key: str | None) -> Any:
         """What was kept under this key, or None."""
-        path = self._path(key)
+        path = self._path(key) if key else None
         if path is None:
             return None
         try:
@@ -163,9 +133,9 @@ class Entries:
         except Exception:  # absent, truncated, garbage, of another numba: a miss, whatever it is
             return None
 
-    def save(self, key: str, value: Any) -> None:
+    def save(self, key: str | None, value: Any) -> None:
         """Keep a value under this key, where there is a folder for it."""
-        path = self._path(key)
+        path = self._path(key) if key else None
         if path is None:
             return
         payload = dumps(value)
@@ -182,10 +152,6 @@ class Entries:
             Path(temporary).unlink(missing_ok=True)
 
 
-def _file_of(cls: type) -> str:
-    return getattr(sys.modules.get(cls.__module__), "__file__", None) or "a class typed at a prompt"
-
-
 class DispatcherCache(_Cache):
     """The entries of a dispatcher, in the interface that it calls. `needs` and `register` are those of bodies."""
 
@@ -199,7 +165,8 @@ class DispatcherCache(_Cache):
         return str(folder())
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        payload = self._entries.load(self._entries.key(_arguments(sig)))
+        args = _arguments(sig)
+        payload = self._entries.load(self._entries.key(args))
         if payload is None:
             return None
         try:
@@ -208,14 +175,14 @@ class DispatcherCache(_Cache):
             self._register(needed)
             result = self._impl.rebuild(target_context, reduced)
             # A class of the script that is run was pickled by value: what comes back is equal, but not the same.
-            return result._replace(signature=result.signature.replace(args=_arguments(sig)))
-        except Exception:  # of another numba: a miss
+            return result._replace(signature=result.signature.replace(args=args))
+        except Exception:  # of another numba, or a body is not as it was: a miss
             return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
-        if folder() is not None and self._impl.check_cachable(data):
-            value = self._needs(data.library), self._impl.reduce(data)
-            self._entries.save(self._entries.key(_arguments(sig)), value)
+        key = self._entries.key(_arguments(sig)) if folder() else None
+        if key and not data.library.has_dynamic_globals and (needed := self._needs(data.library)) is not None:
+            self._entries.save(key, (needed, self._impl.reduce(data)))
 
     def enable(self) -> None: ...
 

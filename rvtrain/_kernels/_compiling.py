@@ -95,7 +95,7 @@ def _end(timer: threading.Timer | None, start: float) -> None:
     with _state.lock:
         _state.running = max(_state.running - 1, 0)
         listeners = tuple(_state.listeners)
-        if not listeners:
+        if not listeners and not _state.running:  # a kernel's bodies are compiled within it
             _state.unheard += time.monotonic() - start
     for listener in listeners:
         _call(listener, False)

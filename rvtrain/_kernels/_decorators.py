@@ -1,6 +1,7 @@
 """Serial functions that are compiled into kernels, and the flags of all compiled code."""
 
 import functools
+import inspect
 import os
 from collections.abc import Callable
 from typing import Any
@@ -9,35 +10,42 @@ import numba
 from llvmlite import binding
 from numba import extending
 from numba.cpython.unsafe import numbers
-from numba.extending import overload, register_jitable
 
-
-# The flags that let reductions vectorise. `nnan` and `ninf` are not among them: they delete every check for NaN.
 FASTMATH = {"reassoc", "contract", "arcp", "nsz", "afn"}
+"""The flags that let reductions vectorise. `nnan` and `ninf` are not among them: they delete every check for NaN."""
+
+OUTER: dict[str, Any] = {"error_model": "numpy", "nogil": True, "no_cfunc_wrapper": True}
+"""Options of functions that are called from Python."""
+
+INNER: dict[str, Any] = {**OUTER, "no_cpython_wrapper": True}
+"""Options of functions that are not: the wrappers for calls from Python would be a tenth of all compile time."""
 
 _config: Any = numba.config
 
-# Nobody calls these from Python: the wrappers for that would be a tenth of all compile time.
-INNER: dict[str, Any] = {"error_model": "numpy", "nogil": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-
 
 def disabled() -> bool:
-    """Whether NUMBA_DISABLE_JIT is set: all runs as Python."""
+    """Whether NUMBA_DISABLE_JIT is set: all functions run as Python."""
     return bool(_config.DISABLE_JIT)
 
 
-def intrinsic(interpreted: Callable) -> Callable[[Callable], Any]:
-    """Make a typing function of numba an intrinsic; `interpreted` is the same in Python, for NUMBA_DISABLE_JIT."""
-    return (lambda typing: interpreted) if _config.DISABLE_JIT else extending.intrinsic
+def intrinsic_of(typing: Callable, func: Callable, parameters: list[str]) -> Any:
+    """A numba intrinsic of that typing function, with the name of `func` and these parameters."""
+    named: Any = typing
+    named.__name__, named.__qualname__, named.__module__ = func.__name__, func.__qualname__, func.__module__
+    named.__doc__ = func.__doc__
+    named.__signature__ = inspect.Signature(
+        [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in ("typingctx", *parameters)]
+    )
+    return extending.intrinsic(named)
 
 
 def njit(func: Callable) -> Any:
-    """Compile a serial function, to be called from kernels: compiled into them, never cached alone."""
+    """Compile a serial function, to be called from kernels: compiled into them, never kept on disk alone."""
     return numba.njit(func, fastmath=FASTMATH, **INNER)
 
 
 def inlined(func: Callable) -> Any:
-    """The same, its body put in place of each call: for inner loops that would copy many arrays into a call."""
+    """The same, its code put in place of each call: for inner loops that would copy many arrays into a call."""
     return numba.njit(func, fastmath=FASTMATH, inline="always", **INNER)
 
 
@@ -50,12 +58,12 @@ def _trailing_zeros(x: Any) -> int:
     return (int(x) & -int(x)).bit_length() - 1
 
 
-trailing_zeros: Any = _trailing_zeros if _config.DISABLE_JIT else numbers.trailing_zeros
-"""Of an integer that is not 0, from kernels."""
+trailing_zeros: Any = _trailing_zeros if disabled() else numbers.trailing_zeros
+"""Number of zero bits below the lowest one bit of an integer that is not 0."""
 
 
 @functools.cache
 def cpu_features() -> frozenset[str]:
-    """What the processor that numba compiles for can do: its own settings, else this machine."""
+    """Features of the processor that numba compiles for: by its own settings, else this machine's."""
     chosen = os.environ.get("NUMBA_CPU_FEATURES") or binding.get_host_cpu_features().flatten()
     return frozenset(feature[1:] for feature in chosen.split(",") if feature.startswith("+"))

@@ -4,59 +4,50 @@
 # the code around it is the same whether one thread runs it or all:
 #
 #     kernel(count, …) ──▶ entry(threads, count, …) ──▶ launch ──┬─ threads = 1:  f(0, count, …)
-#     Python                wraps arrays                         └─ else the threading layer calls, for each part,
-#                                                                   part(args, sizes, steps, data) ──▶ f(start, stop, …)
+#     Python                unpacks arrays                       └─ else the threading layer calls, for some parts,
+#                                                                   part(args, sizes, …) ──▶ f(start, stop, …)
 #
 # `launch` puts the arguments into a struct on the stack, and calls the function of the threading layer by which numba
-# runs its own parallel loops (`numba_parallel_for`), whose address Python puts into a slot before the first call.
+# runs its own parallel loops (`parallel_for` in tbbpool.cpp, omppool.cpp, workqueue.c of numba), through a pointer
+# that Python sets when the layer starts. It is given as many parts as threads: workqueue leaves all of fewer to one
+# thread, and the other layers set the caller's number of threads to what they are given.
+#
 # A *driver* is a compiled function that launches kernels itself, several or again and again: `threads` is its first
-# argument, which it hands to `kernel.launch`. Parts are count / threads indices each, as in numba's loops.
+# argument, which it hands to `kernel.launch`.
 """
 
-import ctypes
-import inspect
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import numba
 import numpy as np
-from llvmlite import binding, ir
+from llvmlite import ir
 from numba.core import cgutils, types
+from numba.core.callconv import excinfo_ptr_t
 
 from rvtrain._kernels import _cache, _compiling, _tbb, _threads
-from rvtrain._kernels._bodies import Body, intrinsic_of, needs, register, unique_name, unliteral
-from rvtrain._kernels._decorators import FASTMATH, disabled
-
-_OUT_OF_BOUNDS = "index is out of bounds in a kernel"  # with NUMBA_BOUNDSCHECK alone
-_SLOT = "rvtrain.parallel_for"
-
-_slot = ctypes.c_void_p()
-binding.add_symbol(_SLOT, ctypes.addressof(_slot))
-
-
-def _start() -> None:
-    """Start the threading layer, and put the address of its loop into the slot."""
-    from numba.np.ufunc import parallel
-
-    _tbb.load()
-    parallel._launch_threads()
-    _slot.value = binding.address_of_symbol("numba_parallel_for")
+from rvtrain._kernels._bodies import Body, needs, propagate, register, unique_name, unliteral
+from rvtrain._kernels._decorators import FASTMATH, OUTER, disabled, intrinsic_of
 
 
 class Driver:
-    """A compiled function whose first argument is how many threads its kernels may use; `name` is for the disk."""
+    """A compiled function `func(threads, …)` that launches kernels, called from Python without `threads`."""
 
     def __init__(self, func: Callable, name: str | None = None) -> None:
+        self._take(func, func if disabled() else _entry(func, unique_name(func, name)))
+
+    def _take(self, func: Callable, entry: Any) -> None:
+        _tbb.load()  # now: whoever sets numba's number of threads starts its threading layer
         self.__name__, self.__doc__ = func.__name__, func.__doc__
-        self._entry = _entry(func, unique_name(func, name))
+        # Integers that wrap and sums that overflow are silent when compiled.
+        self._entry = np.errstate(all="ignore")(entry) if disabled() else entry
+        self.serial = functools.partial(self._entry, 1)
+        """Run in the calling thread."""
 
     def __call__(self, *args: Any) -> None:
         """Run with as many threads as numba is set to."""
-        _threads.guarded(self._entry, _start, args)
-
-    def serial(self, *args: Any) -> None:
-        """Run in the calling thread."""
-        self._entry(1, *args)
+        _threads.guarded(self._entry, args)
 
     def sized(self, work: int) -> Callable[..., None]:
         """The one of these two that suits `work`, an estimate of the arithmetic operations in the call."""
@@ -64,27 +55,34 @@ class Driver:
 
     @property
     def signatures(self) -> list[Any]:
-        """Types of arguments that it has been called with."""
+        """Types of arguments for which there is code in this process."""
         return list(self._entry.signatures)
 
 
 class Kernel(Driver):
-    """A loop over a range, `func(start, stop, …)`, called as `kernel(count, …)` with what follows `stop`."""
+    """A loop over a part of a range, `func(start, stop, …)`, called as `kernel(count, …)` with what follows `stop`.
+
+    Compiled code calls `launch(threads, count, …)`. A function that makes several kernels names each of them.
+    """
 
     def __init__(self, func: Callable, name: str | None = None) -> None:
-        self.__name__, self.__doc__ = func.__name__, func.__doc__
-        parameters = ["threads", "count", *list(inspect.signature(func).parameters)[2:]]
         if disabled():
-            func = np.errstate(all="ignore")(func)  # integers that wrap and sums that overflow are silent when compiled
             self.launch: Any = lambda threads, count, *args: func(0, count, *args)
-            self._entry = self.launch
-            return
-        made = Body(func, name, fastmath=FASTMATH)
-        self.launch = intrinsic_of(_launching(made), func, ["typingctx", *parameters])
+            return self._take(func, self.launch)
+        self._body = Body(func, name)
+        parameters = ["threads", "count", *self._body.parameters[2:]]
+        self.launch = intrinsic_of(_launching(self._body), func, parameters)
         text = ", ".join(parameters)
-        entry: Any = eval(f"lambda {text}: launch({text})", {"launch": self.launch})
-        entry.__name__, entry.__module__, entry.__code__ = func.__name__, func.__module__, _placed(entry, func)
-        self._entry = _entry(entry, f"{made.name}:entry")
+        code = compile(f"lambda {text}: launch({text})", func.__code__.co_filename, "eval")  # of the same sources
+        entry: Any = eval(code, {"launch": self.launch})
+        entry.__name__, entry.__module__ = func.__name__, func.__module__
+        entry.__qualname__ = f"{func.__qualname__} entry"  # numba makes its symbols of it
+        self._take(func, _entry(entry, f"{self._body.name} entry"))
+
+    @property
+    def signatures(self) -> list[Any]:
+        """Types of start, stop and the other arguments for which there is code in this process."""
+        return self._body.signatures
 
 
 def kernel(func: Callable) -> Kernel:
@@ -97,15 +95,8 @@ def driver(func: Callable) -> Driver:
     return Driver(func)
 
 
-def _placed(entry: Any, func: Any) -> Any:
-    """The code of an entry with the file of its kernel, by whose sources it is kept."""
-    return entry.__code__.replace(co_filename=func.__code__.co_filename, co_firstlineno=func.__code__.co_firstlineno)
-
-
 def _entry(func: Callable, name: str) -> Any:
-    if disabled():
-        return np.errstate(all="ignore")(func)
-    dispatcher: Any = numba.njit(func, fastmath=FASTMATH, error_model="numpy", nogil=True, no_cfunc_wrapper=True)
+    dispatcher: Any = numba.njit(func, fastmath=FASTMATH, **OUTER)
     dispatcher._cache = _cache.DispatcherCache(name, func, needs, register)
     dispatcher._compiler.compile = _compiling.told(dispatcher._compiler.compile)  # called on a miss only
     return dispatcher
@@ -115,23 +106,19 @@ def _launching(made: Body) -> Callable:
     """The typing function of the intrinsic `launch(threads, count, …)`."""
 
     def typing(typingctx, threads, count, *args):
-        args = unliteral(args)
-        index = types.intp
-        taken = (index, index, *args)
-        made.symbol(taken)
+        index, args = types.intp, unliteral(args)
+        made.symbol((index, index, *args))
 
         def generate(context, builder, signature, values):
             threads, count, *values = values
-            together = builder.and_(
-                builder.icmp_signed(">", threads, index_of(1)), builder.icmp_signed(">", count, index_of(1))
-            )
-            with builder.if_else(together) as (parallel, alone):
+            one = count.type(1)
+            several = builder.and_(builder.icmp_signed(">", threads, one), builder.icmp_signed(">", count, one))
+            with builder.if_else(several) as (parallel, alone):
                 with parallel:
-                    _emit_parallel(context, builder, made, taken, threads, count, values)
+                    _emit_parallel(context, builder, made, args, threads, count, values)
                 with alone:
-                    status = made.call(context, builder, taken, [index_of(0), count, *values])
-                    with cgutils.if_unlikely(builder, status.is_error):
-                        context.call_conv.return_status_propagate(builder, status)
+                    status = made.call(context, builder, (index, index, *args), [count.type(0), count, *values])
+                    propagate(context, builder, status)
             return context.get_dummy_value()
 
         return types.none(index, index, *args), generate
@@ -139,64 +126,52 @@ def _launching(made: Body) -> Callable:
     return typing
 
 
-_intp, _byte = ir.IntType(64), ir.IntType(8).as_pointer()
-
-
-def index_of(value: int) -> Any:
-    """An LLVM constant of numba's index type."""
-    return ir.Constant(_intp, value)
-
-
-def _emit_parallel(context, builder, made, taken, threads, count, values):
+def _emit_parallel(context, builder, made, args, threads, count, values):
     """The struct of arguments, and the call of the threading layer with a function that reads it."""
-    parts = builder.select(builder.icmp_signed("<", count, threads), count, threads)
-    fields = [ir.Constant(ir.IntType(32), 0), count, parts, *values]
+    index, byte = cgutils.intp_t, cgutils.voidptr_t
+    # First what a part that fails leaves: numba's return code and exception.
+    fields = [ir.Constant(ir.IntType(32), 0), ir.Constant(excinfo_ptr_t, None), count, threads, *values]
     data = cgutils.alloca_once(builder, ir.LiteralStructType([field.type for field in fields]))
     for i, field in enumerate(fields):
         builder.store(field, cgutils.gep_inbounds(builder, data, 0, i))
-    part = _emit_part(context, builder.module, made, taken, data.type)
+    part = _emit_part(context, builder.module, made, args, data.type)
 
-    # One argument, an array of bytes at address 0: the address that a part is given is the number of its first index.
     def stored(value):
         place = cgutils.alloca_once(builder, value.type)
         builder.store(value, place)
-        return builder.bitcast(place, _byte)
+        return builder.bitcast(place, byte)
 
-    void = ir.VoidType()
-    loop = ir.FunctionType(void, [_byte] * 5 + [_intp] * 3).as_pointer()
-    slot = builder.module.globals.get(_SLOT) or ir.GlobalVariable(builder.module, loop, _SLOT)
-    slot.linkage = "external"
-    arguments = [
-        builder.bitcast(part, _byte),
-        stored(ir.Constant(_byte, None)),
-        stored(parts),
-        stored(index_of(1)),
-        builder.bitcast(data, _byte),
-        index_of(0),
-        index_of(1),
-        threads,
-    ]
-    builder.call(builder.load(slot), arguments)
-    failed = builder.load(cgutils.gep_inbounds(builder, data, 0, 0))
-    with cgutils.if_unlikely(builder, cgutils.is_not_null(builder, failed)):
-        context.call_conv.return_user_exc(builder, IndexError, (_OUT_OF_BOUNDS,))
+    loop = ir.FunctionType(ir.VoidType(), [byte] * 5 + [index] * 3).as_pointer()
+    slot = builder.module.globals.get(_threads.SLOT) or ir.GlobalVariable(builder.module, loop, _threads.SLOT)
+    # One array of bytes at address 0: the address that a part is given is the number of its first index.
+    start, steps = ir.Constant(byte, None), index(1)
+    arrays = [stored(start), stored(threads), stored(steps)]
+    function = builder.bitcast(part, byte)
+    builder.call(builder.load(slot), [function, *arrays, builder.bitcast(data, byte), index(0), index(1), threads])
+    code, exception = (builder.load(cgutils.gep_inbounds(builder, data, 0, i)) for i in (0, 1))
+    propagate(context, builder, context.call_conv._get_return_status(builder, code, exception))
 
 
-def _emit_part(context, module, made, taken, struct):
-    """The function that a thread calls: part(args, sizes, steps, data), for the parts [args[0], args[0] + sizes[0])."""
-    kind = ir.FunctionType(ir.VoidType(), [_byte.as_pointer(), _intp.as_pointer(), _intp.as_pointer(), _byte])
+def _emit_part(context, module, made, args, struct):
+    """part(args, sizes, steps, data), which a thread calls for the parts from args[0] up to args[0] + sizes[0]."""
+    index, byte = cgutils.intp_t, cgutils.voidptr_t
+    kind = ir.FunctionType(ir.VoidType(), [byte.as_pointer(), index.as_pointer(), index.as_pointer(), byte])
     function = ir.Function(module, kind, module.get_unique_name(f"{made.func.__name__}.part"))
     function.linkage = "internal"
     builder = ir.IRBuilder(function.append_basic_block())
-    args, sizes, _, data = function.args
+    first, sizes, _, data = function.args
     data = builder.bitcast(data, struct)
-    flag, *places = (cgutils.gep_inbounds(builder, data, 0, i) for i in range(len(struct.pointee.elements)))
+    code, exception, *places = (
+        cgutils.gep_inbounds(builder, data, 0, i) for i in range(len(struct.pointee.elements))
+    )
     count, parts, *values = (builder.load(place) for place in places)
-    first = builder.ptrtoint(builder.load(args), _intp)
+    first = builder.ptrtoint(builder.load(first), index)
     last = builder.add(first, builder.load(sizes))
     start, stop = (builder.sdiv(builder.mul(count, part), parts) for part in (first, last))
-    status = made.call(context, builder, taken, [start, stop, *values])
-    with cgutils.if_unlikely(builder, status.is_error):
-        builder.store(ir.Constant(ir.IntType(32), 1), flag)
+    with builder.if_then(builder.icmp_signed("<", start, stop)):
+        status = made.call(context, builder, (types.intp, types.intp, *args), [start, stop, *values])
+        with cgutils.if_unlikely(builder, status.is_error):
+            builder.store(status.excinfoptr, exception)
+            builder.store(status.code, code)
     builder.ret_void()
     return function

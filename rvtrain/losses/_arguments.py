@@ -139,13 +139,28 @@ def like_wrt(wrt: Any, gradients: dict[str, Any]) -> Any:
     return gradients[wrt] if isinstance(wrt, str) else tuple(gradients[name] for name in wrt)
 
 
-def reduced(losses: np.ndarray, reduction: str, pairs: Pairs) -> Any:
+def row_weights(sample_weight: Any, batch: int, reduction: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """Weight of each row's loss in the total, and in the values by which the total is taken; None for all the same."""
+    if sample_weight is None:
+        return np.full(batch, 1.0 / batch if reduction == "mean" else 1.0), None
+    given = np.atleast_1d(check.any_float_array("sample_weight", sample_weight)).astype(np.float64)
+    check.same_shape("sample_weight", given, "the batch", (batch,))
+    check.finite("sample_weight", given)
+    if given.min() < 0.0 or not given.any():
+        raise ValueError(f"sample_weight must be at least 0, and not all 0, got a minimum of {given.min():g}")
+    weights = given / given.sum() if reduction == "mean" else given
+    return weights, weights
+
+
+def reduced(losses: np.ndarray, reduction: str, pairs: Pairs, weights: np.ndarray | None = None) -> Any:
     """Per-anchor float64 losses by mean, sum or none, the latter in the dtype of the inputs."""
+    if weights is not None:
+        losses = losses * weights
     if reduction == "none":
         values = losses.astype(pairs.anchors.dtype)
         return values[0] if pairs.single else values
     total = float(losses.sum())
-    return total / len(losses) if reduction == "mean" else total
+    return total / len(losses) if reduction == "mean" and weights is None else total
 
 
 def inverse_index(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

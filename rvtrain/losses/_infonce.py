@@ -1,18 +1,26 @@
-"""InfoNCE: tell the positive from the negatives by a softmax over cosines."""
+"""InfoNCE: tell the positive from the negatives by a softmax over scores."""
 
-from typing import Any
+from collections.abc import Collection
+from typing import Any, overload
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from rvtrain import _validation as check
-from rvtrain.losses._arguments import REDUCTIONS, Pairs, like_wrt, parse, parse_wrt, reduced
-from rvtrain.losses._infonce_call import Call
+from rvtrain._engine._scratch import Scratch
+from rvtrain.losses._arguments import Pairs, like_wrt, parse, parse_wrt
+from rvtrain.losses._contrast import Contrast, Outcome
+from rvtrain.losses._euclidean import augmented, back_from_augmented
+from rvtrain.losses._infonce_directions import DIRECTIONS, joint, symmetric
+from rvtrain.losses._infonce_masks import Masks, parse_guide, parse_log_q
+from rvtrain.losses._softmax import Softmax, in_range, octaves
+from rvtrain.losses.base import ContrastiveLoss, Floats
 
-WRT = ("anchors", "positives", "negatives", "temperature")
+SIMILARITIES = ("cosine", "dot", "euclidean")
 
 
-class InfoNCELoss:
-    r"""InfoNCE (NT-Xent) loss on cosine similarities, with analytic gradients.
+class InfoNCELoss(ContrastiveLoss):
+    r"""InfoNCE (NT-Xent) loss with analytic gradients.
 
     For an anchor a with positive p and negatives n₁ … n_N,
 
@@ -30,12 +38,29 @@ class InfoNCELoss:
     reduction : {"mean", "sum", "none"}
         Over the anchors; "none" gives one value each (and gradients of their sum).
     symmetric : bool
-        In-batch only: the mean of the losses from anchors to positives and from positives to anchors.
+        The mean of the losses from anchors to positives and from positives to anchors, each with its own softmax.
+        Negatives, if given, are a pool (N, d), and further columns of the anchors.
+    similarity : {"cosine", "dot", "euclidean"}
+        s = similarity / τ; "euclidean" is −‖a − b‖² / 2.
+    directions : tuple of {"query_to_document", "document_to_query", "query_to_query", "document_to_document"}
+        Which in-batch scores share the softmax of row i (anchors are queries, positives documents): s(q_i, d_j),
+        s(d_i, q_j), s(q_i, q_j), s(d_i, d_j), j ≠ i (Li 2023). By default the first; then negatives, if given,
+        take the place of the in-batch ones. With other directions a pool (N, d) is a further segment.
+    margin : float
+        m, taken off the positive's similarity: s⁺ = (similarity⁺ − m) / τ.
+    hardness : float
+        α ≥ 0: a negative's logit is s + α · similarity, where the second term is a constant for the gradient
+        (Lan 2025; ``hardness_strength`` of sentence-transformers).
+    false_negative_margin : float, optional
+        A negative whose similarity exceeds the positive's by more than this is not counted (Qwen3-Embedding: 0.1).
+        With `guide` in a call: not counted if the guide's cosine exceeds the guide's cosine of the positive less
+        this margin, by default 0 (GISTEmbed). The mask is a constant for the gradient.
 
     References
     ----------
     van den Oord, Li & Vinyals (2018), Representation Learning with Contrastive Predictive Coding,
-    arXiv:1807.03748. The symmetric form is that of Radford et al. (2021), arXiv:2103.00020.
+    arXiv:1807.03748. The symmetric form is that of Radford et al. (2021), arXiv:2103.00020; joint directions are
+    those of Li et al. (2023), arXiv:2308.03281; the guide that of Solatorio (2024), arXiv:2402.16829.
 
     Examples
     --------
@@ -51,14 +76,36 @@ class InfoNCELoss:
            [0.1345, 0.    ]])
     """
 
-    def __init__(self, temperature: float = 0.07, reduction: str = "mean", symmetric: bool = False) -> None:
+    WRT = ("anchors", "positives", "negatives", "temperature")
+
+    def __init__(
+        self,
+        temperature: float = 0.07,
+        reduction: str = "mean",
+        symmetric: bool = False,
+        *,
+        similarity: str = "cosine",
+        directions: Collection[str] = DIRECTIONS[:1],
+        margin: float = 0.0,
+        hardness: float = 0.0,
+        false_negative_margin: float | None = None,
+    ) -> None:
+        super().__init__(reduction)
         self.temperature = temperature
-        self.reduction = check.choice("reduction", reduction, REDUCTIONS)
         self.symmetric = check.flag("symmetric", symmetric)
+        self.similarity = check.choice("similarity", similarity, SIMILARITIES)
+        self.directions = check.choices("directions", directions, DIRECTIONS)
+        if self.symmetric and self.directions != DIRECTIONS[:1]:
+            raise ValueError(f"directions must be left out where symmetric=True, got {self.directions}")
+        self.margin = check.number("margin", margin, low=-1e15, high=1e15)
+        self.hardness = check.number("hardness", hardness, low=0.0, high=1e15)
+        if false_negative_margin is not None:
+            false_negative_margin = check.number("false_negative_margin", false_negative_margin)
+        self.false_negative_margin = false_negative_margin
 
     @property
     def temperature(self) -> float:
-        """τ, by which the cosines are divided."""
+        """τ, by which similarities are divided."""
         return self._temperature
 
     @temperature.setter
@@ -66,38 +113,48 @@ class InfoNCELoss:
         self._temperature = check.temperature(value)
 
     def __repr__(self) -> str:
+        changed = {
+            name: value
+            for name, value, usual in (
+                ("similarity", self.similarity, "cosine"),
+                ("directions", self.directions, DIRECTIONS[:1]),
+                ("margin", self.margin, 0.0),
+                ("hardness", self.hardness, 0.0),
+                ("false_negative_margin", self.false_negative_margin, None),
+            )
+            if value != usual
+        }
+        more = "".join(f", {name}={value!r}" for name, value in changed.items())
         return (
-            f"InfoNCELoss(temperature={self.temperature:g}, reduction={self.reduction!r}, symmetric={self.symmetric})"
+            f"InfoNCELoss(temperature={self.temperature:g}, reduction={self.reduction!r}, "
+            f"symmetric={self.symmetric}{more})"
         )
 
     def compute(
         self,
-        anchors: Any,
-        positives: Any,
-        negatives: Any = None,
+        anchors: ArrayLike,
+        positives: ArrayLike,
+        negatives: ArrayLike | None = None,
         *,
-        negative_indices: Any = None,
-        anchor_ids: Any = None,
-        positive_ids: Any = None,
-        negative_ids: Any = None,
-    ) -> Any:
+        negative_indices: ArrayLike | None = None,
+        anchor_ids: ArrayLike | None = None,
+        positive_ids: ArrayLike | None = None,
+        negative_ids: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+        log_q: ArrayLike | None = None,
+        guide: tuple[ArrayLike, ...] | None = None,
+    ) -> float | Floats:
         """The loss alone.
 
         Parameters
         ----------
-        anchors, positives : array of shape (B, d), or (d,) for one pair
-            float32 or float64, like all arrays here; mixed types are promoted.
-        negatives : array, optional
-            None: the other rows' positives (in-batch). (N, d): one pool shared by all anchors. (B, N, d):
-            each anchor's own. For one anchor: (N, d).
-        negative_indices : integer array of shape (B, k), or (k,) for one anchor, optional
-            Each anchor's own negatives as rows of `negatives`, which is then a pool (M, d); they are read
-            where they stand. −1: no negative there.
-        anchor_ids, positive_ids : integer array of shape (B,), optional
-        negative_ids : integer array of shape (N,), (B, N) or (M,), as `negatives`, optional
-            Or of shape (N, c) or (M, c), for a pool whose rows have several ids each. A negative that shares an
-            id with the row's anchor or positive is not counted. In-batch, a row's positive carries both of its
-            row's ids.
+        anchors, positives, negatives, negative_indices, anchor_ids, positive_ids, negative_ids, sample_weight
+            As in `ContrastiveLoss.compute`.
+        log_q : array of shape (B,) in-batch, else of shape (N,), (B, N) or (M,) as `negatives`, optional
+            Log-probability with which each was sampled as a negative; it is subtracted from its logit (sampled
+            softmax). In-batch it is that of the positives, and the row's own is corrected like its column.
+        guide : tuple (anchors, positives) or (anchors, positives, negatives) of arrays, optional
+            Vectors of the same rows by another model, of any length: see `false_negative_margin`.
 
         Returns
         -------
@@ -108,23 +165,60 @@ class InfoNCELoss:
         TypeError
             If an array is not float32 or float64, or ids or indices are not integers.
         ValueError
-            If shapes do not fit, something is empty or not finite, or an index is out of range.
+            If shapes do not fit, something is empty or not finite, an index is out of range, or the directions do
+            not go with each row's own negatives.
         """
         pairs = parse(anchors, positives, negatives, negative_indices, anchor_ids, positive_ids, negative_ids)
-        losses, _ = self._evaluate(pairs, ())
-        return reduced(losses, self.reduction, pairs)
+        return self._run(pairs, (), sample_weight, log_q=log_q, guide=guide)[0]
+
+    @overload
+    def compute_with_gradients(
+        self,
+        anchors: ArrayLike,
+        positives: ArrayLike,
+        negatives: ArrayLike | None = None,
+        *,
+        wrt: str = "anchors",
+        negative_indices: ArrayLike | None = None,
+        anchor_ids: ArrayLike | None = None,
+        positive_ids: ArrayLike | None = None,
+        negative_ids: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+        log_q: ArrayLike | None = None,
+        guide: tuple[ArrayLike, ...] | None = None,
+    ) -> tuple[float | Floats, Floats]: ...
+
+    @overload
+    def compute_with_gradients(
+        self,
+        anchors: ArrayLike,
+        positives: ArrayLike,
+        negatives: ArrayLike | None = None,
+        *,
+        wrt: tuple[str, ...],
+        negative_indices: ArrayLike | None = None,
+        anchor_ids: ArrayLike | None = None,
+        positive_ids: ArrayLike | None = None,
+        negative_ids: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+        log_q: ArrayLike | None = None,
+        guide: tuple[ArrayLike, ...] | None = None,
+    ) -> tuple[float | Floats, tuple[Floats, ...]]: ...
 
     def compute_with_gradients(
         self,
-        anchors: Any,
-        positives: Any,
-        negatives: Any = None,
+        anchors: ArrayLike,
+        positives: ArrayLike,
+        negatives: ArrayLike | None = None,
         *,
         wrt: str | tuple[str, ...] = "anchors",
-        negative_indices: Any = None,
-        anchor_ids: Any = None,
-        positive_ids: Any = None,
-        negative_ids: Any = None,
+        negative_indices: ArrayLike | None = None,
+        anchor_ids: ArrayLike | None = None,
+        positive_ids: ArrayLike | None = None,
+        negative_ids: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+        log_q: ArrayLike | None = None,
+        guide: tuple[ArrayLike, ...] | None = None,
     ) -> tuple[Any, Any]:
         """The loss and its gradients.
 
@@ -132,8 +226,8 @@ class InfoNCELoss:
         ----------
         wrt : {"anchors", "positives", "negatives", "temperature"} or tuple of these
             Which gradients: a name gives one, a tuple gives a tuple. Only what is asked for is computed.
-        anchors, positives, negatives, negative_indices, anchor_ids, positive_ids, negative_ids
-            As in `compute`.
+        anchors, positives, negatives, negative_indices, anchor_ids, positive_ids, negative_ids, sample_weight
+            As in `compute`, and so log_q and guide.
 
         Returns
         -------
@@ -145,21 +239,57 @@ class InfoNCELoss:
         TypeError, ValueError
             As `compute`, and if `wrt` names something unknown, or negatives where there are none.
         """
-        names = parse_wrt(wrt, WRT)
+        names = parse_wrt(wrt, self.WRT)
         pairs = parse(anchors, positives, negatives, negative_indices, anchor_ids, positive_ids, negative_ids)
-        if "negatives" in names and pairs.negatives is None:
-            raise ValueError("wrt names negatives, but negatives is None (in-batch): ask for positives")
-        losses, gradients = self._evaluate(pairs, names)
-        shaped = {name: g if name == "temperature" else pairs.restore(name, g) for name, g in gradients.items()}
-        return reduced(losses, self.reduction, pairs), like_wrt(wrt, shaped)
+        value, gradients = self._run(pairs, names, sample_weight, log_q=log_q, guide=guide)
+        return value, like_wrt(wrt, gradients)
 
-    def _evaluate(self, pairs: Pairs, names: tuple[str, ...]) -> tuple[np.ndarray, dict[str, Any]]:
-        """Losses of the anchors, and the gradients named, in the parsed shapes."""
-        if self.symmetric and pairs.negatives is not None:
-            raise ValueError("symmetric needs in-batch negatives (negatives=None)")
-        call = Call(pairs, self.temperature, 1.0 / len(pairs.anchors) if self.reduction == "mean" else 1.0)
-        if pairs.negatives is None:
-            return call.in_batch(names, self.symmetric)
-        if pairs.negatives.ndim == 2 and pairs.indices is None:
-            return call.pool(names)
-        return call.gathered(names)
+    def _run(self, pairs: Pairs, names: tuple[str, ...], sample_weight: Any, **options: Any) -> tuple[Any, dict]:
+        pooled = pairs.negatives is None or (pairs.negatives.ndim == 2 and pairs.indices is None)
+        if not pooled and (self.symmetric or self.directions != DIRECTIONS[:1]):
+            what = "symmetric" if self.symmetric else "directions"
+            raise ValueError(f"{what} needs in-batch negatives (negatives=None) or a pool of shape (N, d)")
+        if self.similarity != "euclidean":
+            return super()._run(pairs, names, sample_weight, **options)
+        value, gradients = super()._run(augmented(pairs), names, sample_weight, **options)
+        return value, back_from_augmented(pairs, gradients)
+
+    def _measured(  # type: ignore[override]
+        self,
+        pairs: Pairs,
+        weights: np.ndarray,
+        names: tuple[str, ...],
+        memory: Scratch,
+        log_q: Any = None,
+        guide: Any = None,
+    ) -> "_Measured":
+        guided, log_q = parse_guide(guide, pairs), parse_log_q(log_q, pairs)
+        contrast = _Measured(pairs, weights, names, memory, self.similarity)
+        contrast.masks = Masks(
+            contrast, self.temperature, self.hardness, self.margin, self.false_negative_margin, guided, log_q
+        )
+        contrast.spread = 0.0 if log_q is None else self.temperature * float(np.abs(log_q).max())
+        return contrast
+
+    def evaluate(self, contrast: Contrast) -> Outcome:
+        """Losses of the rows, and the sums that gradients are made of."""
+        assert isinstance(contrast, _Measured)
+        masks = contrast.masks
+        treatment = Softmax(octaves(contrast.dtype, self.temperature, self.hardness), self.temperature, self.hardness)
+        bounded = self.similarity == "cosine" and in_range(self.temperature, self.hardness, contrast.spread)
+        if self.symmetric:
+            return symmetric(contrast, treatment, bounded, masks)
+        if self.directions != DIRECTIONS[:1]:
+            return joint(contrast, treatment, bounded, self.directions, masks)
+        columns = "positives" if contrast.pairs.negatives is None else "negatives"
+        return contrast.evaluate(treatment, bounded, **masks.of("anchors", (columns,)))
+
+    def parameter_gradients(self, outcome: Outcome, along: float) -> dict[str, float]:
+        """dL/dτ = −(Σ score · dL/dscore) / τ over all scores, the own ones less the margin."""
+        return {"temperature": -(along - self.margin * float(outcome.slopes.sum())) / self.temperature}
+
+
+class _Measured(Contrast):
+    masks: Masks
+    spread: float
+    """Greatest |bias| of a column in units of similarity."""

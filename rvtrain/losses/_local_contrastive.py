@@ -222,10 +222,12 @@ class LocalContrastiveLoss:
         for name, array in (("anchors", batch.anchors), ("positives", batch.positives)):
             gradients[name] = np.empty_like(array) if name in names else array[:0].copy()
         work = 8 * count * (1 + batch.indices.shape[1]) * dim
+        scratch = scratch_rows(count, dim)
         kernels.row_terms.sized(work)(
+            len(scratch),
             batch,
             weight,
-            scratch_rows(count, dim),
+            scratch,
             losses,
             reaches,
             shares,
@@ -240,7 +242,9 @@ class LocalContrastiveLoss:
         if to_pool in names:
             columns = _columns(pairs, batch)
             scratch = scratch_rows(len(columns.named), dim)
-            kernels.column_terms.sized(work)(batch, reaches, shares, columns, scratch, gradients[to_pool])
+            kernels.column_terms.sized(work)(
+                len(scratch), batch, reaches, shares, columns, scratch, gradients[to_pool]
+            )
         if pairs.negatives is not None and "negatives" in names:
             gradients["negatives"] = gradients["negatives"].reshape(pairs.negatives.shape)
         return losses, {name: gradients[name] for name in names}

@@ -56,6 +56,7 @@ def triplet(lengths: Lengths, margin: float) -> tuple[np.ndarray, np.ndarray]:
     far = count + np.argsort(source[count:], kind="stable")
     values, pulls, pushes = np.empty(count), np.empty(count), np.empty(len(far))
     kernels.triplet_edges.sized(4 * count * max(1, len(far) // nodes))(
+        nodes,
         lengths.length[near],
         lengths.length[far],
         row_starts(source[:count], nodes),

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rvtrain._kernels import kernel, njit, prange
+from rvtrain._kernels import kernel, njit
 
 
 class Batch(NamedTuple):
@@ -42,14 +42,14 @@ class Columns(NamedTuple):
 
 
 @kernel
-def row_terms(batch, weight, scratch, losses, reaches, shares, to_anchors, to_positives):
+def row_terms(start, stop, batch, weight, scratch, losses, reaches, shares, to_anchors, to_positives):
     """Each row's loss, and its gradient to its anchor and to its own positive.
 
     losses[i] = d(a, p)² + (1/N) Σ gap², or (1/N) Σ gap; NaN if a distance is not finite. reaches (B,) as
     above, shares[i] = weight / N. to_anchors and to_positives: `weight` times the gradient, (B, d), or (0, d)
     if not wanted. scratch (lanes, d) float64: lane l takes rows l, l + lanes, …
     """
-    for lane in prange(len(scratch)):
+    for lane in range(start, stop):
         total = scratch[lane]
         for i in range(lane, len(losses), len(scratch)):
             a, p = batch.anchors[i], batch.positives[i]
@@ -84,13 +84,13 @@ def row_terms(batch, weight, scratch, losses, reaches, shares, to_anchors, to_po
 
 
 @kernel
-def column_terms(batch, reaches, shares, columns, scratch, out):
+def column_terms(start, stop, batch, reaches, shares, columns, scratch, out):
     """Add to out[j] the gradient to pool row j as a negative, from all the rows that meet it.
 
     Distances are computed anew, column by column: no two threads write to one row, and nothing of the size of
     B × N is kept. reaches and shares (B,) from `row_terms`, scratch (lanes, d) float64 as there, out (M, d).
     """
-    for lane in prange(len(scratch)):
+    for lane in range(start, stop):
         total = scratch[lane]
         for s in range(lane, len(columns.named), len(scratch)):
             j = columns.named[s]
@@ -108,13 +108,13 @@ def column_terms(batch, reaches, shares, columns, scratch, out):
 
 
 @kernel
-def triplet_edges(near, far, near_starts, far_starts, margin, values, pulls, pushes):
+def triplet_edges(start, stop, near, far, near_starts, far_starts, margin, values, pulls, pushes):
     """The triplet form over edge lists sorted by source v: its edges e against its negative edges n.
 
     values[e] = (1/N) Σ_n max(0, near[e] − far[n] + m) over those of the same source; pulls[e] and pushes[n]
     are the derivatives of Σ values by near[e] and by far[n]. Lengths near (E,), far (F,); starts (n + 1,).
     """
-    for v in prange(len(near_starts) - 1):
+    for v in range(start, stop):
         first, last = far_starts[v], far_starts[v + 1]
         share = 1.0 / max(last - first, 1)
         pushes[first:last] = 0.0

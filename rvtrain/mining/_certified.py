@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from rvtrain._engine import _byte_tile
 from rvtrain._engine import _blocks as engine
+from rvtrain._engine import _byte_tile
 from rvtrain._engine._byte_tile import COLUMNS, ROWS, TILE, VNNI, byte_tile, packed_shape, parts, words
 from rvtrain._engine._pairs import TOGETHER
 from rvtrain._engine._workspace import workspace
@@ -75,7 +75,7 @@ def certified(queries: engine.Rows, rows: engine.Rows, limits: Limits, best: Bes
             workspace("others", (tasks, TOGETHER, dim), real),
             workspace("scores", (tasks, TOGETHER), real),
         )
-        certify(queries, first, rows, len(rows.x), query_codes, codes, block, limits, waiting, scratch, best)
+        certify(tasks, queries, first, rows, query_codes, codes, block, limits, waiting, scratch, best)
         given_up.append(first + np.flatnonzero(waiting.sizes < 0))
         too_many = max(len(rows.x) // _MOST_WAITING, 4 * k)
         if first == 0 and 2 * np.count_nonzero((waiting.sizes < 0) | (waiting.sizes > too_many)) > count:
@@ -114,5 +114,5 @@ def _codes(name: str, rows: engine.Rows, width: int, levels: int, offset: int) -
     )
     tasks = min(shape[0], 4 * thread_count())
     lines = workspace("lines", (tasks, 4 * words(dim)), np.dtype(np.uint8))
-    encode.sized(8 * rows.x.size)(rows, levels, offset, lines, codes)
+    encode.sized(8 * rows.x.size)(tasks, rows, levels, offset, lines, codes)
     return codes

@@ -27,11 +27,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rvtrain._kernels import kernel, njit, prange, trailing_zeros
 from rvtrain._engine._byte_tile import COLUMNS, PARTIAL, ROWS, tile_bytes
 from rvtrain._engine._pairs import TOGETHER, dots, unit_row
 from rvtrain._engine._prefetch import prefetch_row
 from rvtrain._engine._screen import any_at_least, at_least
+from rvtrain._kernels import kernel, njit, trailing_zeros
 from rvtrain.mining._selection_kernels import is_allowed, rise, sink, worse
 
 SAMPLED = 12
@@ -99,12 +99,12 @@ class Scratch(NamedTuple):
 
 
 @kernel
-def encode(rows, levels, offset, lines, codes):
+def encode(start, stop, rows, levels, offset, lines, codes):
     """Codes of rows (n, d) float32, packed by the width of codes.words; offset 128 makes them unsigned.
 
     lines (tasks, 4 ⌈d / 4⌉) uint8 holds one row's codes for each task, before they go to their places.
     """
-    for task in prange(len(lines)):
+    for task in range(start, stop):
         panels = len(codes.words)
         for panel in range(panels * task // len(lines), panels * (task + 1) // len(lines)):
             _encode_panel(np.int64(panel), rows, levels, offset, lines[task], codes)
@@ -196,22 +196,20 @@ def _largest_magnitude(x):
 
 
 @kernel
-def certify(queries, first, rows, count, query_codes, codes, block, limits, waiting, scratch, best):
-    """Offer the k best of the first `count` candidates (N, d) to rows first … of the queries, as `scan` would.
+def certify(start, stop, queries, first, rows, query_codes, codes, block, limits, waiting, scratch, best):
+    """Offer the k best of the candidates (N, d) to rows first … of the queries, as `scan` would.
 
     Queries Rows of (B, d), of which query_codes has those from `first` on; a task takes a number of their panels.
     """
-    for task in prange(len(scratch.tiles)):
-        _certify_task(
-            np.int64(task), queries, first, rows, count, query_codes, codes, block, limits, waiting, scratch, best
-        )
+    for task in range(start, stop):
+        _certify_task(task, queries, first, rows, query_codes, codes, block, limits, waiting, scratch, best)
 
 
 @njit
-def _certify_task(task, queries, first, rows, count, query_codes, codes, block, limits, waiting, scratch, best):
+def _certify_task(task, queries, first, rows, query_codes, codes, block, limits, waiting, scratch, best):
     tasks, panels = len(scratch.tiles), len(query_codes.words)
     begin, end = panels * task // tasks, panels * (task + 1) // tasks
-    dim = rows.x.shape[1]
+    count, dim = rows.x.shape
     for p in range(begin, end):
         for r in range(ROWS):
             waiting.spreads[p * ROWS + r] = np.float32(0)

@@ -10,9 +10,9 @@
 
 import numpy as np
 
-from rvtrain._kernels import kernel, njit, prange
 from rvtrain._engine._norms import EPS, inverse_norm
 from rvtrain._engine._pairs import TOGETHER, dots, unit_row
+from rvtrain._kernels import kernel, njit
 from rvtrain.mining._selection_kernels import BY_SCORE, offer
 
 FEW = 4
@@ -23,14 +23,14 @@ _SQUARES = 1e-12, 1e30
 
 
 @kernel
-def scan_few(queries, rows, origin, limits, rule, best, units, others, scores):
+def scan_few(start, stop, queries, rows, origin, limits, rule, best, units, others, scores):
     """Offer rows (m, d), the candidates from `origin` on, to all queries.
 
     rows.inverse is written where a row is scored, NaN if it is not finite; other rows are finite, and theirs is left.
     units (parts, FEW, d), others (parts, TOGETHER, d) and scores (parts, TOGETHER) are scratch of the parts of best.
     """
-    for part in prange(len(others)):
-        _scan_part(np.int64(part), queries, rows, origin, limits, rule, best, units, others, scores)
+    for part in range(start, stop):
+        _scan_part(part, queries, rows, origin, limits, rule, best, units, others, scores)
 
 
 @njit

@@ -2,20 +2,20 @@
 
 import numpy as np
 
-from rvtrain._kernels import kernel, njit, prange
 from rvtrain._engine._norms import cosine
+from rvtrain._kernels import kernel, njit
 from rvtrain.mining._selection_kernels import rise, sink, worse
 
 
 @kernel
-def mine_graph(rows, nodes, starts, others, hops, marks, queues, best):
+def mine_graph(start, stop, rows, nodes, starts, others, hops, marks, queues, best):
     """Offer to each of `nodes` the nodes at hops[0] … hops[1] edges from it, by cosine.
 
     rows Rows of (n, d); the neighbours of i are others[starts[i]: starts[i + 1]]; marks, −1 at first, and queues
     (lanes, n) are the lanes': lane l takes nodes l, l + lanes, …
     """
-    for lane in prange(len(marks)):
-        _mine_lane(np.int64(lane), rows, nodes, starts, others, hops, marks, queues, best)
+    for lane in range(start, stop):
+        _mine_lane(lane, rows, nodes, starts, others, hops, marks, queues, best)
 
 
 @njit

@@ -110,7 +110,9 @@ class GraphNegativeMiner:
         marks, queues = np.full((lanes, len(z)), -1), np.empty((lanes, len(z)), np.int64)
         best = empty_best(len(whom), min(k, len(z)), z.dtype)
         hops = (self.min_hops, self.max_hops)
-        mine_graph.sized(len(whom) * len(self._others))(rows, whom, starts, self._others, hops, marks, queues, best)
-        finish.sized(20 * best.keys.size)(best)
+        mine_graph.sized(len(whom) * len(self._others))(
+            lanes, rows, whom, starts, self._others, hops, marks, queues, best
+        )
+        finish.sized(20 * best.keys.size)(len(whom), best)
         indices = padded(best.columns[0], k, -1)
         return (indices, padded(best.scores[0], k, -np.inf)) if return_scores else indices

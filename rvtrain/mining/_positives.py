@@ -53,7 +53,8 @@ class Positives(NamedTuple):
                 x = candidates.rows_at(np.maximum(given[:, p], 0))
             else:
                 x = check.readable(given[:, p], candidates.dtype)
-            paired_cosines.sized(2 * x.size)(anchors, Rows(x, checked_inverse_norms("positives", x)), cosines)
+            rows = Rows(x, checked_inverse_norms("positives", x))
+            paired_cosines.sized(2 * x.size)(len(x), anchors, rows, cosines)
             scores = np.where(given[:, p] < 0, np.inf, cosines) if self.vectors is None else cosines
             lowest = np.minimum(lowest, scores)
         return lowest

@@ -60,7 +60,7 @@ def _scanned(
             progress(seen, candidates.size)
     if limits.exclude.size and limits.exclude.max() >= seen:
         raise ValueError(f"exclude must lie in [-1, {seen - 1}], got {limits.exclude.max()}")
-    finish.sized(20 * best.keys.size)(best)
+    finish.sized(20 * best.keys.size)(len(queries.x), best)
     return best.columns[0, :, :seen], best.scores[0, :, :seen]
 
 
@@ -81,7 +81,7 @@ def _certified(
     """By bounds, and by float scores for queries whose bounds are too wide for these data."""
     best = empty_best(len(queries.x), k, candidates.dtype)
     rest = certified(queries, candidates.all_rows(), limits, best)
-    finish.sized(20 * best.keys.size)(best)
+    finish.sized(20 * best.keys.size)(len(queries.x), best)
     columns, scores = best.columns[0], best.scores[0]
     if len(rest):
         floors, ceilings, exclude, row_ids = (x[rest] for x in limits[:4])
@@ -101,7 +101,7 @@ def _scan_few(queries: engine.Rows, rows: engine.Rows, start: int, limits: Limit
         for name, shape in (("units", (FEW, dim)), ("others", (TOGETHER, dim)), ("scores", (TOGETHER,)))
     )
     work = 2 * len(queries.x) * rows.x.size
-    scan_few.sized(work)(queries, rows, start, limits, rule, best, units, others, scores)
+    scan_few.sized(work)(len(best.keys), queries, rows, start, limits, rule, best, units, others, scores)
 
 
 def _scan_many(queries: engine.Rows, rows: engine.Rows, start: int, limits: Limits, rule: Rule, best: Best) -> None:
@@ -117,7 +117,7 @@ def _scan_many(queries: engine.Rows, rows: engine.Rows, start: int, limits: Limi
         left = workspace("left", (tasks, high, dim, height), dtype)
         scratch = workspace("scratch", (tasks, high, block, height, width), dtype)
         work = count * len(rows.x) * dim
-        scan.sized(work)(queries, first, panels, len(rows.x), start, left, scratch, limits, rule, best)
+        scan.sized(work)(tasks, queries, first, panels, len(rows.x), start, left, scratch, limits, rule, best)
 
 
 def empty_best(rows: int, k: int, dtype: np.dtype, parts: int = 1) -> Best:

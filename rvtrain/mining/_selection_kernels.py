@@ -15,12 +15,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rvtrain._kernels import inlined, kernel, njit, prange, trailing_zeros
 from rvtrain._engine._blocks import CHUNK, GROUP, pack_left, score_block
 from rvtrain._engine._exp import exp
 from rvtrain._engine._random import row_key, uniform
 from rvtrain._engine._screen import between
 from rvtrain._engine._tile import mr, nr
+from rvtrain._kernels import inlined, kernel, njit, trailing_zeros
 
 BY_SCORE, UNIFORM, EXPONENTIAL, WU2017, WEIGHT = range(5)
 """What a key is: the score; noise; Gumbel noise plus log weights exp(s / T), plus those of Wu et al. 2017, or
@@ -68,18 +68,18 @@ class Best(NamedTuple):
 
 
 @kernel
-def scan(queries, first, panels, count, origin, left, scratch, limits, rule, best):
-    """Offer `count` columns, packed in panels (m / NR, d, NR), to rows first … of the queries (B, d).
+def scan(start, stop, queries, first, panels, columns, origin, left, scratch, limits, rule, best):
+    """Offer `columns` columns, packed in panels (m / NR, d, NR), to rows first … of the queries (B, d).
 
     Column j of the panels is candidate origin + j. left (tasks, GROUP / MR, d, MR) and scratch (tasks,
     GROUP / MR, block, MR, NR) are the tasks': one for each part of the columns and group of rows.
     """
-    for task in prange(len(left)):
-        _scan_task(np.int64(task), queries, first, panels, count, origin, left, scratch, limits, rule, best)
+    for task in range(start, stop):
+        _scan_task(task, queries, first, panels, columns, origin, left, scratch, limits, rule, best)
 
 
 @njit
-def _scan_task(task, queries, first, panels, count, origin, left, scratch, limits, rule, best):
+def _scan_task(task, queries, first, panels, columns, origin, left, scratch, limits, rule, best):
     parts = len(best.keys)
     part, group = task % parts, task // parts
     top = first + group * GROUP
@@ -91,7 +91,7 @@ def _scan_task(task, queries, first, panels, count, origin, left, scratch, limit
         stop = min(start + scores.shape[1], end)
         score_block(mine, panels, start, stop, scores, 0, start, CHUNK)
         for r in range(rows):
-            _scan_row(r, top + r, part, start, stop, scores, count, origin, limits, rule, best)
+            _scan_row(r, top + r, part, start, stop, scores, columns, origin, limits, rule, best)
 
 
 @njit
@@ -126,9 +126,9 @@ def _replace(hits, values, column, origin, part, row, limits, best):
 
 
 @kernel
-def survey(weights, positive, good):
+def survey(start, stop, weights, positive, good):
     """positive[i] = how many of row i are > 0; good[i] = whether all are finite and none is negative."""
-    for i in prange(len(weights)):
+    for i in range(start, stop):
         positive[i], good[i] = _survey_row(weights[i])
 
 
@@ -143,10 +143,10 @@ def _survey_row(weights):
 
 
 @kernel
-def draw(weights, limits, rule, best):
+def draw(start, stop, weights, limits, rule, best):
     """Offer each row of weights (B, N) to its own heap."""
-    for i in prange(len(weights)):
-        _draw_row(np.int64(i), weights, limits, rule, best)
+    for i in range(start, stop):
+        _draw_row(i, weights, limits, rule, best)
 
 
 @njit
@@ -267,23 +267,23 @@ def is_allowed(row, j, column, limits):
 def noise(columns: np.ndarray, rule: Rule) -> np.ndarray:
     """The uniform key of each of these columns (B, m), as `scan` would form it."""
     out = np.empty(columns.shape)
-    _noise.sized(20 * columns.size)(columns, rule, out)
+    _noise.sized(20 * columns.size)(len(columns), columns, rule, out)
     return out
 
 
 @kernel
-def _noise(columns, rule, out):
-    for i in prange(len(columns)):
+def _noise(start, stop, columns, rule, out):
+    for i in range(start, stop):
         key = row_key(rule.seed, rule.draw, i)
         for j in range(columns.shape[1]):
             out[i, j] = uniform(key, columns[i, j])
 
 
 @kernel
-def finish(best):
+def finish(start, stop, best):
     """Merge the parts of each row into its first, and sort it in place: best first, −1 where there are fewer."""
-    for row in prange(best.keys.shape[1]):
-        _finish_row(np.int64(row), best)
+    for row in range(start, stop):
+        _finish_row(row, best)
 
 
 @njit

@@ -109,14 +109,14 @@ def weighted_sample(weights: Any, k: int, seed: int) -> np.ndarray:
     seed = check.integer("seed", seed, low=0, high=2**63 - 1)
     rows = np.atleast_2d(check.readable(w))
     positive, good = np.empty(len(rows), np.int64), np.empty(len(rows), np.bool_)
-    survey.sized(2 * rows.size)(rows, positive, good)
+    survey.sized(2 * rows.size)(len(rows), rows, positive, good)
     if not good.all():
         check.finite("weights", w)
         raise ValueError(f"weights must not be negative, got {w.min()}")
     if positive.min() < k:
         raise ValueError(f"weights must have at least k = {k} positive entries in each row, got {positive.min()}")
     best = empty_best(len(rows), k, rows.dtype)
-    draw.sized(20 * rows.size)(rows, no_limits(len(rows), rows.dtype), Rule(WEIGHT, seed=seed), best)
-    finish.sized(20 * best.keys.size)(best)
+    draw.sized(20 * rows.size)(len(rows), rows, no_limits(len(rows), rows.dtype), Rule(WEIGHT, seed=seed), best)
+    finish.sized(20 * best.keys.size)(len(rows), best)
     drawn = best.columns[0]
     return drawn if w.ndim == 2 else drawn[0]

@@ -7,8 +7,8 @@ import math
 
 import numpy as np
 
-from rvtrain._kernels import kernel, prange
 from rvtrain._engine._exp import exp
+from rvtrain._kernels import kernel
 
 _EPS = 1e-5
 _SLOPE = math.sqrt(8.0 / math.pi)
@@ -16,9 +16,9 @@ _CUBE = 0.044715
 
 
 @kernel
-def layer_norm(x, gain, shift, normal, out):
+def layer_norm(start, stop, x, gain, shift, normal, out):
     """normal = (x − mean) / √(var + 1e-5) by row, out = gain · normal + shift; x, normal and out (n, d)."""
-    for i in prange(len(x)):
+    for i in range(start, stop):
         mean, square = 0.0, 0.0
         for k in range(x.shape[1]):
             mean += np.float64(x[i, k])
@@ -33,11 +33,11 @@ def layer_norm(x, gain, shift, normal, out):
 
 
 @kernel
-def gelu(z, out):
+def gelu(start, stop, z, out):
     """out = z σ(t); both (n, d)."""
     real = z.dtype.type
     slope, cubic, one = real(_SLOPE), real(_SLOPE * _CUBE), real(1)
-    for i in prange(len(z)):
+    for i in range(start, stop):
         for k in range(z.shape[1]):
             x = z[i, k]
             e = exp(-abs(x * (x * x * cubic + slope)))
@@ -45,11 +45,11 @@ def gelu(z, out):
 
 
 @kernel
-def gelu_backward(z, grad):
+def gelu_backward(start, stop, z, grad):
     """In place, grad times the derivative: g + z g (1 − g) t′ with g = σ(t); z, grad (n, d)."""
     real = z.dtype.type
     slope, cubic, one, three = real(_SLOPE), real(_SLOPE * _CUBE), real(1), real(3)
-    for i in prange(len(z)):
+    for i in range(start, stop):
         for k in range(z.shape[1]):
             x = z[i, k]
             e = exp(-abs(x * (x * x * cubic + slope)))
@@ -58,9 +58,12 @@ def gelu_backward(z, grad):
 
 
 @kernel
-def add_rows(values, rows, total):
-    """total[rows[i]] += values[i], one after the other, as rows may repeat; values (n, d), total (m, d)."""
+def add_rows(start, stop, values, rows, total):
+    """total[rows[i]] += values[i], in this order, since rows may repeat: threads share the columns.
+
+    Shapes: values (n, d), rows (n,), total (m, d); count is d.
+    """
     for i in range(len(rows)):
-        row = rows[i]
-        for k in range(values.shape[1]):
-            total[row, k] += values[i, k]
+        row, added = total[rows[i], start:stop], values[i, start:stop]
+        for k in range(len(added)):
+            row[k] += added[k]

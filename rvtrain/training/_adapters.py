@@ -281,11 +281,11 @@ class MLPAdapter(Adapter):
         p = self.params
         table = np.ascontiguousarray(x if rows is None else x[rows])
         normal, scaled = np.empty_like(table), np.empty_like(table)
-        kernels.layer_norm.sized(10 * table.size)(table, p["gain"], p["shift"], normal, scaled)
+        kernels.layer_norm.sized(10 * table.size)(len(table), table, p["gain"], p["shift"], normal, scaled)
         z = product(scaled, None, p["weight1"])
         z += p["bias1"]
         h = np.empty_like(z)
-        kernels.gelu.sized(30 * z.size)(z, h)
+        kernels.gelu.sized(30 * z.size)(len(z), z, h)
         y = product(h, None, p["weight2"])
         y += p["bias2"]
         if self.residual:
@@ -295,7 +295,7 @@ class MLPAdapter(Adapter):
     def _backward(self, saved: Saved, grad: np.ndarray) -> dict[str, np.ndarray]:
         normal, scaled, z, h = saved.inner
         to_h = product_with_transpose(grad, self.params["weight2"])
-        kernels.gelu_backward.sized(40 * z.size)(z, to_h)
+        kernels.gelu_backward.sized(40 * z.size)(len(z), z, to_h)
         to_scaled = product_with_transpose(to_h, self.params["weight1"])
         return {
             "gain": (to_scaled * normal).sum(axis=0),

@@ -95,7 +95,7 @@ class GraphTask(Task):
         )  # fmt: skip
         grads = np.zeros_like(embeddings)
         for g, rows in ((ga, sources), (gp, targets), (gn, pool)):
-            add_rows.serial(g, rows, grads)
+            add_rows.serial(g.shape[1], g, rows, grads)
         return value, grads
 
     def _are_linked(self, sources: np.ndarray, targets: np.ndarray) -> np.ndarray:

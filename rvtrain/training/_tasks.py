@@ -137,7 +137,7 @@ class PairTask(Task):
             total += weight * value
             to_anchors = plus(to_anchors, weight, ga)
             to_documents = np.zeros_like(documents) if to_documents is None else to_documents
-            add_rows.serial(gp if weight == 1.0 else weight * gp, own, to_documents)
+            add_rows.serial(gp.shape[1], gp if weight == 1.0 else weight * gp, own, to_documents)
         grads = towers.collect(back_to_queries(to_anchors), back_to_documents(to_documents))
         return Gradients(total, grads)
 

@@ -2,14 +2,16 @@
 
 import numpy as np
 import pytest
+from conftest import from_python
 
-from rvtrain._kernels import kernel
 from rvtrain._engine import _byte_tile as bytes_
+from rvtrain._kernels import njit
 
 pytestmark = pytest.mark.skipif(bytes_.byte_tile() is None, reason="needs fast products of bytes")
 
 
-@kernel
+@from_python
+@njit
 def tile_of(left, right, start, out):
     bytes_.tile_bytes(left, 0, right, 0, len(left), start, 0, out)
 
@@ -37,5 +39,5 @@ def test_tile__sums_products_and_saturates_nowhere(kind, steps, rng):
         right *= 127 // most
     unsigned = (right + 128).astype(np.uint8)
     out = np.empty((bytes_.ROWS, bytes_.COLUMNS), np.int32)
-    tile_of.serial(left.view(np.int32)[..., 0], unsigned.view(np.int32)[..., 0], starts(left, 128), out)
+    tile_of(left.view(np.int32)[..., 0], unsigned.view(np.int32)[..., 0], starts(left, 128), out)
     np.testing.assert_array_equal(out, np.einsum("krb,kcb->rc", left.astype(np.int64), right.astype(np.int64)))

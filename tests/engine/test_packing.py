@@ -2,23 +2,27 @@
 
 import numpy as np
 import pytest
+from conftest import from_python
 
-from rvtrain._kernels import kernel
 from rvtrain._engine._packing import copy_part, transpose_rows, transpose_scaled
 from rvtrain._engine._tile import tile_shape
+from rvtrain._kernels import njit
 
 
-@kernel
+@from_python
+@njit
 def by_number(x, rows, i, k, target, at, stride):
     transpose_rows(x, rows, i, k, target, at, stride)
 
 
-@kernel
+@from_python
+@njit
 def scaled(x, inverse, i, k, target, at, stride):
     transpose_scaled(x, inverse, i, k, target, at, stride)
 
 
-@kernel
+@from_python
+@njit
 def part(x, row, c, target, at):
     copy_part(x, row, c, target, at)
 
@@ -35,7 +39,7 @@ def test_transpose__writes_one_block_and_nothing_else(dtype, extra, rng):
     ):
         target = np.full((size + 1) * (size + extra), -7, dtype)
         expected = target.copy()
-        call.serial(x, numbers, 2, 4, target, 1, size + extra)
+        call(x, numbers, 2, 4, target, 1, size + extra)
         for c in range(size):
             start = 1 + c * (size + extra)
             expected[start : start + size] = block[:, 4 + c]
@@ -45,5 +49,5 @@ def test_transpose__writes_one_block_and_nothing_else(dtype, extra, rng):
 def test_copy_part__writes_one_part_and_nothing_else(dtype, rng):
     size = tile_shape(dtype)[0]
     x, target = rng.normal(size=(3, size + 4)).astype(dtype), np.zeros(size + 5, dtype)
-    part.serial(x, 1, 3, target, 2)
+    part(x, 1, 3, target, 2)
     np.testing.assert_array_equal(target, np.concatenate([[0, 0], x[1, 3 : 3 + size], np.zeros(3)]))

@@ -2,20 +2,23 @@
 
 import numpy as np
 import pytest
+from conftest import from_python
 
-from rvtrain._kernels import kernel
 from rvtrain._engine import _byte_tile as bytes_
 from rvtrain._engine._screen import any_at_least, at_least, between
 from rvtrain._engine._tile import tile_shape
+from rvtrain._kernels import njit
 
 
-@kernel
+@from_python
+@njit
 def lines_between(values, low, high, out):
     for r in range(len(out)):
         out[r] = between(values, r * values.shape[1], low, high)
 
 
-@kernel
+@from_python
+@njit
 def columns_at_least(tile, scales, errors, spreads, bounds, out, found):
     for r in range(len(out)):
         out[r] = at_least(tile, r, scales, errors, 1, spreads[2 + r], bounds[2 + r])
@@ -30,7 +33,7 @@ def test_between__sees_each_place_and_leaves_out_both_bounds(dtype):
     values[:, columns:] = 0  # beyond the line
     values[np.arange(columns), np.arange(columns)] = np.nextafter(high, low)
     out = np.empty(len(values), np.uint32)
-    lines_between.serial(values, low, high, out)
+    lines_between(values, low, high, out)
     np.testing.assert_array_equal(out, [*(1 << np.arange(columns)), 0])
 
 
@@ -44,7 +47,7 @@ def test_at_least__has_a_bit_for_each_column(bound, rng):
     expected = tile * scales[1].astype(float) + spreads[2:, np.newaxis] * errors[1].astype(float)
     hits = expected >= bounds[2:, np.newaxis]
     out, found = np.empty(bytes_.ROWS, np.uint32), np.empty(1, bool)
-    columns_at_least.serial(tile, scales, errors, spreads, bounds, out, found)
+    columns_at_least(tile, scales, errors, spreads, bounds, out, found)
     np.testing.assert_array_equal(out, (hits * (1 << np.arange(bytes_.COLUMNS))).sum(axis=1))
     assert found[0] == hits.any()
 
@@ -57,6 +60,6 @@ def test_any_at_least__sees_each_place():
         tile = np.full((bytes_.ROWS, bytes_.COLUMNS), -1, np.int32)
         tile[r, c] = 0
         out, found = np.empty(bytes_.ROWS, np.uint32), np.empty(1, bool)
-        columns_at_least.serial(tile, ones, ones, rows, rows, out, found)
+        columns_at_least(tile, ones, ones, rows, rows, out, found)
         assert found[0]
         np.testing.assert_array_equal(out, (np.arange(bytes_.ROWS) == r) << c)

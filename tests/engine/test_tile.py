@@ -10,10 +10,10 @@ import pytest
 from conftest import TOLERANCE, from_python, relative_error
 
 import rvtrain as rt
-from rvtrain._kernels import njit
 from rvtrain._engine import _blocks as engine
 from rvtrain._engine import _products as products
 from rvtrain._engine import _tile as tile
+from rvtrain._kernels import njit
 
 
 @from_python
@@ -108,16 +108,13 @@ NARROWER = {16: "+sse2,+sse4.2", 32: "+avx,+avx2,+fma"}
 def test_every_vector_width__gives_right_results(width):
     """The engine compiled for machines as narrow as this one and narrower, in a process of its own.
 
-    Its serial twins alone, which take half the time to compile and have the same tiles; for narrower machines in
-    float32, in float64 too where RVTRAIN_EVERY_WIDTH is set.
+    For narrower machines in float32, in float64 too where RVTRAIN_EVERY_WIDTH is set.
     """
     native = width == tile.vector_bytes()
     dtypes = ("float32", "float64") if native or os.environ.get("RVTRAIN_EVERY_WIDTH") else ("float32",)
     code = """
 import sys
 import numpy as np, rvtrain as rt
-from rvtrain._kernels import _threads
-_threads.SERIAL_BELOW = 2**62
 from rvtrain._engine._tile import tile_shape
 rng = np.random.default_rng(0)
 a, p = rng.normal(size=(2, 70, 37))

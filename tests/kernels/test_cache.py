@@ -20,12 +20,12 @@ def twice(x):
     return 2 * x
 """
 KERNEL = """
-from rvtrain._kernels import kernel, prange
+from rvtrain._kernels import kernel
 from rvtrain._small_helper import twice
 
 @kernel
-def doubled(x, out):
-    for i in prange(len(x)):
+def doubled(start, stop, x, out):
+    for i in range(start, stop):
         out[i] = twice(x[i])
 """
 # Prints the numbers, and whether the code that made them came from the disk.
@@ -33,13 +33,14 @@ CALL = """
 import sys
 sys.modules["scipy"] = None  # a fifth of a second: numba would load its BLAS
 import numpy as np
+from rvtrain._kernels import _compiling
 from rvtrain._small import doubled
 for dtype in sys.argv[1].split(","):
-    before = sum(doubled.serial.stats.cache_hits.values())
-    x = np.array([1.5, 4.0]).astype(dtype)
+    x, compilations = np.array([1.5, 4.0]).astype(dtype), []
     out = np.empty_like(x)
-    doubled.serial(x, out)
-    print(out.tolist(), "read" if sum(doubled.serial.stats.cache_hits.values()) > before else "compiled", end=" ")
+    with _compiling.listening(compilations.append):
+        doubled.serial(2, x, out)
+    print(out.tolist(), "compiled" if compilations else "read", end=" ")
 """
 # Four processes for each race, which have imported everything and compiled no kernel yet, let go at once.
 RACE = """
@@ -63,7 +64,7 @@ for race in range(int(sys.argv[2])):
                 for dtype in sys.argv[1].split(","):
                     x = np.array([1.5, 4.0]).astype(dtype)
                     out = np.empty_like(x)
-                    doubled.serial(x, out)
+                    doubled.serial(2, x, out)
                     assert out.tolist() == (2 * x).tolist(), (dtype, out)
                 status = 0
             finally:
@@ -73,7 +74,7 @@ for race in range(int(sys.argv[2])):
     os.close(go)
     assert [os.waitpid(child, 0)[1] for child in children] == [0] * 4
     left = os.listdir(os.environ["RVTRAIN_CACHE_DIR"])
-    assert len(left) == len(sys.argv[1].split(",")), left  # no temporary file is left
+    assert len(left) == 2 * len(sys.argv[1].split(",")), left  # bodies and entries, no temporary file
 print("raced", race + 1)
 """
 # A container's user without a name, whose home is nowhere; a package that nobody may write to.
@@ -149,11 +150,12 @@ def test_damaged_entries__are_compiled_anew(package, cache):
     dtypes, numbers = "float32,float64,int32", ("[3.0, 8.0]", "[3.0, 8.0]", "[2, 8]")
     compiled, read = (" ".join(f"{x} {how}" for x in numbers) for how in ("compiled", "read"))
     assert run(package, cache, dtypes) == compiled
-    cut, replaced, changed = cache.iterdir()
-    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
-    replaced.write_bytes(b"garbage")
-    changed.write_bytes(changed.read_bytes()[:-100] + bytes(100))
-    assert run(package, cache, dtypes) == compiled
+    for of_entries in (False, True):
+        cut, replaced, changed = (path for path in cache.iterdir() if ("-entry-" in path.name) == of_entries)
+        cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
+        replaced.write_bytes(b"garbage")
+        changed.write_bytes(changed.read_bytes()[:-100] + bytes(100))
+        assert run(package, cache, dtypes) == compiled
     assert run(package, cache, dtypes) == read
 
 
@@ -186,7 +188,7 @@ def test_fresh_processes_racing_on_an_empty_folder__all_get_their_own_code(packa
     lines = [finish(process) for process in [start(package, cache, ",".join(DTYPES)) for _ in range(2)]]
     for line in lines:
         assert line.replace("read", "compiled") == " ".join([COMPILED] * 2 + ["[2, 8] compiled"] * 2)
-    assert len(list(cache.iterdir())) == len(DTYPES)  # no temporary file is left
+    assert len(list(cache.iterdir())) == 2 * len(DTYPES)  # bodies and entries, no temporary file
     assert run(package, cache, ",".join(DTYPES)).count("read") == len(DTYPES)
 
 
@@ -217,11 +219,11 @@ def test_no_folder_to_write_to__is_no_obstacle(package, tmp_path):
 @pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="only a superuser gives files away")
 def test_folder_of_somebody_else__is_not_used(package, cache):
     assert run(package, cache) == COMPILED
-    (entry,) = cache.iterdir()
+    entries = sorted(cache.iterdir())
     os.chown(cache, 65534, -1)
     # What lies there is not even read, and nothing is added.
     assert run(package, cache, "float64,float32") == f"{COMPILED} {COMPILED}"
-    assert list(cache.iterdir()) == [entry]
+    assert sorted(cache.iterdir()) == entries
     os.chown(cache, 0, -1)
     assert run(package, cache) == READ
 

@@ -1,0 +1,69 @@
+"""A loss of rows and of columns from the same scores."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rvtrain._engine import _both_ways_kernels as kernels
+from rvtrain._engine._blocks import GROUP, Rows
+from rvtrain._engine._layout import Layout
+from rvtrain._engine._mask import Mask
+from rvtrain._engine._scratch import Scratch
+from rvtrain._engine._sweep import kernels_work, pack, with_sums
+from rvtrain._engine._treatment import Own, Results
+from rvtrain._kernels._threads import thread_count
+
+
+class BothWays(NamedTuple):
+    """Results of both directions, in the order rows, columns; the sums are scratch."""
+
+    losses: np.ndarray
+    """(2, n) float64"""
+    slopes: np.ndarray
+    """(2, n) float64"""
+    to_rows: np.ndarray | None
+    """(≥ n, d padded)"""
+    to_columns: np.ndarray | None
+    """(≥ m, d padded)"""
+
+
+def both_ways(
+    rows: Rows,
+    columns: Rows,
+    treatment: Any,
+    mask: Mask,
+    own: Own,
+    scratch: Scratch,
+    *,
+    to_rows: bool = False,
+    to_columns: bool = False,
+) -> BothWays:
+    """The losses of n rows over all m columns, and of the first n columns over all rows, each with its own sums.
+
+    The treatment is separable and its exponents stay in range; arguments are those of `sweep`.
+    """
+    (count, dim), wide = rows.x.shape, len(columns.x)
+    layout = Layout(dim, rows.x.dtype)
+    across, gradients = layout.panels(wide), to_rows or to_columns
+    height = layout.slab_rows(across, count, thread_count())
+    packed = pack(columns, layout, scratch, strips=to_rows)
+    work = kernels_work(layout, height, across if gradients else min(layout.block, across), scratch, 1)
+    padded = layout.padded(wide)
+    losses, slopes, shares = np.empty((2, count)), np.empty((2, count)), np.zeros((2, padded))
+    unused, column_sums = np.empty(count), np.zeros(padded)
+    there, back = (Results(losses[way], slopes[way], shares[way, :count], unused) for way in (0, 1))
+    by_group = scratch.array((height // GROUP, across, layout.nr), layout.dtype)
+    effort = count * wide * dim
+    kernels.sum_both_ways.sized(effort)(
+        rows, packed, mask, treatment, own, there, work, by_group, column_sums, layout.block
+    )
+    kernels.close_columns.sized(50 * count)(count, treatment, column_sums, own, back)
+    if gradients:
+        work = with_sums(work, layout, count, across, scratch, to_rows=to_rows, to_columns=to_columns)
+        kernels.weigh_both_ways.sized(effort)(rows, packed, mask, treatment, shares, work, layout.block)
+    return BothWays(
+        losses,
+        slopes,
+        work.to_rows.reshape(-1, work.to_rows.shape[2]) if to_rows else None,
+        work.to_columns if to_columns else None,
+    )

@@ -1,0 +1,53 @@
+"""From sums over the other side to gradients of the inputs: back through the normalisation."""
+
+import numpy as np
+
+from rvtrain._engine._blocks import Rows
+from rvtrain._engine._norms import EPS
+from rvtrain._engine._sweep_kernels import NO_SHARES
+from rvtrain._kernels import kernel
+
+
+def to_inputs(
+    sums: np.ndarray | None,
+    rows: Rows,
+    slopes: np.ndarray,
+    own: Rows,
+    shares: np.ndarray = NO_SHARES,
+    normalised: bool = True,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Gradient to the rows as given, (n, d), and â_i · g_i of each, where g is the gradient to the unit rows.
+
+    g_i = shares[i] · sums[i] + slopes[i] · own_i, without the factor where there are no shares and without the sum
+    where sums are None. Rows that are not normalised, as for dot products, have inverse 1 and are their own unit rows.
+    """
+    out, along = np.empty_like(rows.x), np.empty(len(rows.x))
+    if sums is None:
+        sums = np.zeros_like(rows.x)
+    _to_inputs.sized(8 * out.size)(len(out), sums, shares, slopes, own, rows, normalised, along, out)
+    return out, along
+
+
+def unscaled(x: np.ndarray) -> Rows:
+    """Rows that are compared as they are, by dot products."""
+    return Rows(x, np.ones(len(x)))
+
+
+@kernel
+def _to_inputs(start, stop, sums, shares, slopes, others, rows, normalised, along, out):
+    """As `to_inputs`: out[i] = (g − â_i along[i]) / ‖a_i‖, or g / ε where ‖a_i‖ ≤ ε.
+
+    Shapes: sums (≥ n, ≥ d), others and rows Rows of (n, d).
+    """
+    for i in range(start, stop):
+        inverse, other = rows.inverse[i], others.inverse[i] * slopes[i]
+        share = shares[i] if len(shares) > 0 else 1.0
+        total = 0.0
+        for k in range(out.shape[1]):
+            g = share * sums[i, k] + other * others.x[i, k]
+            out[i, k] = g
+            total += g * (rows.x[i, k] * inverse)
+        along[i] = total
+        total = total * inverse if normalised and inverse < 1.0 / EPS else 0.0
+        for k in range(out.shape[1]):
+            out[i, k] = (out[i, k] - total * rows.x[i, k]) * inverse

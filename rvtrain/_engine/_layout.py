@@ -1,0 +1,62 @@
+"""Shapes and blocks of the engine's packed arrays, for vectors of one length and type."""
+
+import functools
+
+import numpy as np
+
+from rvtrain._engine import _blocks as blocks
+from rvtrain._engine._tile import tile_shape
+
+# Slab size in bytes: about a quarter of a typical third-level cache. Every slab rereads all packed columns, so larger
+# slabs are faster until they fall out of that cache.
+_SLAB_BYTES = 1 << 23
+
+
+class Layout:
+    """What depends on the length d and the type of vectors: every question of shape and blocking.
+
+    Attributes
+    ----------
+    mr, nr : int
+        Rows and columns of a register tile.
+    block : int
+        Column panels in a block of columns.
+    padded_dim : int
+        d, rounded up to whole strips.
+    """
+
+    def __init__(self, dim: int, dtype: np.dtype) -> None:
+        self.dim, self.dtype = dim, np.dtype(dtype)
+        self.mr, self.nr, self.block, self.padded_dim = _facts(dim, self.dtype)
+
+    def panels(self, count: int) -> int:
+        """Column panels of `count` columns."""
+        return blocks.tiles(count, self.nr)
+
+    def padded(self, count: int) -> int:
+        """`count` columns, rounded up to whole panels."""
+        return self.panels(count) * self.nr
+
+    def panels_shape(self, count: int) -> tuple[int, int, int]:
+        """Shape of `count` columns packed for scores: (panels, d, NR)."""
+        return self.panels(count), self.dim, self.nr
+
+    def strips_shape(self, count: int) -> tuple[int, int]:
+        """Shape of the same columns packed for weighted sums: (d padded, columns padded)."""
+        return self.padded_dim, self.padded(count)
+
+    def slab_rows(self, across: int, count: int, threads: int) -> int:
+        """Rows in a slab so many panels wide: as many as the cache holds, but some groups for every thread.
+
+        Of `count` rows there are no more than exist, rounded up to whole groups.
+        """
+        in_cache = _SLAB_BYTES // (across * self.nr * self.dtype.itemsize)
+        chunk, group = blocks.CHUNK, blocks.GROUP
+        rows = max(in_cache // chunk * chunk, 2 * chunk, threads * group // chunk * chunk)
+        return min(rows, blocks.tiles(count, group) * group)
+
+
+@functools.lru_cache(maxsize=64)
+def _facts(dim: int, dtype: np.dtype) -> tuple[int, int, int, int]:
+    mr, nr, _ = tile_shape(dtype)
+    return mr, nr, blocks.block_panels(dim, dtype), blocks.padded_dim(dim, dtype)

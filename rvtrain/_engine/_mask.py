@@ -1,0 +1,141 @@
+"""Which scores count: the mask of a block of scores."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from rvtrain._engine._tile import mr, nr, tile_shape
+from rvtrain._kernels import body, kernel, njit
+
+
+class Mask(NamedTuple):
+    """Pairs of a row and a column that are not scored, and what is added to scores; an array is empty if not used."""
+
+    rows: int
+    """n, rows that exist; the others are padding"""
+    columns: int
+    """m, columns that exist"""
+    diagonals: np.ndarray
+    """(D,) int64: column i + diagonals[k] is row i itself or its own positive"""
+    row_ids: np.ndarray
+    """(n, r) int32"""
+    ids: np.ndarray
+    """(c, m padded) int32: a pair that shares an id is masked, or told to the treatment; −1 equals nothing"""
+    limits: np.ndarray
+    """(n,): greatest score that counts"""
+    bias: np.ndarray
+    """(m padded,): added to the scores of a column, after the comparison with the limits"""
+
+
+class Guide(NamedTuple):
+    """Another model's vectors of the same rows and columns: a pair whose cosine exceeds the row's limit is masked."""
+
+    x: np.ndarray
+    """(n, g), or (0, g) if there is none"""
+    inverse: np.ndarray
+    """(n,) float64"""
+    panels: np.ndarray
+    """(m / NR, g, NR)"""
+    limits: np.ndarray
+    """(n,)"""
+
+
+@body
+def mask_block(slab, top, panels, start, stop, origin, first, mask, equal):
+    """Mask scores with −inf, and add the bias of their columns; pairs that share an id only with `equal`.
+
+    Shapes: slab (P, m / NR, MR, NR), whose panels `top` to `top + panels` hold the rows from `first` on, and whose
+    column panel j − origin holds the columns from j · NR on, for j in [start, stop).
+    """
+    height, width = mr(slab), nr(slab)
+    lowest = slab.dtype.type(-np.inf)
+    if stop * width > mask.columns:
+        for p in range(top, top + panels):
+            for r in range(height):
+                for q in range(max(mask.columns - (stop - 1) * width, 0), width):
+                    slab[p, stop - 1 - origin, r, q] = lowest
+    for p in range(panels):
+        for r in range(height):
+            i = first + p * height + r
+            if i >= mask.rows:
+                _mask_row(slab, top + p, r, start - origin, stop - origin)
+                continue
+            if len(mask.limits) > 0:
+                _mask_above(slab, top + p, r, start - origin, stop - origin, mask.limits[i])
+            for diagonal in mask.diagonals:
+                if start * width <= i + diagonal < stop * width:
+                    slab[top + p, (i + diagonal) // width - origin, r, (i + diagonal) % width] = lowest
+            if len(mask.bias) > 0:
+                for j in range(start, stop):
+                    for q in range(width):
+                        slab[top + p, j - origin, r, q] += mask.bias[j * width + q]
+            if equal and i < len(mask.row_ids):
+                for known in mask.row_ids[i]:
+                    for c in range(len(mask.ids)):
+                        for j in range(start, stop):
+                            for q in range(width):
+                                if mask.ids[c, j * width + q] == known:
+                                    slab[top + p, j - origin, r, q] = lowest
+
+
+@body
+def mask_by_guide(slab, top, panels, start, stop, origin, first, scores, limits):
+    """Mask scores whose guide's score exceeds the row's limit; the first panel of `scores` is that of `top`."""
+    height = mr(slab)
+    for p in range(panels):
+        for r in range(height):
+            i = min(first + p * height + r, len(limits) - 1)
+            for j in range(start, stop):
+                for q in range(nr(slab)):
+                    above = scores[p, j - start, r, q] > limits[i]
+                    value = slab[top + p, j - origin, r, q]
+                    slab[top + p, j - origin, r, q] = slab.dtype.type(-np.inf) if above else value
+
+
+@njit
+def _mask_row(slab, p, r, start, stop):
+    for j in range(start, stop):
+        for q in range(nr(slab)):
+            slab[p, j, r, q] = slab.dtype.type(-np.inf)
+
+
+@njit
+def _mask_above(slab, p, r, start, stop, limit):
+    for j in range(start, stop):
+        for q in range(nr(slab)):
+            value = slab[p, j, r, q]
+            slab[p, j, r, q] = slab.dtype.type(-np.inf) if value > limit else value
+
+
+@njit
+def equal_ids(mask, i, j, width, flags):
+    """flags[q] = 1 if row i shares an id with column j · width + q and is not on a diagonal, else 0."""
+    for q in range(len(flags)):
+        flags[q] = 0
+    if i < len(mask.row_ids):
+        for known in mask.row_ids[i]:
+            for c in range(len(mask.ids)):
+                for q in range(len(flags)):
+                    flags[q] |= mask.ids[c, j * width + q] == known
+        for diagonal in mask.diagonals:
+            if j * width <= i + diagonal < (j + 1) * width:
+                flags[i + diagonal - j * width] = 0
+
+
+def count_scores(mask: Mask) -> np.ndarray:
+    """How many columns count for each row, float64; limits and a guide are not looked at."""
+    out = np.full(mask.rows, float(mask.columns - len(mask.diagonals)))
+    if mask.ids.size and mask.row_ids.size:
+        width = tile_shape(mask.limits.dtype)[1]
+        _take_equal.sized(4 * mask.rows * mask.ids.size)(mask.rows, mask, np.empty((mask.rows, width), np.int32), out)
+    return out
+
+
+@kernel
+def _take_equal(start, stop, mask, flags, out):
+    """out[i] −= how many columns share an id with row i and are not on a diagonal; flags (n, NR) is scratch."""
+    for i in range(start, stop):
+        for j in range(mask.ids.shape[1] // flags.shape[1]):
+            equal_ids(mask, i, j, flags.shape[1], flags[i])
+            for q in range(flags.shape[1]):
+                out[i] -= flags[i, q]

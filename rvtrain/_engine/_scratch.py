@@ -1,0 +1,75 @@
+"""Scratch memory that is kept between calls, so that no call pays for fresh pages."""
+
+import contextlib
+import math
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+_ALIGNMENT = 64
+
+
+class Scratch:
+    """Uninitialised arrays for one call of the engine, side by side in memory that the next call uses again."""
+
+    def __init__(self) -> None:
+        self._buffer = _aligned(0)
+        self._more: list[np.ndarray] = []
+        self._used = 0
+
+    def array(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        """An array of this shape, valid until the call ends."""
+        size = -(-math.prod(shape) * np.dtype(dtype).itemsize // _ALIGNMENT) * _ALIGNMENT
+        start, self._used = self._used, self._used + size
+        if self._used <= len(self._buffer):
+            return np.ndarray(shape, dtype, self._buffer, start)
+        self._more.append(_aligned(size))
+        return np.ndarray(shape, dtype, self._more[-1])
+
+    def reset(self) -> None:
+        """End a call: all arrays are free, and the next call finds room for as many in one piece."""
+        if self._more:
+            self._more.clear()
+            self._buffer = _aligned(self._used)
+        self._used = 0
+
+
+class _Mine(threading.local):
+    """Scratch memory of this thread that no call is using."""
+
+    def __init__(self) -> None:
+        self.free: list[Scratch] = []
+
+
+_mine = _Mine()
+
+
+@contextlib.contextmanager
+def scratch() -> Iterator[Scratch]:
+    """Scratch memory for a call; a call within the call is given other memory."""
+    taken = _mine.free.pop() if _mine.free else Scratch()
+    try:
+        yield taken
+    finally:
+        taken.reset()
+        _mine.free.append(taken)
+
+
+def release_workspaces() -> None:
+    """Free the scratch memory that the calling thread's losses and miners keep between calls.
+
+    Examples
+    --------
+    >>> import rvtrain as rt
+    >>> rt.release_workspaces()
+    """
+    _mine.free.clear()
+
+
+def _aligned(size: int) -> np.ndarray:
+    """An array of bytes whose address is a multiple of a cache line."""
+    raw = np.empty(size + _ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % _ALIGNMENT
+    return raw[start : start + size]

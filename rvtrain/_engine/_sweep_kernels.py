@@ -1,0 +1,338 @@
+"""The walk over all pairs of a row and a column, for any treatment of a score.
+
+# Design: rows are taken a slab at a time. Phase 1 runs in parallel over groups of rows; a group meets one block of
+# columns after the other, each while it is in cache:
+#
+#     pack_left ─▶ for each block: score_block ─▶ mask_block ─▶ visit ─▶ add_weighted_columns      (separable)
+#                  close: losses, slopes, coefficients of the rows
+#                  for each block: weigh ─▶ add_weighted_columns                                   (otherwise)
+#                  pack_strips: the rows, times their coefficients
+#
+# Phase 2 runs in parallel over panels of columns: add_weighted_rows, from the same slab and strips. Where exponents
+# could leave the range, one more pass over the scores comes first, for the row maxima that they are relative to.
+# A slab is as wide as all columns where its values are read again, else as one block.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rvtrain._engine._blocks import (
+    CHUNK,
+    FINE_CHUNK,
+    GROUP,
+    Rows,
+    add_weighted_columns,
+    add_weighted_rows,
+    pack_left,
+    pack_strips,
+    score_block,
+)
+from rvtrain._engine._mask import equal_ids, mask_block, mask_by_guide
+from rvtrain._engine._tile import mr, nr
+from rvtrain._engine._treatment import close, visit, weigh
+from rvtrain._kernels import body, driver, kernel, njit, overload
+
+NO_SHARES = np.empty(0)
+"""For rows that are packed as they are."""
+
+
+class Columns(NamedTuple):
+    """The columns of the scores, packed."""
+
+    panels: np.ndarray
+    """(m / NR, d, NR)"""
+    strips: np.ndarray
+    """(d padded, m padded), or (0, m padded) where no gradient is asked for"""
+
+
+class Work(NamedTuple):
+    """Scratch of a slab of rows, by group, and the sums that grow from slab to slab; empty where not wanted."""
+
+    slab: np.ndarray
+    """(rows / MR, m / NR or block, MR, NR) scores, then kept values, then weights"""
+    left: np.ndarray
+    """(groups, GROUP / MR, d, MR) packed rows"""
+    shifts: np.ndarray
+    """(groups, GROUP / MR, MR) row maxima, or 1"""
+    sums: np.ndarray
+    """(groups, 2, GROUP / MR, MR, NR) sums of addends, by lane; (groups, 1, …) with one addend"""
+    flags: np.ndarray
+    """(groups, NR) int32"""
+    guide_left: np.ndarray
+    """(groups, GROUP / MR, g, MR) packed rows of the guide"""
+    guide_scores: np.ndarray
+    """(groups, GROUP / MR, block, MR, NR)"""
+    strips: np.ndarray
+    """(d padded, rows) the rows again, for the sums to the columns"""
+    to_rows: np.ndarray
+    """(n padded / MR, MR, d padded) weighted sums of the columns for each row"""
+    to_columns: np.ndarray
+    """(m padded, d padded) weighted sums of the rows for each column"""
+
+
+class Plan(NamedTuple):
+    """How the walk is cut."""
+
+    block: int
+    """Column panels in a block."""
+    bounded: bool
+    """Whether exponents relative to score 1 stay in range, so that no row maximum is needed."""
+
+
+@njit
+def groups_of(first, count, height):
+    """Groups of rows in the slab from row `first` on: the last slab has as many as there are rows left."""
+    return (min(height, count - first) + GROUP - 1) // GROUP
+
+
+@driver
+def sweep_all(threads, rows, columns, mask, guide, treatment, own, to, work, plan):
+    """Every row against every column: results of the rows, and the weighted sums that `work` has room for.
+
+    To the unit rows: with a separable treatment first[i] · to_rows[i], else to_rows[i]; to the unit columns: to_columns.
+    """
+    height = len(work.slab) * mr(work.slab)
+    for first in range(0, len(rows.x), height):
+        groups = groups_of(first, len(rows.x), height)
+        _launch_groups(threads, groups, rows, first, columns, mask, guide, treatment, own, to, work, plan)
+        slab = work.slab[: groups * (GROUP // mr(work.slab))]
+        _launch_columns(threads, len(work.to_columns) // nr(work.slab), slab, work.strips, work.to_columns, first)
+
+
+@kernel
+def _groups(start, stop, rows, start_row, columns, mask, guide, treatment, own, to, work, plan):
+    """Phase 1 for groups [start, stop) of the slab that starts with row start_row."""
+    for g in range(start, stop):
+        slab, left, shifts, sums = work.slab, work.left[g], work.shifts[g], work.sums[g]
+        panels = len(left)
+        top, first, across = g * panels, start_row + g * GROUP, len(columns.panels)
+        keep = slab.shape[1] == across
+        pack_left(rows, first, left)
+        if len(guide.x) > 0:
+            pack_left(Rows(guide.x, guide.inverse), first, work.guide_left[g])
+        shifts[:] = 1
+        sums[:] = 0 if plan.bounded else -np.inf
+        for sweep in range(0 if plan.bounded else -1, 1):  # −1: the row maxima alone
+            for begin in range(0, across, plan.block):
+                end = min(begin + plan.block, across)
+                origin = 0 if keep else begin
+                if sweep < 0 or plan.bounded:
+                    _score(g, begin, end, origin, first, columns, mask, guide, treatment, work, plan)
+                if sweep < 0:
+                    raise_maxima(slab, top, panels, begin, end, sums)
+                    continue
+                visit_block(
+                    slab, top, panels, begin, end, origin, first, shifts, treatment, mask, sums, work.flags[g]
+                )
+                if len(work.to_rows) > 0 and is_separable(treatment):
+                    at = first // slab.shape[2]
+                    add_weighted_columns(slab, top, begin, end, columns.strips, work.to_rows[at : at + panels])
+            if sweep < 0:
+                row_maxima(sums, shifts)
+        close_rows(first, shifts, sums, treatment, own, to)
+        if not is_separable(treatment) and keep:
+            for begin in range(0, across, plan.block):
+                end = min(begin + plan.block, across)
+                weigh_block(slab, top, panels, begin, end, first, shifts, treatment, to)
+                if len(work.to_rows) > 0:
+                    at = first // slab.shape[2]
+                    add_weighted_columns(slab, top, begin, end, columns.strips, work.to_rows[at : at + panels])
+        if len(work.to_columns) > 0:
+            shares = to.first if is_separable(treatment) else to.first[:0]
+            pack_strips(rows, shares, start_row, g * GROUP, (g + 1) * GROUP, work.strips)
+
+
+@kernel
+def _columns(start, stop, slab, strips, sums, first):
+    """Phase 2 for the column panels [start, stop): the rows of a slab, `first` of which came before."""
+    for j in range(start, stop):
+        add_weighted_rows(slab, j, strips, sums, first)
+
+
+_launch_groups, _launch_columns = _groups.launch, _columns.launch
+launch_columns = _launch_columns
+
+
+@njit
+def _score(g, begin, end, origin, first, columns, mask, guide, treatment, work, plan):
+    """Scores of a group of rows, from row `first` on, with a block of columns, masked."""
+    left = work.left[g]
+    top = g * len(left)
+    chunk = CHUNK if plan.bounded else FINE_CHUNK
+    score_block(left, columns.panels, begin, end, work.slab, top, origin, chunk)
+    if len(guide.x) > 0:
+        scores = work.guide_scores[g]
+        score_block(work.guide_left[g], guide.panels, begin, end, scores, 0, begin, CHUNK)
+        mask_by_guide(work.slab, top, len(left), begin, end, origin, first, scores, guide.limits)
+    mask_block(work.slab, top, len(left), begin, end, origin, first, mask, not knows_equal(treatment))
+
+
+@body
+def visit_block(slab, top, panels, begin, end, origin, first, shifts, treatment, mask, sums, flags):
+    """Replace each score by its kept value, and add its addends lane by lane; sums (1 or 2, P, MR, NR)."""
+    visit_lines(treatment, slab, top, panels, begin, end, origin, first, shifts, mask, sums, flags)
+
+
+def visit_lines(treatment, slab, top, panels, begin, end, origin, first, shifts, mask, sums, flags):
+    """The loops of `visit_block`, one for each form of treatment.
+
+    The loops over r end at a shape, not at mr(slab): unrolled, they would have no registers left for constants.
+    """
+    return _lines(type(treatment))(treatment, slab, top, panels, begin, end, origin, first, shifts, mask, sums, flags)
+
+
+def _lines(cls):
+    if cls.EQUAL:
+        return _lines_of_two_knowing_ids if cls.SUMS == 2 else _lines_of_one_knowing_ids
+    return _lines_of_two if cls.SUMS == 2 else _lines_of_one
+
+
+def _lines_of_one(treatment, slab, top, panels, begin, end, origin, first, shifts, mask, sums, flags):
+    for p in range(panels):
+        for j in range(begin - origin, end - origin):
+            for r in range(slab.shape[2]):
+                shift = shifts[p, r]
+                for q in range(nr(slab)):
+                    kept, addend = visit(treatment, slab[top + p, j, r, q], shift, False)
+                    slab[top + p, j, r, q] = kept
+                    sums[0, p, r, q] += addend
+
+
+def _lines_of_two(treatment, slab, top, panels, begin, end, origin, first, shifts, mask, sums, flags):
+    for p in range(panels):
+        for j in range(begin - origin, end - origin):
+            for r in range(slab.shape[2]):
+                shift = shifts[p, r]
+                for q in range(nr(slab)):
+                    kept, addend, second = visit(treatment, slab[top + p, j, r, q], shift, False)
+                    slab[top + p, j, r, q] = kept
+                    sums[0, p, r, q] += addend
+                    sums[1, p, r, q] += second
+
+
+def _lines_of_one_knowing_ids(treatment, slab, top, panels, begin, end, origin, first, shifts, mask, sums, flags):
+    for p in range(panels):
+        for j in range(begin, end):
+            for r in range(slab.shape[2]):
+                shift = shifts[p, r]
+                equal_ids(mask, first + p * slab.shape[2] + r, j, nr(slab), flags)
+                for q in range(nr(slab)):
+                    kept, addend = visit(treatment, slab[top + p, j - origin, r, q], shift, flags[q] != 0)
+                    slab[top + p, j - origin, r, q] = kept
+                    sums[0, p, r, q] += addend
+
+
+def _lines_of_two_knowing_ids(treatment, slab, top, panels, begin, end, origin, first, shifts, mask, sums, flags):
+    for p in range(panels):
+        for j in range(begin, end):
+            for r in range(slab.shape[2]):
+                shift = shifts[p, r]
+                equal_ids(mask, first + p * slab.shape[2] + r, j, nr(slab), flags)
+                for q in range(nr(slab)):
+                    kept, addend, second = visit(treatment, slab[top + p, j - origin, r, q], shift, flags[q] != 0)
+                    slab[top + p, j - origin, r, q] = kept
+                    sums[0, p, r, q] += addend
+                    sums[1, p, r, q] += second
+
+
+@overload(visit_lines)
+def _visit_lines(treatment, slab, top, panels, begin, end, origin, first, shifts, mask, sums, flags):
+    return _lines(treatment.instance_class)
+
+
+def is_separable(treatment: Any) -> bool:
+    """Whether dL/ds is a coefficient of the row times the kept value; a constant of the compiled code."""
+    return type(treatment).SEPARABLE
+
+
+@overload(is_separable)
+def _is_separable(treatment):
+    separable = treatment.instance_class.SEPARABLE
+    return lambda treatment: separable
+
+
+def knows_equal(treatment: Any) -> bool:
+    """Whether pairs that share an id are told to the treatment; a constant of the compiled code."""
+    return type(treatment).EQUAL
+
+
+@overload(knows_equal)
+def _knows_equal(treatment):
+    equal = treatment.instance_class.EQUAL
+    return lambda treatment: equal
+
+
+@body
+def raise_maxima(slab, top, panels, begin, end, lanes):
+    """lanes[0, p, r, q] = the largest score so far in that lane of the row; lanes (…, P, MR, NR)."""
+    for p in range(panels):
+        for j in range(begin, end):
+            for r in range(mr(slab)):
+                for q in range(nr(slab)):
+                    value = slab[top + p, j, r, q]
+                    lanes[0, p, r, q] = value if value > lanes[0, p, r, q] else lanes[0, p, r, q]
+
+
+@body
+def row_maxima(lanes, shifts):
+    """shifts[p, r] = maximum over the lanes, 0 where all are −inf, so that no difference is NaN; lanes become 0."""
+    for p in range(len(shifts)):
+        for r in range(shifts.shape[1]):
+            value = lanes[0, p, r, 0]
+            for q in range(lanes.shape[3]):
+                value = max(value, lanes[0, p, r, q])
+            shifts[p, r] = value if value > -np.inf else 0
+    lanes[:] = 0
+
+
+@body
+def close_rows(first, shifts, sums, treatment, own, to):
+    """`close` for the rows of a group that exist; shifts (P, MR), sums (1 or 2, P, MR, NR)."""
+    height = shifts.shape[1]
+    for i in range(first, min(first + GROUP, len(to.losses))):
+        p, r = (i - first) // height, (i - first) % height
+        total, second = 0.0, 0.0
+        for q in range(sums.shape[3]):
+            total += sums[0, p, r, q]
+        if len(sums) > 1:
+            for q in range(sums.shape[3]):
+                second += sums[1, p, r, q]
+        close(treatment, i, shifts[p, r], total, second, own, to)
+
+
+@body
+def weigh_block(slab, top, panels, begin, end, first, shifts, treatment, to):
+    """Replace each kept value by its weight dL/ds; rows that do not exist get 0."""
+    weigh_lines(treatment, slab, top, panels, begin, end, first, shifts, to)
+
+
+def weigh_lines(treatment, slab, top, panels, begin, end, first, shifts, to):
+    """The loops of `weigh_block`, of which separable treatments have none."""
+    return _weighing(type(treatment))(treatment, slab, top, panels, begin, end, first, shifts, to)
+
+
+def _weighing(cls):
+    return _no_weights if cls.SEPARABLE else _weights
+
+
+def _no_weights(treatment, slab, top, panels, begin, end, first, shifts, to):
+    pass
+
+
+def _weights(treatment, slab, top, panels, begin, end, first, shifts, to):
+    for p in range(panels):
+        for r in range(slab.shape[2]):
+            i = first + p * slab.shape[2] + r
+            exists = i < len(to.first)
+            one = slab.dtype.type(to.first[i] if exists else 0.0)
+            two = slab.dtype.type(to.second[i] if exists else 0.0)
+            shift = shifts[p, r]
+            for j in range(begin, end):
+                for q in range(nr(slab)):
+                    slab[top + p, j, r, q] = weigh(treatment, slab[top + p, j, r, q], shift, one, two)
+
+
+@overload(weigh_lines)
+def _weigh_lines(treatment, slab, top, panels, begin, end, first, shifts, to):
+    return _weighing(treatment.instance_class)

@@ -1,0 +1,294 @@
+"""Pairs against negatives, for any treatment: where the negatives come from, and gradients of the inputs.
+
+# Design: `Contrast` measures the pairs once, and has a method for each place that negatives come from. A method hands
+# unit rows, a mask and the own scores to the engine, and collects sums by the name of an input. `gradients` takes
+# these back through the normalisation, together with what flows through the own scores:
+#
+#     in-batch, pool ──▶ sweep ─────────┐
+#     symmetric ───────▶ both_ways ─────┼─▶ sums of "anchors", "positives", "negatives" ──▶ to_inputs ──▶ gradients
+#     own, by index ───▶ contrast_rows ─┘                         slopes of the own scores ──▲
+"""
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rvtrain._engine._blocks import Rows
+from rvtrain._engine._inputs import to_inputs
+from rvtrain._engine._mask import Mask, count_scores
+from rvtrain._engine._norms import check_rows_finite, checked_inverse_norms
+from rvtrain._engine._scratch import Scratch
+from rvtrain._engine._sweep import masked, sweep
+from rvtrain._engine._sweep_kernels import NO_SHARES
+from rvtrain._engine._treatment import Own, Results
+from rvtrain._errors import NotFiniteError
+from rvtrain.losses import _contrast_kernels as kernels
+from rvtrain.losses._arguments import Pairs, inverse_index
+from rvtrain.losses._euclidean import facing
+
+
+@dataclass
+class Outcome:
+    """Results of the rows, and weighted sums by the name of the input that they are the gradient to.
+
+    A sum comes with the shares that its rows are to be multiplied by, or none; sums of the sweep are scratch.
+    """
+
+    losses: np.ndarray
+    slopes: np.ndarray
+    second: np.ndarray
+    sums: dict[str, tuple[np.ndarray, np.ndarray]]
+
+
+class Contrast:
+    """The measured pairs of one call.
+
+    Parameters
+    ----------
+    pairs : Pairs
+    weights : array of shape (B,), float64
+        Weight of each row's loss in the total.
+    names : tuple of str
+        Inputs whose gradients are wanted, and "temperature" or "scale", which need the sums to the anchors too.
+    scratch : Scratch
+    similarity : {"cosine", "dot", "euclidean"}
+        With "euclidean", the pairs are augmented: see `_euclidean.py`.
+    """
+
+    def __init__(
+        self, pairs: Pairs, weights: np.ndarray, names: tuple[str, ...], scratch: Scratch, similarity: str = "cosine"
+    ) -> None:
+        self.pairs, self.names, self.scratch = pairs, names, scratch
+        self.normalised, self.euclidean = similarity == "cosine", similarity == "euclidean"
+        self.dtype = pairs.anchors.dtype
+        a, p = pairs.anchors, pairs.positives
+        inverse_a, inverse_p, self.scores = np.empty((3, len(a)))
+        kernels.measure_pairs.sized(6 * a.size)(len(a), a, p, inverse_a, inverse_p, self.scores)
+        check_rows_finite("anchors", inverse_a)
+        check_rows_finite("positives", inverse_p)
+        if not self.normalised:
+            inverse_a[:] = inverse_p[:] = 1.0
+            self.scores = -0.5 * _squared_distances(a[:, :-2], p[:, :-2]) if self.euclidean else _dots(a, p)
+        self.anchors, self.positives = Rows(a, inverse_a), Rows(p, inverse_p)
+        self.own = Own(self.scores, weights, np.empty(0), np.empty(0))
+
+    def wants(self, name: str) -> bool:
+        """Whether sums to this input are needed."""
+        return name in self.names or (name == "anchors" and not {"temperature", "scale"}.isdisjoint(self.names))
+
+    def evaluate(self, treatment: Any, bounded: bool, **mask: Any) -> Outcome:
+        """The treatment's losses over the negatives of the pairs, wherever they are.
+
+        bounded is `sweep`'s; mask are limits, bias and guide as `masked` and `sweep` take them.
+        """
+        if self.pairs.negatives is None:
+            return self.one_sided(treatment, bounded, "anchors", "positives", **mask)
+        if self.pairs.negatives.ndim == 2 and self.pairs.indices is None:
+            return self.one_sided(treatment, bounded, "anchors", "negatives", **mask)
+        return self.gathered(treatment, **mask)
+
+    def rows(self, name: str) -> Rows:
+        """Rows of an input."""
+        if name == "anchors":
+            return self.anchors
+        if name == "positives":
+            return self.positives
+        return self.pool
+
+    @functools.cached_property
+    def pool(self) -> Rows:
+        """The negatives (N, d) of all rows."""
+        negatives = self.pairs.negatives
+        assert negatives is not None
+        inverse = checked_inverse_norms("negatives", negatives)
+        return Rows(negatives, inverse if self.normalised else np.ones(len(inverse)))
+
+    def _alike(self, name: str, rows: str) -> bool:
+        """Whether augmented columns have the form of the rows, and need the other one."""
+        return self.euclidean and (name == "anchors") == (rows == "anchors")
+
+    def _facing(self, name: str, rows: str) -> Rows:
+        found = self.rows(name)
+        return Rows(facing(found.x), found.inverse) if self._alike(name, rows) else found
+
+    def mask(self, names: tuple[str, ...], limits: Any = None, bias: Any = None) -> Mask:
+        """The mask over the columns of these inputs, one after the other: own positives and equal ids."""
+        batch, ids, diagonals, count = len(self.anchors.x), [], [], 0
+        for name in names:
+            if name != "negatives":
+                diagonals.append(count)
+            ids.append(self.pairs.column_ids if name == "negatives" else self.pairs.row_ids)
+            count += len(self.pairs.negatives) if name == "negatives" else batch  # type: ignore[arg-type]
+        most = max(i.shape[1] for i in ids)
+        column_ids = ids[0] if len(ids) == 1 else np.concatenate([_widened(i, most) for i in ids])
+        return masked(
+            batch,
+            count,
+            self.dtype,
+            diagonals=diagonals,
+            row_ids=self.pairs.row_ids,
+            column_ids=column_ids,
+            limits=limits,
+            bias=bias,
+        )
+
+    def one_sided(
+        self,
+        treatment: Any,
+        bounded: bool,
+        rows: str,
+        *columns: str,
+        own: Own | None = None,
+        limits: Any = None,
+        bias: Any = None,
+        guide: Any = None,
+        gradients: bool = True,
+    ) -> Outcome:
+        """Each row of an input against all rows of one or several inputs."""
+        parts = [self._facing(name, rows) for name in columns]
+        joined = parts[0]
+        if len(parts) > 1:
+            joined = Rows(np.concatenate([p.x for p in parts]), np.concatenate([p.inverse for p in parts]))
+        mask, own = self.mask(columns, limits, bias), self.own if own is None else own
+        if getattr(treatment, "COUNTS", False):
+            own = own._replace(counts=count_scores(mask))
+        result = sweep(
+            self.rows(rows),
+            joined,
+            treatment,
+            mask,
+            own,
+            self.scratch,
+            guide=guide,
+            bounded=bounded,
+            to_rows=gradients and self.wants(rows),
+            to_columns=gradients and any(self.wants(name) for name in columns),
+        )
+        sums = {}
+        if result.to_columns is not None:
+            start = 0
+            for name, part in zip(columns, parts, strict=True):
+                if self.wants(name):
+                    mine = result.to_columns[start : start + len(part.x)]
+                    sums[name] = facing(mine[:, : part.x.shape[1]]) if self._alike(name, rows) else mine, NO_SHARES
+                start += len(part.x)
+        if result.to_rows is not None:
+            here = result.to_rows[: len(self.anchors.x)], result.shares
+            sums[rows] = added([_cut(here, sums[rows]), _cut(sums[rows], here)]) if rows in sums else here
+        return Outcome(result.losses, result.slopes, result.second, sums)
+
+    def gathered(
+        self, treatment: Any, own: Own | None = None, limits: Any = None, bias: Any = None, guide: Any = None
+    ) -> Outcome:
+        """Each anchor against negatives of its own; `negatives` of the outcome is the gradient itself."""
+        pairs = self.pairs
+        assert pairs.negatives is not None
+        dim = pairs.anchors.shape[1]
+        pool = pairs.negatives.reshape(-1, dim)
+        in_order = pairs.indices is None
+        shape = pairs.negatives.shape[:2] if in_order else pairs.indices.shape  # type: ignore[union-attr]
+        indices = np.empty((0, shape[1]), np.int64) if in_order else pairs.indices
+        work = 4 * shape[0] * shape[1] * dim
+        scores, lengths = np.empty(shape, self.dtype), np.empty(shape)
+        kernels.gathered_scores.sized(work)(
+            len(scores), self.anchors, pool, indices, self.normalised, scores, lengths
+        )
+        if np.isnan(lengths).any():
+            bad = np.argwhere(np.isnan(lengths))[0]
+            row = bad[0] * shape[1] + bad[1] if in_order else indices[tuple(bad)]
+            raise NotFiniteError(f"negatives must be finite, got a NaN or an infinity in row {row}")
+        equal = self._mask_gathered(treatment, scores, indices, limits, bias, guide)
+        results = Results(*np.empty((4, len(scores))))
+        own = self.own if own is None else own
+        if getattr(treatment, "COUNTS", False):
+            own = own._replace(counts=(scores > -np.inf).sum(axis=1).astype(np.float64))
+        kernels.contrast_rows.sized(20 * scores.size)(
+            len(scores), treatment, scores, equal, own, results
+        )
+        sums = {}
+        if self.wants("anchors"):
+            to_anchors = np.empty_like(pairs.anchors)
+            kernels.gathered_row_sums.sized(work)(len(scores), scores, pool, indices, lengths, to_anchors)
+            sums["anchors"] = to_anchors, NO_SHARES
+        if "negatives" in self.names:
+            gradient = np.zeros_like(pool)
+            if in_order:
+                kernels.own_gradient.sized(work)(len(scores), scores, self.anchors, pool, self.normalised, gradient)
+            else:
+                order, bounds, named = inverse_index(indices)
+                kernels.gathered_gradient.sized(work)(
+                    len(named), scores, self.anchors, pool, order, bounds, named, self.normalised, gradient
+                )
+            sums["negatives"] = gradient.reshape(pairs.negatives.shape), NO_SHARES
+        return Outcome(results.losses, results.slopes, results.second, sums)
+
+    def _mask_gathered(
+        self, treatment: Any, scores: np.ndarray, indices: np.ndarray, limits: Any, bias: Any, guide: Any
+    ) -> np.ndarray:
+        """Mask own negatives in place, as the sweep does; which pairs share an id, if the treatment asks."""
+        pairs, of_pool = (
+            self.pairs,
+            (lambda x: x[indices] if len(indices) else x.reshape(*scores.shape, *x.shape[1:])),
+        )
+        if limits is not None:
+            scores[scores > limits[:, np.newaxis]] = -np.inf
+        if guide is not None:
+            judged, unused = np.empty_like(scores), np.empty(scores.shape)
+            rows, columns, most = guide
+            kernels.gathered_scores(len(scores), rows, columns.x, indices, True, judged, unused)
+            scores[judged > most[:, np.newaxis]] = -np.inf
+        if bias is not None:
+            scores += of_pool(bias).astype(scores.dtype)
+        ids = pairs.column_ids.reshape(pairs.negatives.size // pairs.negatives.shape[-1], -1)  # type: ignore[union-attr]
+        if pairs.row_ids.size and ids.size:
+            same = pairs.row_ids[:, np.newaxis, :, np.newaxis] == of_pool(ids)[:, :, np.newaxis, :]
+            if type(treatment).EQUAL:
+                return same.any(axis=(2, 3))
+            scores[same.any(axis=(2, 3))] = -np.inf
+        return np.zeros(scores.shape, np.bool_) if type(treatment).EQUAL else np.empty((len(scores), 0), np.bool_)
+
+    def gradients(self, outcome: Outcome) -> tuple[dict[str, np.ndarray], float]:
+        """Gradients to the inputs that are wanted, and Σ_i â_i · dL/dâ_i over the anchors, if they are."""
+        out, along = {}, 0.0
+        for name, other in (("anchors", self.positives), ("positives", self.anchors)):
+            if self.wants(name):
+                sums, shares = outcome.sums.get(name, (None, NO_SHARES))
+                mine = self.rows(name)
+                out[name], each = to_inputs(sums, mine, outcome.slopes, other, shares, self.normalised)
+                along = float(each.sum()) if name == "anchors" else along
+        if "negatives" in self.names and "negatives" in outcome.sums:
+            sums, _ = outcome.sums["negatives"]
+            negatives = self.pairs.negatives
+            assert negatives is not None
+            if negatives.ndim == 2 and self.pairs.indices is None:
+                pool, zeros = self.pool, np.zeros(len(negatives))
+                sums, _ = to_inputs(sums, pool, zeros, pool, NO_SHARES, self.normalised)
+            out["negatives"] = sums
+        return out, along
+
+
+def _squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    difference = np.subtract(a, b, dtype=np.float64)
+    return _dots(difference, difference)
+
+
+def _dots(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.einsum("ij,ij->i", a, b, dtype=np.float64)
+
+
+def _cut(sums: tuple[np.ndarray, np.ndarray], like: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Sums without the padding of columns that the others lack."""
+    return sums[0][:, : like[0].shape[1]], sums[1]
+
+
+def added(parts: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """The sum of sums, times their shares where they have some."""
+    total = sum(sums * shares[:, np.newaxis] if len(shares) else sums for sums, shares in parts)
+    return np.asarray(total), NO_SHARES
+
+
+def _widened(ids: np.ndarray, width: int) -> np.ndarray:
+    """Ids of so many columns: the last one again where there are fewer."""
+    return ids if ids.shape[1] == width else np.concatenate([ids, np.repeat(ids[:, -1:], width - ids.shape[1], 1)], 1)

@@ -1,0 +1,223 @@
+"""The loops of losses on pairs, beside the sweep: the pairs themselves, and rows against negatives of their own.
+
+Own negatives are rows of a pool, by index, or stand in order. Their treatments are those of the sweep: scores come in,
+−inf where there is no negative, and leave as dL/dscore.
+"""
+
+import numpy as np
+
+from rvtrain._engine._largest import largest
+from rvtrain._engine._norms import EPS, cosine, inverse_norm, norm
+from rvtrain._engine._treatment import close, visit, weigh
+from rvtrain._kernels import in_order, kernel, njit, overload
+
+
+@kernel
+def measure_pairs(start, stop, a, b, inverse_a, inverse_b, cosines):
+    """What brings each row of a and b (n, d) to length one, NaN if it is not finite, and cosines[i] = â_i · b̂_i.
+
+    All outputs (n,) float64.
+    """
+    for i in range(start, stop):
+        inverse_a[i], inverse_b[i] = inverse_norm(a[i], EPS), inverse_norm(b[i], EPS)
+        cosines[i] = cosine(a[i], inverse_a[i], b[i], inverse_b[i])
+
+
+@njit
+def place(indices, i, j, width):
+    """Row of the pool that is negative j of row i, −1 for none; without indices they stand in order."""
+    return indices[i, j] if len(indices) > 0 else i * width + j
+
+
+@kernel
+def gathered_scores(start, stop, rows, pool, indices, normalised, scores, lengths):
+    """scores[i, j] of row i with its negative j, −inf where there is none.
+
+    Shapes: rows Rows of (B, d), pool (M, d), indices (B, k) or (0, k), scores (B, k). lengths (B, k) float64: what the
+    pool row is to be divided by, its norm or ε, 1 if not normalised, 0 where there is none, NaN if it is not finite.
+    """
+    width = scores.shape[1]
+    for i in range(start, stop):
+        a, inverse = rows.x[i], rows.inverse[i]
+        for j in range(width):
+            scores[i, j] = -np.inf
+            lengths[i, j] = 0.0
+            at = place(indices, i, j, width)
+            if at >= 0:
+                x = pool[at]
+                length, total = norm(x), 0.0
+                for k in range(len(a)):
+                    total += np.float64(a[k]) * np.float64(x[k])
+                if not np.isnan(length):
+                    length = max(length, EPS) if normalised else 1.0
+                lengths[i, j] = length
+                if abs(total) < 1e300 and length < np.inf:
+                    scores[i, j] = quotient(total, inverse, length)
+                else:  # a product or a norm has left float64
+                    scores[i, j] = cosine(a, inverse, x, inverse_norm(x, EPS))
+
+
+@in_order
+def quotient(a, b, c):
+    """(a b) / c, in this order."""
+    return a * b / c
+
+
+@kernel
+def contrast_rows(start, stop, treatment, scores, equal, own, to):
+    """Row by row, the results, and dL/dscore in place of each score.
+
+    Shapes: scores (B, k), equal (B, k) bool: whether a pair shares an id, or (B, 0) if the treatment does not ask.
+    """
+    for i in range(start, stop):
+        row = scores[i]
+        top = largest(row)
+        shift = top if top > -np.inf else row.dtype.type(0)  # of −inf alone, no difference is NaN
+        total, second = visit_row(treatment, row, equal[i], shift)
+        close(treatment, i, shift, total, second, own, to)
+        weigh_row(treatment, row, shift, row.dtype.type(to.first[i]), row.dtype.type(to.second[i]))
+
+
+def visit_row(treatment, row, equal, shift):
+    """Replace the scores of a row by their kept values; the sums of both addends, float64."""
+    return _visiting(type(treatment))(treatment, row, equal, shift)
+
+
+def _visiting(cls):
+    if cls.EQUAL:
+        return _visit_two_knowing_ids if cls.SUMS == 2 else _visit_one_knowing_ids
+    return _visit_two if cls.SUMS == 2 else _visit_one
+
+
+def _visit_one(treatment, row, equal, shift):
+    total = 0.0
+    for j in range(len(row)):
+        kept, addend = visit(treatment, row[j], shift, False)
+        row[j] = kept
+        total += addend
+    return total, 0.0
+
+
+def _visit_two(treatment, row, equal, shift):
+    total, other = 0.0, 0.0
+    for j in range(len(row)):
+        kept, addend, second = visit(treatment, row[j], shift, False)
+        row[j] = kept
+        total += addend
+        other += second
+    return total, other
+
+
+def _visit_one_knowing_ids(treatment, row, equal, shift):
+    total = 0.0
+    for j in range(len(row)):
+        kept, addend = visit(treatment, row[j], shift, equal[j])
+        row[j] = kept
+        total += addend
+    return total, 0.0
+
+
+def _visit_two_knowing_ids(treatment, row, equal, shift):
+    total, other = 0.0, 0.0
+    for j in range(len(row)):
+        kept, addend, second = visit(treatment, row[j], shift, equal[j])
+        row[j] = kept
+        total += addend
+        other += second
+    return total, other
+
+
+@overload(visit_row)
+def _visit_row(treatment, row, equal, shift):
+    return _visiting(treatment.instance_class)
+
+
+def weigh_row(treatment, row, shift, first, second):
+    """Replace the kept values of a row by dL/dscore."""
+    _weighing(type(treatment))(treatment, row, shift, first, second)
+
+
+def _weighing(cls):
+    return _weigh_separable if cls.SEPARABLE else _weigh
+
+
+def _weigh_separable(treatment, row, shift, first, second):
+    for j in range(len(row)):
+        row[j] *= first
+
+
+def _weigh(treatment, row, shift, first, second):
+    for j in range(len(row)):
+        row[j] = weigh(treatment, row[j], shift, first, second)
+
+
+@overload(weigh_row)
+def _weigh_row(treatment, row, shift, first, second):
+    return _weighing(treatment.instance_class)
+
+
+@kernel
+def gathered_row_sums(start, stop, slopes, pool, indices, lengths, out):
+    """out[i] = Σ_j slopes[i, j] · unit negative j of row i; out (B, d).
+
+    A row so long that its scale would lose digits in float32 is scaled in float64.
+    """
+    width = slopes.shape[1]
+    for i in range(start, stop):
+        out[i] = 0
+        for j in range(width):
+            at = place(indices, i, j, width)
+            if at >= 0:
+                length = lengths[i, j]
+                if length < 1e20:
+                    _add_scaled(out.dtype.type(slopes[i, j] / length), pool[at], out[i])
+                else:
+                    _add_scaled(slopes[i, j] * inverse_norm(pool[at], EPS), pool[at], out[i])
+
+
+@kernel
+def gathered_gradient(start, stop, slopes, rows, pool, order, bounds, named, normalised, out):
+    """out[named[r]] = gradient to pool row named[r]; order[bounds[r]: bounds[r + 1]] are the pairs that it is in.
+
+    Shapes: slopes (B, k), rows Rows of (B, d), pool (M, d); order holds flat positions in (B, k), those of one pool
+    row together and ascending, so that the sum is the same whoever does it; out (M, d) is 0 elsewhere.
+    """
+    width = slopes.shape[1]
+    for r in range(start, stop):
+        total = out[named[r]]
+        total[:] = 0
+        for s in range(bounds[r], bounds[r + 1]):
+            i, j = order[s] // width, order[s] % width
+            _add_scaled(slopes[i, j] * rows.inverse[i], rows.x[i], total)
+        _through_norm(pool[named[r]], normalised, total)
+
+
+@kernel
+def own_gradient(start, stop, slopes, rows, pool, normalised, out):
+    """The same where negative j of row i is pool row i · k + j and nobody else's."""
+    width = slopes.shape[1]
+    for i in range(start, stop):
+        for j in range(width):
+            total = out[i * width + j]
+            total[:] = 0
+            _add_scaled(slopes[i, j] * rows.inverse[i], rows.x[i], total)
+            _through_norm(pool[i * width + j], normalised, total)
+
+
+@njit
+def _through_norm(x, normalised, total):
+    """From the gradient to a unit row to that of the row x, in place."""
+    if not normalised:
+        return
+    inverse, along = inverse_norm(x, EPS), 0.0
+    if inverse < 1.0 / EPS:
+        for k in range(len(x)):
+            along += x[k] * inverse * total[k]
+    for k in range(len(x)):
+        total[k] = (total[k] - x[k] * inverse * along) * inverse
+
+
+@njit
+def _add_scaled(scale, x, out):
+    for k in range(len(x)):
+        out[k] += scale * x[k]

@@ -1,0 +1,105 @@
+"""The ways in which InfoNCE meets its negatives: one direction, both directions, one softmax over several."""
+
+import numpy as np
+
+from rvtrain._engine._blocks import Rows
+from rvtrain._engine._both_ways import both_ways
+from rvtrain._engine._sweep_kernels import NO_SHARES
+from rvtrain.losses._contrast import Contrast, Outcome, added
+from rvtrain.losses._infonce_masks import Masks
+from rvtrain.losses._softmax import Decoupled, Softmax
+
+DIRECTIONS = ("query_to_document", "document_to_query", "query_to_query", "document_to_document")
+
+
+def symmetric(contrast: Contrast, treatment: Softmax, bounded: bool, masks: Masks) -> Outcome:
+    """The mean of the losses from anchors to positives and from positives to anchors.
+
+    With negatives, these are further columns of the anchors, and of nothing else. A mask, which differs from one
+    direction to the other, or exponents out of range make these two sweeps, with exponentials of their own.
+    """
+    columns = ("positives",) if contrast.pairs.negatives is None else ("positives", "negatives")
+    if not bounded or masks.differ:
+        there = contrast.one_sided(treatment, bounded, "anchors", *columns, **masks.of("anchors", columns))
+        there.sums = {name: (sums.copy(), shares) for name, (sums, shares) in there.sums.items()}
+        back = contrast.one_sided(treatment, bounded, "positives", "anchors", **masks.of("positives", ("anchors",)))
+        sums = {
+            name: halved([o.sums[name] for o in (there, back) if name in o.sums])
+            for name in {*there.sums, *back.sums}
+        }
+        return Outcome((there.losses + back.losses) / 2, (there.slopes + back.slopes) / 2, there.second, sums)
+    own = masks.of("anchors", columns)["own"]
+    half = own._replace(weights=own.weights / 2)
+    parts = [contrast.rows(name) for name in columns]
+    joined = parts[0] if len(parts) == 1 else Rows(*(np.concatenate(x) for x in zip(*parts, strict=True)))
+    result = both_ways(
+        contrast.anchors,
+        joined,
+        treatment,
+        contrast.mask(columns),
+        half,
+        contrast.scratch,
+        to_rows=contrast.wants("anchors"),
+        to_columns=any(contrast.wants(name) for name in columns),
+    )
+    batch, sums = len(contrast.anchors.x), {}
+    if result.to_rows is not None:
+        sums["anchors"] = result.to_rows[:batch], NO_SHARES
+    if result.to_columns is not None:
+        sums["positives"] = result.to_columns[:batch], NO_SHARES
+        if len(parts) > 1:
+            sums["negatives"] = result.to_columns[batch : batch + len(parts[1].x)], NO_SHARES
+    return Outcome(result.losses.sum(axis=0) / 2, result.slopes.sum(axis=0), result.losses[0], sums)
+
+
+def halved(parts: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """Half of the sum of the sums of both directions."""
+    return added(parts)[0] / 2, NO_SHARES
+
+
+def joint(
+    contrast: Contrast, treatment: Softmax, bounded: bool, directions: tuple[str, ...], masks: Masks
+) -> Outcome:
+    """One softmax per row over the columns of all directions, and over the negatives if there are any.
+
+    Scores of the anchor are one sweep, scores of the positive another. Each is told the log-sum-exp of the other, so
+    that the softmax is over both; the loss and the slope of the own score are those of the first.
+    """
+    pairs, wanted = contrast.pairs, set(directions)
+    of_anchors = [
+        name
+        for name, there in (
+            ("positives", "query_to_document" in wanted),
+            ("anchors", "query_to_query" in wanted),
+            ("negatives", pairs.negatives is not None),
+        )
+        if there
+    ]
+    of_positives = [
+        name
+        for name, there in (
+            ("anchors", "document_to_query" in wanted),
+            ("positives", "document_to_document" in wanted),
+        )
+        if there
+    ]
+    sides = [(rows, columns) for rows, columns in (("anchors", of_anchors), ("positives", of_positives)) if columns]
+
+    def side(number: int, used: Softmax | Decoupled, outside: np.ndarray | None = None, **options: bool) -> Outcome:
+        rows, columns = sides[number]
+        mask = masks.of(rows, tuple(columns))
+        own = mask.pop("own")
+        if outside is not None:
+            own = own._replace(outside=outside)
+        return contrast.one_sided(used, bounded, rows, *columns, own=own, **mask, **options)
+
+    if len(sides) == 1:
+        return side(0, treatment)
+    sum_alone = Decoupled(treatment.octaves, treatment.temperature, treatment.hardness)
+    there = side(0, treatment, side(1, sum_alone, gradients=False).second)
+    there.sums = {name: (sums.copy(), shares) for name, (sums, shares) in there.sums.items()}
+    back = side(1, treatment, there.second)
+    sums = {
+        name: added([o.sums[name] for o in (there, back) if name in o.sums]) for name in {*there.sums, *back.sums}
+    }
+    return Outcome(there.losses, there.slopes, there.second, sums)
