@@ -7,7 +7,7 @@ import numpy as np
 from llvmlite import ir
 from numba.core import cgutils
 
-_REALS = {ir.FloatType(): np.dtype(np.float32), ir.DoubleType(): np.dtype(np.float64)}
+_REALS: dict[Any, np.dtype[Any]] = {ir.FloatType(): np.dtype(np.float32), ir.DoubleType(): np.dtype(np.float64)}
 _LLVM_OF = {dtype: kind for kind, dtype in _REALS.items()}
 
 
