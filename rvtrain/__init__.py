@@ -10,7 +10,16 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "losses": ("InfoNCELoss", "LocalContrastiveLoss", "SpectralRegularization"),
+    "losses": (
+        "DecoupledContrastiveLoss",
+        "HardNegativeContrastiveLoss",
+        "InfoNCELoss",
+        "LocalContrastiveLoss",
+        "MultiSimilarityLoss",
+        "SigmoidLoss",
+        "SpectralRegularization",
+        "SupConLoss",
+    ),
     "optimizers": (
         "EMA",
         "SGD",
@@ -51,7 +60,7 @@ _HOMES = {
         "save_model",
         "uniformity",
     ),
-    "_primitives._workspace": ("release_workspaces",),
+    "_engine._scratch": ("release_workspaces",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

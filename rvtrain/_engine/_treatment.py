@@ -39,6 +39,8 @@ class Treatment(Protocol):
     """Whether dL/ds is a coefficient of the row times the kept value."""
     EQUAL: bool
     """Whether `visit` is told which pairs share an id; otherwise these pairs are masked."""
+    COUNTS: bool
+    """Whether `close` needs to know how many scores count; may be left out if not."""
 
 
 class Own(NamedTuple):
@@ -50,6 +52,8 @@ class Own(NamedTuple):
     """Weight of the row's loss in the total."""
     outside: np.ndarray
     """Log-sum-exp of scores of the row that are in no column, or empty."""
+    counts: np.ndarray
+    """How many scores of the row count, with a treatment that has COUNTS, else empty."""
 
 
 class Results(NamedTuple):

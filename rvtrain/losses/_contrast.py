@@ -17,7 +17,7 @@ import numpy as np
 
 from rvtrain._engine._blocks import Rows
 from rvtrain._engine._inputs import to_inputs
-from rvtrain._engine._mask import Mask
+from rvtrain._engine._mask import Mask, count_scores
 from rvtrain._engine._norms import check_rows_finite, checked_inverse_norms
 from rvtrain._engine._scratch import Scratch
 from rvtrain._engine._sweep import masked, sweep
@@ -51,7 +51,7 @@ class Contrast:
     weights : array of shape (B,), float64
         Weight of each row's loss in the total.
     names : tuple of str
-        Inputs whose gradients are wanted; "temperature" stands for a gradient that needs the sums to the anchors.
+        Inputs whose gradients are wanted, and "temperature" or "scale", which need the sums to the anchors too.
     scratch : Scratch
     similarity : {"cosine", "dot", "euclidean"}
         With "euclidean", the pairs are augmented: see `_euclidean.py`.
@@ -72,11 +72,11 @@ class Contrast:
             inverse_a[:] = inverse_p[:] = 1.0
             self.scores = -0.5 * _squared_distances(a[:, :-2], p[:, :-2]) if self.euclidean else _dots(a, p)
         self.anchors, self.positives = Rows(a, inverse_a), Rows(p, inverse_p)
-        self.own = Own(self.scores, weights, np.empty(0))
+        self.own = Own(self.scores, weights, np.empty(0), np.empty(0))
 
     def wants(self, name: str) -> bool:
         """Whether sums to this input are needed."""
-        return name in self.names or (name == "anchors" and "temperature" in self.names)
+        return name in self.names or (name == "anchors" and not {"temperature", "scale"}.isdisjoint(self.names))
 
     def evaluate(self, treatment: Any, bounded: bool, **mask: Any) -> Outcome:
         """The treatment's losses over the negatives of the pairs, wherever they are.
@@ -151,12 +151,15 @@ class Contrast:
         joined = parts[0]
         if len(parts) > 1:
             joined = Rows(np.concatenate([p.x for p in parts]), np.concatenate([p.inverse for p in parts]))
+        mask, own = self.mask(columns, limits, bias), self.own if own is None else own
+        if getattr(treatment, "COUNTS", False):
+            own = own._replace(counts=count_scores(mask))
         result = sweep(
             self.rows(rows),
             joined,
             treatment,
-            self.mask(columns, limits, bias),
-            self.own if own is None else own,
+            mask,
+            own,
             self.scratch,
             guide=guide,
             bounded=bounded,
@@ -198,8 +201,11 @@ class Contrast:
             raise NotFiniteError(f"negatives must be finite, got a NaN or an infinity in row {row}")
         equal = self._mask_gathered(treatment, scores, indices, limits, bias, guide)
         results = Results(*np.empty((4, len(scores))))
+        own = self.own if own is None else own
+        if getattr(treatment, "COUNTS", False):
+            own = own._replace(counts=(scores > -np.inf).sum(axis=1).astype(np.float64))
         kernels.contrast_rows.sized(20 * scores.size)(
-            len(scores), treatment, scores, equal, self.own if own is None else own, results
+            len(scores), treatment, scores, equal, own, results
         )
         sums = {}
         if self.wants("anchors"):

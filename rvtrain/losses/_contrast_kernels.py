@@ -38,26 +38,23 @@ def gathered_scores(start, stop, rows, pool, indices, normalised, scores, length
     """
     width = scores.shape[1]
     for i in range(start, stop):
+        a, inverse = rows.x[i], rows.inverse[i]
         for j in range(width):
             scores[i, j] = -np.inf
             lengths[i, j] = 0.0
             at = place(indices, i, j, width)
             if at >= 0:
                 x = pool[at]
-                length = norm(x)
-                lengths[i, j] = max(length, EPS) if normalised or np.isnan(length) else 1.0
-                scores[i, j] = _score(rows.x[i], rows.inverse[i], x, lengths[i, j])
-
-
-@njit
-def _score(a, inverse, x, length):
-    """Product of the unit row of a with x / length, where one of the norms may leave float64."""
-    total = 0.0
-    for k in range(len(a)):
-        total += np.float64(a[k]) * np.float64(x[k])
-    if abs(total) < 1e300 and length < np.inf:
-        return quotient(total, inverse, length)
-    return cosine(a, inverse, x, inverse_norm(x, EPS))
+                length, total = norm(x), 0.0
+                for k in range(len(a)):
+                    total += np.float64(a[k]) * np.float64(x[k])
+                if not np.isnan(length):
+                    length = max(length, EPS) if normalised else 1.0
+                lengths[i, j] = length
+                if abs(total) < 1e300 and length < np.inf:
+                    scores[i, j] = quotient(total, inverse, length)
+                else:  # a product or a norm has left float64
+                    scores[i, j] = cosine(a, inverse, x, inverse_norm(x, EPS))
 
 
 @in_order
