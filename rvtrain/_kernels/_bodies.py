@@ -113,6 +113,11 @@ class Body:
         return status
 
 
+def known() -> dict[str, Body]:
+    """The bodies of this process, those of kernels among them, by name."""
+    return dict(_bodies)
+
+
 def body(func: Callable) -> Any:
     """Make a function without result a body, to be called from compiled code.
 
