@@ -11,7 +11,6 @@
 # of an entry is, so a caller is never linked with another version of a body.
 """
 
-import contextlib
 import hashlib
 import importlib
 import inspect
@@ -19,17 +18,20 @@ import itertools
 import os
 import pickle
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numba
 from llvmlite import binding
 from numba.core import cgutils, registry, types
+<<<<<<< HEAD
 from numba.core.codegen import CPUCodeLibrary, JITCPUCodegen
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.environment import lookup_environment
+=======
+>>>>>>> h17-kern
 
-from rvtrain._kernels import _cache, _compiling
+from rvtrain._kernels import _cache, _codegen, _compiling
 from rvtrain._kernels._decorators import FASTMATH, INNER, disabled, intrinsic_of
 
 # What `_machine_code` takes out of numba while a body is compiled.
@@ -97,18 +99,18 @@ class Body:
             context = registry.cpu_target.target_context
             context.refresh()
             register(needed)
-            with _machine_code(True):  # also while a body is compiled that calls this one
+            with _codegen.machine_code(True):  # also while a body is compiled that calls this one
                 library = context.codegen().unserialize_library(stored)
             return library.get_pointer_to_function(function), library
         except Exception:  # of another numba, or a body that it calls is not as it was: a miss
             return None
 
     def _compile(self, key: str | None, args: Args) -> tuple[int, Any]:
-        with _machine_code(False):
+        with _codegen.machine_code(False):
             _compiling.told(self._dispatcher.compile)(args)
         result = self._dispatcher.overloads[args]
         library, function = result.library, result.fndesc.llvm_func_name
-        _make_machine_code(library)
+        _codegen.finish(library, function)
         address = library.get_pointer_to_function(function)
         if key and not library.has_dynamic_globals and (needed := needs(library)) is not None:
             self._entries.save(key, (needed, library.serialize_using_object_code(), function))
@@ -122,6 +124,7 @@ class Body:
         return status
 
 
+<<<<<<< HEAD
 @contextlib.contextmanager
 def _machine_code(made: bool) -> Iterator[None]:
     """Whether numba optimizes a library that it finalizes, and makes machine code of it.
@@ -155,6 +158,11 @@ def _make_machine_code(library: Any) -> None:
     for name in [variable.name for variable in library._final_module.global_variables]:
         if (environment := lookup_environment(name)) is not None:
             JITCPUCodegen.set_env(library.codegen, name, environment)
+=======
+def known() -> dict[str, Body]:
+    """The bodies of this process, those of kernels among them, by name."""
+    return dict(_bodies)
+>>>>>>> h17-kern
 
 
 def body(func: Callable) -> Any:
