@@ -24,19 +24,10 @@ from typing import Any, NamedTuple
 import numba
 from llvmlite import binding
 from numba.core import cgutils, registry, types
-<<<<<<< HEAD
-from numba.core.codegen import CPUCodeLibrary, JITCPUCodegen
 from numba.core.compiler_lock import global_compiler_lock
-from numba.core.environment import lookup_environment
-=======
->>>>>>> h17-kern
 
 from rvtrain._kernels import _cache, _codegen, _compiling
 from rvtrain._kernels._decorators import FASTMATH, INNER, disabled, intrinsic_of
-
-# What `_machine_code` takes out of numba while a body is compiled.
-_OF_CODEGEN = ("_add_module", "set_env")
-_PASSES = {name: getattr(CPUCodeLibrary, name) for name in ("_optimize_functions", "_optimize_final_module")}
 
 Args = tuple[Any, ...]
 """numba types of arguments."""
@@ -78,7 +69,7 @@ class Body:
 
     def symbol(self, args: Args) -> str:
         """The symbol of the code for these argument types, which is read from disk or compiled if need be."""
-        with global_compiler_lock:  # numba is changed meanwhile: see `_machine_code`
+        with global_compiler_lock:
             if args not in self._known:
                 key = self._entries.key(args)
                 digest = hashlib.sha256(key.encode()).hexdigest()[:32] if key else f"unkept{next(_unkept)}"
@@ -124,45 +115,9 @@ class Body:
         return status
 
 
-<<<<<<< HEAD
-@contextlib.contextmanager
-def _machine_code(made: bool) -> Iterator[None]:
-    """Whether numba optimizes a library that it finalizes, and makes machine code of it.
-
-    Of each function that is compiled into a body it would, though nobody calls it: the body is optimized with all of
-    them in place. That is a third of all compile time.
-    """
-    codegen = registry.cpu_target.target_context.codegen()
-    outer = {name: codegen.__dict__.pop(name, None) for name in _OF_CODEGEN}
-    passes = {name: getattr(CPUCodeLibrary, name) for name in _PASSES}
-    for name in _OF_CODEGEN if not made else ():
-        setattr(codegen, name, lambda *arguments: None)
-    for name, function in _PASSES.items():
-        setattr(CPUCodeLibrary, name, function if made else lambda *arguments: None)
-    try:
-        yield
-    finally:
-        for name, function in passes.items():
-            setattr(CPUCodeLibrary, name, function)
-        for name, value in outer.items():
-            codegen.__dict__.pop(name, None)
-            if value is not None:
-                setattr(codegen, name, value)
-
-
-def _make_machine_code(library: Any) -> None:
-    """What numba does when it finalizes a library, left out by `_machine_code(False)`."""
-    _PASSES["_optimize_functions"](library, library._final_module)
-    _PASSES["_optimize_final_module"](library)
-    JITCPUCodegen._add_module(library.codegen, library._final_module)
-    for name in [variable.name for variable in library._final_module.global_variables]:
-        if (environment := lookup_environment(name)) is not None:
-            JITCPUCodegen.set_env(library.codegen, name, environment)
-=======
 def known() -> dict[str, Body]:
     """The bodies of this process, those of kernels among them, by name."""
     return dict(_bodies)
->>>>>>> h17-kern
 
 
 def body(func: Callable) -> Any:
