@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import numba
 from llvmlite import binding
 from numba.core import cgutils, registry, types
+from numba.core.compiler_lock import global_compiler_lock
 
 from rvtrain._kernels import _cache, _codegen, _compiling
 from rvtrain._kernels._decorators import FASTMATH, INNER, disabled, intrinsic_of
@@ -68,15 +69,16 @@ class Body:
 
     def symbol(self, args: Args) -> str:
         """The symbol of the code for these argument types, which is read from disk or compiled if need be."""
-        if args not in self._known:
-            key = self._entries.key(args)
-            digest = hashlib.sha256(key.encode()).hexdigest()[:32] if key else f"unkept{next(_unkept)}"
-            symbol = f"{_PREFIX}{self.name}.{digest}"
-            address, library = self._load(key) or self._compile(key, args)
-            binding.add_symbol(symbol, address)
-            self._known[args] = symbol, library  # the library keeps the machine code alive
-            if key:
-                _symbols[symbol] = self, args
+        with global_compiler_lock:  # numba is changed meanwhile: see `_codegen`
+            if args not in self._known:
+                key = self._entries.key(args)
+                digest = hashlib.sha256(key.encode()).hexdigest()[:32] if key else f"unkept{next(_unkept)}"
+                symbol = f"{_PREFIX}{self.name}.{digest}"
+                address, library = self._load(key) or self._compile(key, args)
+                binding.add_symbol(symbol, address)
+                if key:
+                    _symbols[symbol] = self, args
+                self._known[args] = symbol, library  # the library keeps the machine code alive
         return self._known[args][0]
 
     def _load(self, key: str | None) -> tuple[int, Any] | None:
