@@ -15,8 +15,8 @@ for name in ("compact optimizers", "softmax family", "labelled and graded", "loc
     del _warmup.WORK[name]
 raise SystemExit(cli.main(["warmup"]))
 """
-# Two mined epochs are enough to call all that the demo calls. Prints whether anything was compiled for them: a list of
-# the folder would not do, since other processes may put their own kernels there.
+# Two mined epochs are enough to call all that the demo calls. Prints whether anything was compiled for them: a list
+# of the folder would not do, since other processes may put their own kernels there.
 DEMO = """
 from rvtrain import cli
 from rvtrain._kernels import _compiling

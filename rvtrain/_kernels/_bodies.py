@@ -69,7 +69,7 @@ class Body:
 
     def symbol(self, args: Args) -> str:
         """The symbol of the code for these argument types, which is read from disk or compiled if need be."""
-        with global_compiler_lock:
+        with global_compiler_lock:  # numba is changed meanwhile: see `_codegen`
             if args not in self._known:
                 key = self._entries.key(args)
                 digest = hashlib.sha256(key.encode()).hexdigest()[:32] if key else f"unkept{next(_unkept)}"
