@@ -1,10 +1,9 @@
 """Logarithms that the compiler can vectorise, from kernels."""
 
 import numpy as np
-from numba.core import types
 
 from rvtrain._engine._exp import exp
-from rvtrain._kernels import overload, register_jitable
+from rvtrain._kernels import element_type, overload, register_jitable
 
 
 def log1p_of_unit(u):
@@ -17,7 +16,7 @@ def log1p_of_unit(u):
 
 @overload(log1p_of_unit)
 def _log1p_of_unit(u):
-    single = u == types.float32
+    single = element_type(u) == np.float32
     real = np.float32 if single else np.float64
     two = real(2.0)
     terms = tuple(real(2.0 / (2 * k + 1)) for k in range(8 if single else 17))

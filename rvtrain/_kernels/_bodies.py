@@ -11,7 +11,6 @@
 # of an entry is, so a caller is never linked with another version of a body.
 """
 
-import contextlib
 import hashlib
 import importlib
 import inspect
@@ -19,17 +18,15 @@ import itertools
 import os
 import pickle
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numba
 from llvmlite import binding
 from numba.core import cgutils, registry, types
-from numba.core.codegen import JITCPUCodegen
 from numba.core.compiler_lock import global_compiler_lock
-from numba.core.environment import lookup_environment
 
-from rvtrain._kernels import _cache, _compiling
+from rvtrain._kernels import _cache, _codegen, _compiling
 from rvtrain._kernels._decorators import FASTMATH, INNER, disabled, intrinsic_of
 
 Args = tuple[Any, ...]
@@ -72,7 +69,7 @@ class Body:
 
     def symbol(self, args: Args) -> str:
         """The symbol of the code for these argument types, which is read from disk or compiled if need be."""
-        with global_compiler_lock:  # numba is changed meanwhile: see `_machine_code`
+        with global_compiler_lock:
             if args not in self._known:
                 key = self._entries.key(args)
                 digest = hashlib.sha256(key.encode()).hexdigest()[:32] if key else f"unkept{next(_unkept)}"
@@ -93,18 +90,18 @@ class Body:
             context = registry.cpu_target.target_context
             context.refresh()
             register(needed)
-            with _machine_code(True):  # also while a body is compiled that calls this one
+            with _codegen.machine_code(True):  # also while a body is compiled that calls this one
                 library = context.codegen().unserialize_library(stored)
             return library.get_pointer_to_function(function), library
         except Exception:  # of another numba, or a body that it calls is not as it was: a miss
             return None
 
     def _compile(self, key: str | None, args: Args) -> tuple[int, Any]:
-        with _machine_code(False):
+        with _codegen.machine_code(False):
             _compiling.told(self._dispatcher.compile)(args)
         result = self._dispatcher.overloads[args]
         library, function = result.library, result.fndesc.llvm_func_name
-        _make_machine_code(library)
+        _codegen.finish(library, function)
         address = library.get_pointer_to_function(function)
         if key and not library.has_dynamic_globals and (needed := needs(library)) is not None:
             self._entries.save(key, (needed, library.serialize_using_object_code(), function))
@@ -118,31 +115,9 @@ class Body:
         return status
 
 
-@contextlib.contextmanager
-def _machine_code(made: bool) -> Iterator[None]:
-    """Whether numba makes machine code of a library that it finalizes.
-
-    Of each function that is compiled into a body it would, though nobody calls it.
-    """
-    codegen = registry.cpu_target.target_context.codegen()
-    outer = {name: codegen.__dict__.pop(name, None) for name in ("_add_module", "set_env")}
-    if not made:
-        codegen._add_module = codegen.set_env = lambda *arguments: None
-    try:
-        yield
-    finally:
-        for name, value in outer.items():
-            codegen.__dict__.pop(name, None)
-            if value is not None:
-                setattr(codegen, name, value)
-
-
-def _make_machine_code(library: Any) -> None:
-    """What numba does when it finalizes a library, left out by `_machine_code(False)`."""
-    JITCPUCodegen._add_module(library.codegen, library._final_module)
-    for name in [variable.name for variable in library._final_module.global_variables]:
-        if (environment := lookup_environment(name)) is not None:
-            JITCPUCodegen.set_env(library.codegen, name, environment)
+def known() -> dict[str, Body]:
+    """The bodies of this process, those of kernels among them, by name."""
+    return dict(_bodies)
 
 
 def body(func: Callable) -> Any:

@@ -9,6 +9,8 @@ from numba.extending import overload
 
 from rvtrain._kernels._decorators import disabled
 
+_classes: dict[tuple[str, tuple[str, ...]], type] = {}
+
 
 def seam(func: Callable) -> Any:
     """A function whose implementation depends on the class of its first argument; `func` is its documentation."""
@@ -22,11 +24,12 @@ def seam(func: Callable) -> Any:
     return chosen
 
 
-def implements(function: Any, cls: type) -> Callable[[Callable], Callable]:
+def implements(function: Any, cls: Any) -> Callable[[Callable], Callable]:
     """Make a function the implementation of a seam for a class of named tuple.
 
     The class and its implementations have to stand in one file: compiled code on disk is known by this file.
     """
+    _name_apart(cls)
 
     def register(func: Callable) -> Callable:
         function.table[cls] = func
@@ -40,3 +43,12 @@ def implements(function: Any, cls: type) -> Callable[[Callable], Callable]:
         return func
 
     return register
+
+
+def _name_apart(cls: Any) -> None:
+    """Give a class another name if it shares it and the names of its fields with another class.
+
+    numba takes such classes for one: the code of the first would serve the second, or one defined again at a prompt.
+    """
+    while _classes.setdefault((cls.__name__, cls._fields), cls) is not cls:
+        cls.__name__ += "_"

@@ -7,7 +7,7 @@ import numpy as np
 from llvmlite import ir
 from numba.core import cgutils
 
-_REALS = {ir.FloatType(): np.dtype(np.float32), ir.DoubleType(): np.dtype(np.float64)}
+_REALS: dict[Any, np.dtype[Any]] = {ir.FloatType(): np.dtype(np.float32), ir.DoubleType(): np.dtype(np.float64)}
 _LLVM_OF = {dtype: kind for kind, dtype in _REALS.items()}
 
 
@@ -127,7 +127,7 @@ class Place:
     def prefetch(self, for_writing: bool) -> None:
         """Begin to fetch the cache line."""
         int32 = ir.IntType(32)
-        hints = [int32(for_writing), int32(3), int32(1)]  # to be kept; data
+        hints = [int32(int(for_writing)), int32(3), int32(1)]  # to be kept; data
         kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, *[int32] * 3])
         fetch = cgutils.get_or_insert_function(self.builder.module, kind, "llvm.prefetch.p0")
         self.builder.call(fetch, [self._as(ir.IntType(8)), *hints])
