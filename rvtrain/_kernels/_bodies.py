@@ -87,11 +87,9 @@ class Body:
             return None
         try:
             needed, stored, function = payload
-            context = registry.cpu_target.target_context
-            context.refresh()
             register(needed)
             with _codegen.machine_code(True):  # also while a body is compiled that calls this one
-                library = context.codegen().unserialize_library(stored)
+                library = registry.cpu_target.target_context.codegen().unserialize_library(stored)
             return library.get_pointer_to_function(function), library
         except Exception:  # of another numba, or a body that it calls is not as it was: a miss
             return None
