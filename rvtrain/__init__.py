@@ -11,13 +11,20 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "losses": (
+        "CoSENTLoss",
+        "CosineSimilarityLoss",
         "DecoupledContrastiveLoss",
+        "DistillKLLoss",
         "HardNegativeContrastiveLoss",
         "InfoNCELoss",
+        "ListNetLoss",
         "LocalContrastiveLoss",
+        "MarginMSELoss",
+        "MatryoshkaLoss",
         "MultiSimilarityLoss",
         "SigmoidLoss",
         "SpectralRegularization",
+        "SpreadRegularization",
         "SupConLoss",
     ),
     "optimizers": (

@@ -75,8 +75,9 @@ def infonce(
     given, "negatives" s(q_i, n_j): (N, d) shared, or (B, N, d) own. `directions` may be () beside negatives.
 
     s⁺ = (c⁺ − margin)/τ; of a negative s = c/τ + hardness · stop_grad(c) in the segments `hardness_on`.
-    log_q (N,) is taken off the scores of `negatives`; batch_log_q (B,) off those of documents as columns, the row's
-    own positive among them. masked[i, j]: negative j is none of row i; batch_masked likewise in all other segments.
+    log_q (N,) is taken off the scores of `negatives`; batch_log_q (B,) off those of documents as columns and, if
+    there are such columns, of the row's own positive. masked[i, j]: negative j is none of row i; batch_masked
+    likewise in all other segments.
     A negative is none either if judge > judge⁺ + false_negative_margin (judge: the loss's own c), or, with guide =
     (anchors, positives[, negatives]) of another model, if its cosine > that of the positive − false_negative_margin.
     frozen = (anchors, positives, negatives) for the stopped c.
@@ -102,7 +103,7 @@ def infonce(
 
     for i in range(batch):
         s_pos = (score(anchors[i], positives[i], similarity) - margin) / temperature
-        if batch_log_q is not None:
+        if batch_log_q is not None and not {"query_to_document", "document_to_document"}.isdisjoint(directions):
             s_pos -= batch_log_q[i]
         judge_pos = score(judges[0][i], judges[1][i], judged_by)
         if false_negative_margin is None:
@@ -224,17 +225,18 @@ def multi_similarity(embeddings, labels, alpha=2.0, beta=50.0, base=0.5):
     return np.array(losses)
 
 
-def sigmoid(anchors, positives, negatives=None, scale=10.0, bias=-10.0, same=None):
+def sigmoid(anchors, positives, negatives=None, scale=10.0, bias=-10.0, same=None, masked=None):
     """SigLIP: ℓ_i = −Σ_j log σ(z_ij (t c_ij + b)), z = 1 for i = j and where same[i, j], −1 elsewhere.
 
-    With negatives, (N, d) or (B, N, d), the columns of row i are its own positive and those.
+    Pairs with masked[i, j] do not count. With negatives, (N, d) or (B, N, d), the columns of row i are its own
+    positive and those.
     """
     losses = []
     for i in range(len(anchors)):
         total = log_sigmoid(scale * score(anchors[i], positives[i]) + bias)
         pool = positives if negatives is None else negatives if np.ndim(negatives) == 2 else negatives[i]
         for j, x in enumerate(pool):
-            if negatives is not None or j != i:
+            if (negatives is not None or j != i) and not (masked is not None and masked[i][j]):
                 z = 1.0 if same is not None and same[i][j] else -1.0
                 total += log_sigmoid(z * (scale * score(anchors[i], x) + bias))
         losses.append(-total)

@@ -40,6 +40,8 @@ class Outcome:
     slopes: np.ndarray
     second: np.ndarray
     sums: dict[str, tuple[np.ndarray, np.ndarray]]
+    along: float | None = None
+    """Σ of score · dL/dscore, if known; otherwise it is that of the anchors, on which all scores depend once."""
 
 
 class Contrast:
@@ -74,6 +76,12 @@ class Contrast:
         self.anchors, self.positives = Rows(a, inverse_a), Rows(p, inverse_p)
         self.own = Own(self.scores, weights, np.empty(0), np.empty(0))
 
+    @property
+    def own_negatives(self) -> bool:
+        """Whether each anchor has negatives of its own, in order or by index."""
+        pairs = self.pairs
+        return pairs.negatives is not None and (pairs.negatives.ndim == 3 or pairs.indices is not None)
+
     def wants(self, name: str) -> bool:
         """Whether sums to this input are needed."""
         return name in self.names or (name == "anchors" and not {"temperature", "scale"}.isdisjoint(self.names))
@@ -83,11 +91,10 @@ class Contrast:
 
         bounded is `sweep`'s; mask are limits, bias and guide as `masked` and `sweep` take them.
         """
-        if self.pairs.negatives is None:
-            return self.one_sided(treatment, bounded, "anchors", "positives", **mask)
-        if self.pairs.negatives.ndim == 2 and self.pairs.indices is None:
-            return self.one_sided(treatment, bounded, "anchors", "negatives", **mask)
-        return self.gathered(treatment, **mask)
+        if self.own_negatives:
+            return self.gathered(treatment, **mask)
+        columns = "positives" if self.pairs.negatives is None else "negatives"
+        return self.one_sided(treatment, bounded, "anchors", columns, **mask)
 
     def rows(self, name: str) -> Rows:
         """Rows of an input."""
@@ -121,8 +128,7 @@ class Contrast:
                 diagonals.append(count)
             ids.append(self.pairs.column_ids if name == "negatives" else self.pairs.row_ids)
             count += len(self.pairs.negatives) if name == "negatives" else batch  # type: ignore[arg-type]
-        most = max(i.shape[1] for i in ids)
-        column_ids = ids[0] if len(ids) == 1 else np.concatenate([_widened(i, most) for i in ids])
+        column_ids = ids[0] if len(ids) == 1 else _stacked(ids, self.pairs.row_ids)
         return masked(
             batch,
             count,
@@ -145,8 +151,12 @@ class Contrast:
         bias: Any = None,
         guide: Any = None,
         gradients: bool = True,
+        along: bool = False,
     ) -> Outcome:
-        """Each row of an input against all rows of one or several inputs."""
+        """Each row of an input against all rows of one or several inputs.
+
+        With `along`, the outcome's Σ of score · dL/dscore is that over these columns.
+        """
         parts = [self._facing(name, rows) for name in columns]
         joined = parts[0]
         if len(parts) > 1:
@@ -163,10 +173,10 @@ class Contrast:
             self.scratch,
             guide=guide,
             bounded=bounded,
-            to_rows=gradients and self.wants(rows),
+            to_rows=gradients and (along or self.wants(rows)),
             to_columns=gradients and any(self.wants(name) for name in columns),
         )
-        sums = {}
+        sums: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         if result.to_columns is not None:
             start = 0
             for name, part in zip(columns, parts, strict=True):
@@ -174,10 +184,15 @@ class Contrast:
                     mine = result.to_columns[start : start + len(part.x)]
                     sums[name] = facing(mine[:, : part.x.shape[1]]) if self._alike(name, rows) else mine, NO_SHARES
                 start += len(part.x)
+        total = None
         if result.to_rows is not None:
             here = result.to_rows[: len(self.anchors.x)], result.shares
-            sums[rows] = added([_cut(here, sums[rows]), _cut(sums[rows], here)]) if rows in sums else here
-        return Outcome(result.losses, result.slopes, result.second, sums)
+            if along:
+                x, inverse = self.rows(rows)
+                each = np.einsum("ij,ij->i", here[0][:, : x.shape[1]], x, dtype=np.float64) * inverse
+                total = float((each * here[1] if len(here[1]) else each).sum())
+            sums[rows] = added([here, sums[rows]]) if rows in sums else here
+        return Outcome(result.losses, result.slopes, result.second, sums, total)
 
     def gathered(
         self, treatment: Any, own: Own | None = None, limits: Any = None, bias: Any = None, guide: Any = None
@@ -189,7 +204,7 @@ class Contrast:
         pool = pairs.negatives.reshape(-1, dim)
         in_order = pairs.indices is None
         shape = pairs.negatives.shape[:2] if in_order else pairs.indices.shape  # type: ignore[union-attr]
-        indices = np.empty((0, shape[1]), np.int64) if in_order else pairs.indices
+        indices = np.empty((0, shape[1]), np.int64) if pairs.indices is None else pairs.indices
         work = 4 * shape[0] * shape[1] * dim
         scores, lengths = np.empty(shape, self.dtype), np.empty(shape)
         kernels.gathered_scores.sized(work)(
@@ -204,9 +219,7 @@ class Contrast:
         own = self.own if own is None else own
         if getattr(treatment, "COUNTS", False):
             own = own._replace(counts=(scores > -np.inf).sum(axis=1).astype(np.float64))
-        kernels.contrast_rows.sized(20 * scores.size)(
-            len(scores), treatment, scores, equal, own, results
-        )
+        kernels.contrast_rows.sized(20 * scores.size)(len(scores), treatment, scores, equal, own, results)
         sums = {}
         if self.wants("anchors"):
             to_anchors = np.empty_like(pairs.anchors)
@@ -245,12 +258,12 @@ class Contrast:
         if pairs.row_ids.size and ids.size:
             same = pairs.row_ids[:, np.newaxis, :, np.newaxis] == of_pool(ids)[:, :, np.newaxis, :]
             if type(treatment).EQUAL:
-                return same.any(axis=(2, 3))
+                return same.any(axis=(2, 3)) & (scores > -np.inf)  # an absent one has the ids of some other row here
             scores[same.any(axis=(2, 3))] = -np.inf
         return np.zeros(scores.shape, np.bool_) if type(treatment).EQUAL else np.empty((len(scores), 0), np.bool_)
 
     def gradients(self, outcome: Outcome) -> tuple[dict[str, np.ndarray], float]:
-        """Gradients to the inputs that are wanted, and Σ_i â_i · dL/dâ_i over the anchors, if they are."""
+        """Gradients to the inputs that are wanted, and Σ of score · dL/dscore, if the anchors' is."""
         out, along = {}, 0.0
         for name, other in (("anchors", self.positives), ("positives", self.anchors)):
             if self.wants(name):
@@ -266,7 +279,7 @@ class Contrast:
                 pool, zeros = self.pool, np.zeros(len(negatives))
                 sums, _ = to_inputs(sums, pool, zeros, pool, NO_SHARES, self.normalised)
             out["negatives"] = sums
-        return out, along
+        return out, along if outcome.along is None else outcome.along
 
 
 def _squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -278,17 +291,19 @@ def _dots(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.einsum("ij,ij->i", a, b, dtype=np.float64)
 
 
-def _cut(sums: tuple[np.ndarray, np.ndarray], like: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Sums without the padding of columns that the others lack."""
-    return sums[0][:, : like[0].shape[1]], sums[1]
-
-
 def added(parts: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    """The sum of sums, times their shares where they have some."""
-    total = sum(sums * shares[:, np.newaxis] if len(shares) else sums for sums, shares in parts)
+    """The sum of sums, times their shares where they have some, without the padding that not all have."""
+    width = min(sums.shape[1] for sums, _ in parts)
+    cut = [(sums[:, :width], shares) for sums, shares in parts]
+    total = sum(sums * shares[:, np.newaxis] if len(shares) else sums for sums, shares in cut)
     return np.asarray(total), NO_SHARES
 
 
-def _widened(ids: np.ndarray, width: int) -> np.ndarray:
-    """Ids of so many columns: the last one again where there are fewer."""
-    return ids if ids.shape[1] == width else np.concatenate([ids, np.repeat(ids[:, -1:], width - ids.shape[1], 1)], 1)
+def _stacked(ids: list[np.ndarray], row_ids: np.ndarray) -> np.ndarray:
+    """Ids of all columns: those with fewer have the last again, those with none one that no row has."""
+    width = max(i.shape[1] for i in ids)
+    if width == 0:
+        return np.concatenate(ids)
+    unused = np.setdiff1d(np.arange(row_ids.size + 1), row_ids)[0]
+    filled = [i if i.shape[1] else np.full((len(i), 1), unused) for i in ids]
+    return np.concatenate([i[:, np.minimum(np.arange(width), i.shape[1] - 1)] for i in filled])

@@ -1,7 +1,7 @@
 """The loops of losses on pairs, beside the sweep: the pairs themselves, and rows against negatives of their own.
 
-Own negatives are rows of a pool, by index, or stand in order. Their treatments are those of the sweep: scores come in,
-−inf where there is no negative, and leave as dL/dscore.
+Own negatives are rows of a pool, by index, or stand in order. Their treatments are those of the sweep: scores come
+in, −inf where there is no negative, and leave as dL/dscore.
 """
 
 import numpy as np
@@ -33,8 +33,9 @@ def place(indices, i, j, width):
 def gathered_scores(start, stop, rows, pool, indices, normalised, scores, lengths):
     """scores[i, j] of row i with its negative j, −inf where there is none.
 
-    Shapes: rows Rows of (B, d), pool (M, d), indices (B, k) or (0, k), scores (B, k). lengths (B, k) float64: what the
-    pool row is to be divided by, its norm or ε, 1 if not normalised, 0 where there is none, NaN if it is not finite.
+    Shapes: rows Rows of (B, d), pool (M, d), indices (B, k) or (0, k), scores (B, k). lengths (B, k) float64: what
+    the pool row is to be divided by, its norm or ε, 1 if not normalised, 0 where there is none, NaN if it is not
+    finite.
     """
     width = scores.shape[1]
     for i in range(start, stop):

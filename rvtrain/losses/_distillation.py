@@ -6,9 +6,9 @@ from numpy.typing import ArrayLike
 
 from rvtrain import _validation as check
 from rvtrain.losses import _distillation_kernels as kernels
-from rvtrain.losses._arguments import REDUCTIONS, Pairs, like_wrt, parse_wrt
+from rvtrain.losses._arguments import REDUCTIONS, Pairs, like_wrt, parse_wrt, reduced, row_weights
 from rvtrain.losses._distillation_call import evaluate, parse_lists
-from rvtrain.losses._weights import Floats, row_weights, weighted
+from rvtrain.losses.base import Floats
 
 WRT = ("anchors", "positives", "negatives")
 SIMILARITIES = ("cosine", "dot")
@@ -49,7 +49,7 @@ class TeacherLoss:
         negative_indices : integer array of shape (B, N), or (N,) for one anchor, optional
             Rows of `negatives`; −1: no negative there.
         sample_weight : array of shape (B,), optional
-            Weight of each anchor: the mean is Σ w ℓ / Σ w, the sum Σ w ℓ, and without reduction each w ℓ.
+            Weights of the anchors, ≥ 0: a weighted mean, a weighted sum, or weighted values.
 
         Returns
         -------
@@ -125,17 +125,12 @@ class TeacherLoss:
         return value, like_wrt(wrt, gradients)
 
     def _evaluate(
-        self,
-        pairs: Pairs,
-        own_teacher: Floats,
-        teacher: Floats,
-        sample_weight: ArrayLike | None,
-        names: tuple[str, ...],
+        self, pairs: Pairs, teacher: Floats, sample_weight: ArrayLike | None, names: tuple[str, ...]
     ) -> tuple[float | Floats, dict[str, Floats]]:
-        weights = row_weights(self.reduction, sample_weight, len(pairs.anchors))
+        weights, scale = row_weights(sample_weight, len(pairs.anchors), self.reduction)
         rule = kernels.Rule(self._kind, self.temperature, self.similarity == "cosine")
-        losses, gradients = evaluate(pairs, own_teacher, teacher, weights, rule, names)
-        value = weighted(losses, weights, self.reduction, pairs.anchors.dtype, pairs.single)
+        losses, gradients = evaluate(pairs, teacher, weights, rule, names)
+        value = reduced(losses, self.reduction, pairs, scale)
         return value, {name: pairs.restore(name, g) for name, g in gradients.items()}
 
 

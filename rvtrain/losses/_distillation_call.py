@@ -5,14 +5,15 @@ from numpy.typing import ArrayLike
 
 from rvtrain import _validation as check
 from rvtrain._engine._blocks import Rows
+from rvtrain._engine._inputs import to_inputs
 from rvtrain._engine._matmul import product, transposed_product
 from rvtrain._engine._norms import checked_inverse_norms
 from rvtrain._engine._products import packed_columns, row_products
-from rvtrain._engine._workspace import workspace
+from rvtrain._engine._scratch import scratch
 from rvtrain._errors import NotFiniteError
 from rvtrain.losses import _distillation_kernels as kernels
 from rvtrain.losses._arguments import Pairs, inverse_index, parse
-from rvtrain.losses._weights import Floats
+from rvtrain.losses.base import Floats
 
 
 def parse_lists(
@@ -21,15 +22,13 @@ def parse_lists(
     negatives: ArrayLike | None,
     negative_indices: ArrayLike | None,
     teacher_scores: ArrayLike,
-) -> tuple[Pairs, Floats, Floats]:
-    """The checked vectors, and the teacher's scores of positives (B,) and negatives (B, k), −inf where none is."""
+) -> tuple[Pairs, Floats]:
+    """The checked vectors, and the teacher's scores (B, 1 + k), 0 where there is no negative."""
     if negatives is None:
         raise ValueError("negatives must be an array, got None: a teacher has scored documents that are known")
     pairs = parse(anchors, positives, negatives, negative_indices)
     t = check.stored_array("teacher_scores", teacher_scores, 1 if pairs.single else 2)
-    of_lists = pairs.negatives if pairs.indices is None else pairs.indices
-    assert of_lists is not None
-    count, listed = len(pairs.anchors), of_lists.shape[0 if _shared(pairs) else 1]
+    count, listed = len(pairs.anchors), _listed(pairs)
     shape = (1 + listed,) if pairs.single else (count, 1 + listed)
     if t.shape != shape:
         raise ValueError(
@@ -40,33 +39,33 @@ def parse_lists(
     if pairs.indices is not None:
         t = np.column_stack([t[:, 0], np.where(pairs.indices < 0, 0, t[:, 1:])])
     check.finite("teacher_scores", t)
-    dtype = pairs.anchors.dtype if _shared(pairs) else np.dtype(np.float64)
-    own, others = t[:, 0].astype(np.float64), _room("teacher", (count, listed), dtype, _shared(pairs))
-    others[:] = t[:, 1:]
-    if pairs.indices is not None:
-        others[pairs.indices < 0] = -np.inf
-    return pairs, own, others
+    return pairs, t
 
 
 def evaluate(
-    pairs: Pairs, own_teacher: Floats, teacher: Floats, weights: Floats, rule: kernels.Rule, names: tuple[str, ...]
+    pairs: Pairs, teacher: Floats, weights: Floats, rule: kernels.Rule, names: tuple[str, ...]
 ) -> tuple[Floats, dict[str, Floats]]:
-    """Losses of the anchors, and the gradients named of Σ w ℓ, in the parsed shapes; `teacher` is overwritten."""
+    """Losses of the anchors, and the gradients named of Σ w ℓ, in the parsed shapes."""
     assert pairs.negatives is not None
-    dim = pairs.anchors.shape[1]
-    pool = pairs.negatives.reshape(-1, dim)
-    indices = pairs.indices
+    dim, count, shared = pairs.anchors.shape[1], len(weights), _shared(pairs)
+    pool, indices = pairs.negatives.reshape(-1, dim), pairs.indices
     if indices is None:
-        shape = (len(pairs.anchors), 0) if _shared(pairs) else pairs.negatives.shape[:2]
-        indices = np.arange(shape[0] * shape[1]).reshape(shape)
+        indices = np.arange(0 if shared else len(pool)).reshape(count, -1)
     lists = kernels.Lists(pairs.anchors, pairs.positives, pool, indices)
-    own_scores, losses, own_slopes = np.empty((3, len(weights)))
-    scores = _room("scores", teacher.shape, teacher.dtype, _shared(pairs))
-    terms = kernels.Terms(own_scores, own_teacher, scores, teacher, weights, losses, own_slopes)
-    if _shared(pairs):
-        gradients = _pool(lists, rule, terms, names)
-    else:
-        gradients = _lists(lists, rule, terms, names, pairs.indices is not None)
+    with scratch() as memory:
+        dtype = pairs.anchors.dtype if shared else np.dtype(np.float64)
+        scores, others = (memory.array((count, _listed(pairs)), dtype) for _ in range(2))
+        others[:] = teacher[:, 1:]
+        if pairs.indices is not None:
+            others[pairs.indices < 0] = -np.inf
+        own_scores, losses, own_slopes = np.empty((3, count))
+        terms = kernels.Terms(
+            own_scores, teacher[:, 0].astype(np.float64), scores, others, weights, losses, own_slopes
+        )
+        if shared:
+            gradients = _pool(lists, rule, terms, names)
+        else:
+            gradients = _lists(lists, rule, terms, names, pairs.indices is not None)
     if not np.isfinite(losses).all():
         _refuse(pairs, int(np.argmin(np.isfinite(losses))))
     if "negatives" in gradients:
@@ -74,9 +73,11 @@ def evaluate(
     return losses, gradients
 
 
-def _room(name: str, shape: tuple[int, ...], dtype: np.dtype, kept: bool) -> Floats:
-    """An array to write to, of memory kept between calls where it is as large as a pool's scores."""
-    return workspace(f"lists: {name}", shape, dtype) if kept else np.empty(shape, dtype)
+def _listed(pairs: Pairs) -> int:
+    """Negatives in a list."""
+    assert pairs.negatives is not None
+    shape = pairs.negatives.shape if pairs.indices is None else (*pairs.indices.shape, 0)
+    return int(shape[-2])
 
 
 def _shared(pairs: Pairs) -> bool:
@@ -118,15 +119,13 @@ def _pool(
     kernels.pool_terms.sized(20 * terms.scores.size)(len(lists.anchors), anchors, positives, rule, terms)
     gradients = {}
     for name in names:
-        slopes, others, rows = terms.own_slopes, anchors, positives
+        sums, rows, slopes, others = None, positives, terms.own_slopes, anchors
         if name == "anchors":
-            out, others, rows = product(terms.teacher, None, _unit(pool)), positives, anchors
-        elif name == "positives":
-            out = np.zeros_like(lists.positives)
-        else:
-            out, slopes, rows = transposed_product(terms.teacher, None, _unit(anchors)), slopes[:0], pool
-        kernels.finish_rows.sized(8 * out.size)(len(out), slopes, others, rows, rule.cosine, out)
-        gradients[name] = out
+            sums, rows, others = product(terms.teacher, None, _unit(pool)), anchors, positives
+        elif name == "negatives":
+            sums = transposed_product(terms.teacher, None, _unit(anchors))
+            rows, slopes, others = pool, np.zeros(len(sums)), pool
+        gradients[name], _ = to_inputs(sums, rows, slopes, others, normalised=rule.cosine)
     return gradients
 
 
@@ -136,7 +135,8 @@ def _factored(name: str, x: Floats, cosine: bool) -> Rows:
 
 
 def _unit(rows: Rows) -> Floats:
-    return (rows.x * rows.inverse[:, np.newaxis]).astype(rows.x.dtype, copy=False)
+    unit: Floats = rows.x * rows.inverse[:, np.newaxis]
+    return unit.astype(rows.x.dtype, copy=False)
 
 
 def _refuse(pairs: Pairs, row: int) -> None:

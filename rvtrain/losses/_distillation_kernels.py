@@ -131,18 +131,6 @@ def pool_terms(start, stop, anchors, positives, rule, terms):
 
 
 @kernel
-def finish_rows(start, stop, slopes, others, rows, cosines, out):
-    """Add slopes[i] · others[i] to out[i], a gradient to a factored row, and take it back to the row itself.
-
-    others and rows Rows of (n, d), slopes (n,), or (0,) where there is nothing to add; out (n, d).
-    """
-    for i in range(start, stop):
-        if len(slopes) > 0:
-            add_scaled(slopes[i], others.inverse[i], others.x[i], out[i])
-        through_norm(rows.x[i], rows.inverse[i], cosines, out[i])
-
-
-@kernel
 def named_rows(start, stop, slopes, anchors, pool, index, cosines, out):
     """out[named[r]] = the gradient to that row of the pool, from all lists in which it stands.
 

@@ -6,10 +6,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rvtrain import _validation as check
+from rvtrain._engine._blocks import Rows
 from rvtrain._engine._norms import check_rows_finite
 from rvtrain.losses import _graded_kernels as kernels
-from rvtrain.losses._arguments import REDUCTIONS, like_wrt, parse_wrt
-from rvtrain.losses._weights import Floats, row_weights, weighted
+from rvtrain.losses._arguments import REDUCTIONS, Pairs, like_wrt, parse_wrt, reduced
+from rvtrain.losses._contrast_kernels import measure_pairs
+from rvtrain.losses.base import Floats
 
 WRT = ("a", "b")
 Doubles = NDArray[np.float64]
@@ -87,21 +89,23 @@ class GradedLoss:
         check.finite("scores", grades)
         single, grades = first.ndim == 1, np.atleast_1d(grades).astype(np.float64)
         x, y = check.promoted(np.atleast_2d(first), np.atleast_2d(second))
-        inverses, cosines = np.empty((2, len(x))), np.empty(len(x))
-        kernels.pair_cosines.sized(6 * x.size)(len(x), x, y, inverses, cosines)
-        check_rows_finite("a", inverses[0])
-        check_rows_finite("b", inverses[1])
-        losses, weights, slopes = self._terms(cosines, grades)
-        wanted = {name: np.empty_like(z) if name in names else z[:0].copy() for name, z in (("a", x), ("b", y))}
-        if names:
-            kernels.pair_gradients.sized(6 * x.size)(
-                len(x), slopes, cosines, x, y, inverses, wanted["a"], wanted["b"]
-            )
-        value = weighted(losses, weights, self.reduction, x.dtype, single)
-        return value, {name: wanted[name][0] if single else wanted[name] for name in names}
+        of_x, of_y, cosines = np.empty((3, len(x)))
+        measure_pairs.sized(6 * x.size)(len(x), x, y, of_x, of_y, cosines)
+        check_rows_finite("a", of_x)
+        check_rows_finite("b", of_y)
+        losses, slopes = self._terms(cosines, grades)
+        no_ids = np.empty((len(x), 0), np.int64)
+        pairs = Pairs(x, y, None, None, no_ids, no_ids, single)
+        gradients = {}
+        for name, rows, others in (("a", Rows(x, of_x), Rows(y, of_y)), ("b", Rows(y, of_y), Rows(x, of_x))):
+            if name in names:
+                gradients[name] = np.empty_like(x)
+                kernels.pair_gradients.sized(6 * x.size)(len(x), slopes, cosines, rows, others, gradients[name])
+        value = reduced(losses, self.reduction, pairs)
+        return value, {name: pairs.restore(name, gradient) for name, gradient in gradients.items()}
 
-    def _terms(self, cosines: Doubles, grades: Doubles) -> tuple[Doubles, Doubles, Doubles]:
-        """Losses, weights of these in the total, and the total's derivatives by the cosines: a subclass's own."""
+    def _terms(self, cosines: Doubles, grades: Doubles) -> tuple[Doubles, Doubles]:
+        """Losses, and the derivatives of the reduced value by the cosines: a subclass's own."""
         raise NotImplementedError
 
 
@@ -151,11 +155,11 @@ class CoSENTLoss(GradedLoss):
     def __repr__(self) -> str:
         return f"CoSENTLoss(scale={self.scale:g})"
 
-    def _terms(self, cosines: Doubles, grades: Doubles) -> tuple[Doubles, Doubles, Doubles]:
+    def _terms(self, cosines: Doubles, grades: Doubles) -> tuple[Doubles, Doubles]:
         value, slopes = np.empty(1), np.empty(len(cosines))
         order = np.argsort(grades, kind="stable")
         kernels.cosent_terms.serial(order, grades, cosines, self.scale, slopes, value)
-        return value, np.ones(1), slopes
+        return value, slopes
 
 
 class CosineSimilarityLoss(GradedLoss):
@@ -192,6 +196,6 @@ class CosineSimilarityLoss(GradedLoss):
     def __repr__(self) -> str:
         return f"CosineSimilarityLoss(reduction={self.reduction!r})"
 
-    def _terms(self, cosines: Doubles, grades: Doubles) -> tuple[Doubles, Doubles, Doubles]:
-        weights, errors = row_weights(self.reduction, None, len(cosines)), cosines - grades
-        return errors * errors, weights, 2.0 * weights * errors
+    def _terms(self, cosines: Doubles, grades: Doubles) -> tuple[Doubles, Doubles]:
+        errors = cosines - grades
+        return errors * errors, errors * (2.0 / len(errors) if self.reduction == "mean" else 2.0)

@@ -2,30 +2,20 @@
 
 import numpy as np
 
-from rvtrain._engine._norms import cosine
 from rvtrain._kernels import driver, kernel, njit
-from rvtrain.losses._score_kernels import inverse_of, score_gradient
+from rvtrain.losses._score_kernels import score_gradient
 
 
 @kernel
-def pair_cosines(start, stop, a, b, inverses, cosines):
-    """cosines[i] of row i of a and of b (n, d); inverses (2, n): 1 / max(‖·‖, ε) of both, NaN if not finite.
+def pair_gradients(start, stop, slopes, cosines, rows, others, out):
+    """out[i] = slopes[i] · ∂cosines[i] / ∂row i.
 
-    Both outputs float64.
+    Shapes: slopes and cosines (n,), rows and others Rows of (n, d), out (n, d).
     """
     for i in range(start, stop):
-        inverses[0, i], inverses[1, i] = inverse_of(a[i], True), inverse_of(b[i], True)
-        cosines[i] = cosine(a[i], inverses[0, i], b[i], inverses[1, i])
-
-
-@kernel
-def pair_gradients(start, stop, slopes, cosines, a, b, inverses, to_a, to_b):
-    """to_a[i] = slopes[i] · ∂cosines[i]/∂a[i], and to_b; arrays of no rows where a gradient is not wanted."""
-    for i in range(start, stop):
-        if len(to_a) > 0:
-            score_gradient(slopes[i], cosines[i], b[i], inverses[1, i], a[i], inverses[0, i], True, to_a[i])
-        if len(to_b) > 0:
-            score_gradient(slopes[i], cosines[i], a[i], inverses[0, i], b[i], inverses[1, i], True, to_b[i])
+        score_gradient(
+            slopes[i], cosines[i], others.x[i], others.inverse[i], rows.x[i], rows.inverse[i], True, out[i]
+        )
 
 
 @driver

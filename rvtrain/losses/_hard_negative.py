@@ -23,7 +23,7 @@ class HardNegative(NamedTuple):
     beta: float
     tau_plus: float
 
-    SUMS, SEPARABLE, EQUAL, COUNTS = 2, False, False, True
+    SUMS, SEPARABLE, EQUAL, COUNTS = 2, False, False, True  # type: ignore[misc]
 
 
 @implements(visit, HardNegative)

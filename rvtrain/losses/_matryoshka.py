@@ -76,7 +76,7 @@ class MatryoshkaLoss:
     @property
     def temperature(self) -> float:
         """The wrapped loss's, where it has one."""
-        return self.loss.temperature  # type: ignore[attr-defined]
+        return float(self.loss.temperature)  # type: ignore[attr-defined]
 
     @temperature.setter
     def temperature(self, value: float) -> None:
@@ -85,7 +85,7 @@ class MatryoshkaLoss:
     @property
     def reduction(self) -> str:
         """The wrapped loss's, where it has one."""
-        return self.loss.reduction  # type: ignore[attr-defined]
+        return str(self.loss.reduction)  # type: ignore[attr-defined]
 
     def __repr__(self) -> str:
         return f"MatryoshkaLoss({self.loss!r}, dims={list(self.dims)}, weights={list(self.weights)})"

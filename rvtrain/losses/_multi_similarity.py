@@ -29,7 +29,7 @@ class MultiSimilarity(NamedTuple):
     alpha: float
     beta: float
 
-    SUMS, SEPARABLE, EQUAL = 2, False, True
+    SUMS, SEPARABLE, EQUAL = 2, False, True  # type: ignore[misc]
 
 
 @implements(visit, MultiSimilarity)

@@ -17,7 +17,7 @@ class Sigmoid(NamedTuple):
     scale: np.floating
     bias: np.floating
 
-    SUMS, SEPARABLE, EQUAL = 2, True, True
+    SUMS, SEPARABLE, EQUAL = 2, True, True  # type: ignore[misc]
 
 
 @implements(visit, Sigmoid)

@@ -6,11 +6,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rvtrain import _validation as check
+from rvtrain._engine._blocks import Rows
+from rvtrain._engine._inputs import to_inputs, unscaled
 from rvtrain._engine._matmul import product, product_with_transpose, transposed_product
 from rvtrain._engine._norms import checked_inverse_norms
 from rvtrain.losses import _spread_kernels as kernels
 from rvtrain.losses._arguments import like_wrt, parse_wrt
-from rvtrain.losses._weights import Floats
+from rvtrain.losses.base import Floats
 
 WRT = ("embeddings",)
 
@@ -121,12 +123,14 @@ class SpreadRegularization:
         kernels.unit_rows.sized(2 * z.size)(count, z, inverse, unit, squares)
         by_rows = count <= dim
         gram = product_with_transpose(unit, unit) if by_rows else transposed_product(unit, None, unit)
-        sums = np.empty(len(gram))
-        kernels.row_squares.sized(2 * gram.size)(len(gram), gram, by_rows, sums)
+        squared = np.empty(len(gram))
+        kernels.row_squares.sized(2 * gram.size)(len(gram), gram, by_rows, squared)
         own: NDArray[np.float64] = np.zeros(count) if by_rows else squares
-        excess = (float(sums.sum()) - float((own * own).sum())) / max(pairs, 1) - 1.0 / dim
+        excess = (float(squared.sum()) - float((own * own).sum())) / max(pairs, 1) - 1.0 / dim
         if not (wanted and excess > 0.0):
             return self.weight * max(excess, 0.0), np.zeros_like(z)
-        out = product(gram, None, unit) if by_rows else product(unit, None, gram)
-        kernels.finish.sized(6 * out.size)(count, unit, own, inverse, 4.0 * self.weight / pairs, out)
-        return self.weight * excess, out
+        factor = 4.0 * self.weight / pairs
+        gram *= z.dtype.type(factor)
+        sums = product(gram, None, unit) if by_rows else product(unit, None, gram)
+        gradient, _ = to_inputs(sums, Rows(z, inverse), -factor * own, unscaled(unit))
+        return self.weight * excess, gradient

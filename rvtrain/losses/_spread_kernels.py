@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from rvtrain._engine._norms import EPS
 from rvtrain._kernels import kernel
 
 
@@ -28,20 +27,3 @@ def row_squares(start, stop, gram, without_diagonal, out):
         for j in range(gram.shape[1]):
             total += np.float64(gram[i, j]) * np.float64(gram[i, j])
         out[i] = total
-
-
-@kernel
-def finish(start, stop, unit, squares, inverse, factor, out):
-    """Turn out[i] = Σ_j c_ij ẑ_j into factor · (Σ_{j≠i} c_ij ẑ_j), taken back through the normalisation.
-
-    squares (n,): c_ii, that is to be taken off, 0 where it is not in the sum; unit and out (n, d).
-    """
-    for i in range(start, stop):
-        along = squares[i]
-        if inverse[i] < 1.0 / EPS:
-            along = 0.0
-            for k in range(unit.shape[1]):
-                along += np.float64(unit[i, k]) * np.float64(out[i, k])
-        scale = factor * inverse[i]
-        for k in range(unit.shape[1]):
-            out[i, k] = scale * (out[i, k] - along * unit[i, k])

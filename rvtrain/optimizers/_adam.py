@@ -135,18 +135,17 @@ class Adam(Optimizer):
     ) -> None:
         if self.state_dtype == "float32" and not len(g.rows):
             values, gradient, m, v = flat(p, g.given, state["exp_avg"], state["exp_avg_sq"])
-            top = state["max_exp_avg_sq"].reshape(-1) if self.amsgrad else m[:0]
+            top = state["max_exp_avg_sq"].reshape(-1) if self.amsgrad else None
             kernels.adam_dense.sized(4 * p.size)(p.size, values, gradient, m, v, top, c, wipe)
             return
         work = 20 * (len(g.rows) * p.shape[1] if len(g.rows) else p.size)
         if self.state_dtype == "float32":
-            first, history = idle or (g.rows[:0], np.empty((0, len(c))))
-            missed = self._idle_table(history, p)
-            kernels.adam_rows.sized(work)(len(g.rows), p, g, *self._tables(state), c, first, history, missed)
+            owed = (None, None, None) if idle is None else (*idle, self._idle_table(idle.history, p))
+            kernels.adam_rows.sized(work)(len(g.rows), p, g, *self._tables(state), c, *owed)
             return
         if idle is not None:
             self._missed(p, g.rows, state, idle, name)
-        codes, scales = self._compact(state, p)
+        codes, scales = compact(state, self._buffers, p.shape)
         table = as_table(p)
         compact_kernels.adam_compact.sized(work)(
             blocks_of(table, g.rows, codes[0]),
@@ -161,12 +160,14 @@ class Adam(Optimizer):
 
     def _missed(self, p: np.ndarray, rows: np.ndarray, state: dict[str, Any], idle: Idle, name: str) -> None:
         first, history = idle
+        if not len(history):
+            return
         table = self._idle_table(history, p)
         work = 20 * len(rows) * p.shape[1]
         if self.state_dtype == "float32":
             kernels.adam_missed.sized(work)(len(rows), p, rows, *self._tables(state), first, history, table)
         else:
-            codes, scales = self._compact(state, p)
+            codes, scales = compact(state, self._buffers, p.shape)
             compact_kernels.adam_compact_missed.sized(work)(
                 len(rows), p, rows, codes, scales, first, history, table, noise(name, state["step"], idle=True)
             )
@@ -178,15 +179,8 @@ class Adam(Optimizer):
             kernels.idle_table.serial(history, self.amsgrad, left_out, table)
         return table
 
-    def _tables(self, state: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        m, v = state["exp_avg"], state["exp_avg_sq"]
-        return m, v, state["max_exp_avg_sq"] if self.amsgrad else np.empty((len(m), 0), m.dtype)
-
-    def _compact(self, state: dict[str, Any], p: np.ndarray) -> tuple[Any, Any]:
-        codes, scales = compact(state, self._buffers, p.shape)
-        if not self.amsgrad:
-            codes, scales = (*codes, np.empty((len(codes[0]), 0), codes[1].dtype)), (*scales, scales[1])
-        return codes, scales
+    def _tables(self, state: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        return state["exp_avg"], state["exp_avg_sq"], state["max_exp_avg_sq"] if self.amsgrad else None
 
 
 class AdamW(Adam):

@@ -250,19 +250,15 @@ class Optimizer:
             return
         behind = state["touched"] < state["step"] if rows is None else state["touched"][rows] < state["step"]
         late = np.flatnonzero(behind) if rows is None else rows[behind]
-        idle = self._idle(late, state, state["step"])
-        if idle is not None:
-            self._missed(table, late, state, idle, name)
+        self._missed(table, late, state, self._idle(late, state, state["step"]), name)
         state["touched"][late] = state["step"]
         if rows is None:
             state["history_start"] = state["step"]  # nobody owes the steps before any more
 
-    def _idle(self, rows: np.ndarray, state: dict[str, Any], until: int) -> Idle | None:
-        """The steps with zero gradient that the rows missed up to step `until`, if any did."""
+    def _idle(self, rows: np.ndarray, state: dict[str, Any], until: int) -> Idle:
+        """The steps with zero gradient that the rows missed up to step `until`."""
         first = state["touched"][rows]
         owed = until - int(first.min(initial=until))
-        if not owed:
-            return None
         end = until - state["history_start"]
         return Idle(first - (until - owed), state["history"][end - owed : end])
 

@@ -67,10 +67,8 @@ def noise(key, k):
 
 
 @njit
-def decoded(code, half, scale):
-    """Momentum from an int8 code and its block's scale, or with `half` from a bfloat16's bits."""
-    if half:
-        return np.uint32(np.uint32(code) << _S16).view(np.float32)
+def decoded(code, scale):
+    """Momentum from an int8 code and its block's scale."""
     bits = np.float32(code).view(np.int32)
     root = np.int32(np.int32(bits & _MAGNITUDE) - _SIGNED)
     x = np.int32(np.int32(root if root > _0 else _0) << _1)
@@ -78,12 +76,16 @@ def decoded(code, half, scale):
 
 
 @njit
-def decoded_positive(code, half, scale):
-    """The same for squares, of uint8 codes."""
-    if half:
-        return np.uint32(np.uint32(code) << _S16).view(np.float32)
+def decoded_positive(code, scale):
+    """A square from a uint8 code and its block's scale."""
     root = np.int32(np.float32(code).view(np.int32) - _POSITIVE)
     return np.int32(np.int32(root if root > _0 else _0) << _2).view(np.float32) * scale
+
+
+@njit
+def from_bfloat16(bits):
+    """The number of a bfloat16's bits."""
+    return np.uint32(np.uint32(bits) << _S16).view(np.float32)
 
 
 @njit
@@ -175,40 +177,56 @@ def finite(values, length):
 
 
 @njit
-def at(scales, row, block):
-    """A block's scale; bfloat16 has none."""
-    return scales[row, block] if scales.size > 0 else _ZERO
-
-
-@njit
-def decode(codes, scales, row, block, out, positive):
-    """The state of a block, out (L,), from codes (n, d) and scales (n, blocks)."""
-    half, scale, low = codes.itemsize == 2, at(scales, row, block), block * BLOCK
+def decode(codes, scale, out):
+    """out[k] = the momentum of codes[k]; both (L,)."""
     for k in range(len(out)):
-        if positive:
-            out[k] = decoded_positive(codes[row, low + k], half, scale)
-        else:
-            out[k] = decoded(codes[row, low + k], half, scale)
+        out[k] = decoded(codes[k], scale)
 
 
 @njit
-def encode(values, codes, scales, row, block, positive, key):
-    """The inverse; bits from the key round bfloat16, squares by others than momentum."""
-    low, half = block * BLOCK, codes.itemsize == 2
-    most = np.int32(0)
+def decode_positive(codes, scale, out):
+    """out[k] = the square of codes[k]; both (L,)."""
+    for k in range(len(out)):
+        out[k] = decoded_positive(codes[k], scale)
+
+
+@njit
+def decode_bfloat16(bits, out):
+    """out[k] = the number of bits[k]; both (L,)."""
+    for k in range(len(out)):
+        out[k] = from_bfloat16(bits[k])
+
+
+@njit
+def encode(values, codes):
+    """codes[k] = the code of the momentum values[k]; both (L,). Returns the scale."""
+    scale, inverse = scale_of(_largest(values))
+    for k in range(len(values)):
+        codes[k] = code(values[k], inverse)
+    return scale
+
+
+@njit
+def encode_positive(values, codes):
+    """codes[k] = the code of the square values[k]; both (L,). Returns the scale."""
+    scale, inverse = scale_of(_largest(values))
+    for k in range(len(values)):
+        codes[k] = code_positive(values[k], inverse)
+    return scale
+
+
+@njit
+def encode_bfloat16(values, bits, key, shift):
+    """bits[k] = the bits of values[k], rounded by the noise of the key, shifted left; both (L,)."""
+    for k in range(len(values)):
+        bits[k] = bfloat16(values[k], np.uint32(noise(key, k) << shift))
+
+
+@njit
+def _largest(values):
+    """The largest `magnitude` of values (L,), which are made finite."""
+    most = _0
     for k in range(len(values)):
         bits = magnitude(values[k])
         most = bits if bits > most else most
-    if not half and most >= INFINITE:
-        most = finite(values, len(values))
-    scale, inverse = scale_of(most)
-    for k in range(len(values)):
-        if half:
-            bits = noise(key, k)
-            codes[row, low + k] = bfloat16(values[k], np.uint32(bits << _S16) if positive else bits)
-        elif positive:
-            codes[row, low + k] = code_positive(values[k], inverse)
-        else:
-            codes[row, low + k] = code(values[k], inverse)
-    if scales.size > 0:
-        scales[row, block] = scale
+    return finite(values, len(values)) if most >= INFINITE else most

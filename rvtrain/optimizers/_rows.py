@@ -54,10 +54,14 @@ def whole(gradient: np.ndarray) -> Gradient:
 
 def by_row(gradient: np.ndarray, rows: np.ndarray, length: int) -> Gradient:
     """The gradient (m, d) of `rows` (m,) of a table of that length."""
-    order, distinct, bounds, source = np.empty((4, len(rows) + 1), np.int64)
-    counts = np.empty(2, np.int64)
-    _group.serial(rows, length, order, distinct, bounds, source, counts)
-    count, repeated = counts
+    groups, counts, sizes = (
+        np.empty((5, len(rows) + 1), np.int64),
+        np.empty((1 << _DIGIT) + 1, np.int64),
+        np.empty(2, np.int64),
+    )
+    _group.serial(rows, length, groups, counts, sizes)
+    count, repeated = sizes
+    order, distinct, bounds, source, _ = groups
     distinct, source = distinct[:count], source[:count]
     sums = np.empty((repeated, gradient.shape[1]), gradient.dtype)
     if repeated:
@@ -66,21 +70,22 @@ def by_row(gradient: np.ndarray, rows: np.ndarray, length: int) -> Gradient:
 
 
 @driver
-def _group(threads, rows, length, order, distinct, bounds, source, sizes):
-    """A stable radix sort of rows (m,) < length, and its groups; sizes: how many, and how many of several.
+def _group(threads, rows, length, groups, counts, sizes):
+    """Group equal rows: a stable radix sort of rows (m,) < length.
 
-    Group r is the row distinct[r], at order[bounds[r]] … order[bounds[r + 1] − 1]; source as in `Gradient`.
+    groups (5, m + 1) are order, distinct, bounds, source and scratch: group r is the row distinct[r], found at
+    order[bounds[r]] … order[bounds[r + 1] − 1], and source is as in `Gradient`. sizes (2,): the number of groups, and
+    of groups of several. counts: scratch of `_sort_digit`.
     """
+    order, distinct, bounds, source, scratch = groups[0], groups[1], groups[2], groups[3], groups[4]
     for i in range(len(rows)):
         order[i] = i
-    spare = np.empty(len(rows), np.int64)
-    counts = np.empty((1 << _DIGIT) + 1, np.int64)
-    shift = 0
-    while length >> shift > 0:
-        _sort_digit(rows, shift, order, spare, counts)
+    for shift in range(0, 63, _DIGIT):
+        if length >> shift == 0:
+            break
+        _sort_digit(rows, shift, order, scratch, counts)
         for i in range(len(rows)):
-            order[i] = spare[i]
-        shift += _DIGIT
+            order[i] = scratch[i]
     count = repeated = 0
     for i in range(len(rows)):
         if i == 0 or rows[order[i]] != rows[order[i - 1]]:

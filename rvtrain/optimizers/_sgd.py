@@ -125,7 +125,7 @@ class SGD(Optimizer):
             self._missed(p, g.rows, state, idle, name)
         work = 8 * (len(g.rows) * p.shape[1] if len(g.rows) else p.size)
         if self._buffers and self.state_dtype != "float32":
-            (codes,), (scales,) = compact(state, self._buffers, p.shape)
+            (codes,), scales = compact(state, self._buffers, p.shape)
             table = as_table(p)
             kernels.sgd_compact.sized(work)(
                 blocks_of(table, g.rows, codes),
@@ -138,23 +138,32 @@ class SGD(Optimizer):
                 wipe,
             )
         elif len(g.rows):
-            kernels.sgd_rows.sized(work)(len(g.rows), p, g, self._buffer(state, p), c)
+            kernels.sgd_rows.sized(work)(len(g.rows), p, g, self._buffer(state), c)
         else:
             values, gradient = flat(p, g.given)
-            b = state["momentum_buffer"].reshape(-1) if self._buffers else values[:0]
+            b = state["momentum_buffer"].reshape(-1) if self._buffers else None
             kernels.sgd_dense.sized(2 * p.size)(p.size, values, gradient, b, c, wipe)
 
     def _missed(self, p: np.ndarray, rows: np.ndarray, state: dict[str, Any], idle: Idle, name: str) -> None:
+        if not len(idle.history):
+            return
         table = np.empty((len(idle.history), kernels.COLUMNS))
         kernels.idle_table.serial(idle.history, bool(self._buffers), table)
         work = 8 * len(rows) * p.shape[1]
         if self._buffers and self.state_dtype != "float32":
-            (codes,), (scales,) = compact(state, self._buffers, p.shape)
+            (codes,), scales = compact(state, self._buffers, p.shape)
             kernels.sgd_compact_missed.sized(work)(
-                len(rows), p, rows, codes, scales, idle.first, table, noise(name, state["step"], idle=True)
+                len(rows),
+                p,
+                rows,
+                codes,
+                scales,
+                idle.first,
+                table,
+                noise(name, state["step"], idle=True),
             )
         else:
-            kernels.sgd_missed.sized(work)(len(rows), p, rows, self._buffer(state, p), idle.first, table)
+            kernels.sgd_missed.sized(work)(len(rows), p, rows, self._buffer(state), idle.first, table)
 
-    def _buffer(self, state: dict[str, Any], p: np.ndarray) -> np.ndarray:
-        return state["momentum_buffer"] if self._buffers else np.empty((len(p), 0), p.dtype)
+    def _buffer(self, state: dict[str, Any]) -> np.ndarray | None:
+        return state["momentum_buffer"] if self._buffers else None

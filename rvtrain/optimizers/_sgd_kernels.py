@@ -4,34 +4,32 @@ constants c (float64): 0 lr, 1 momentum μ, 2 1 − dampening, 3 weight decay, 4
 
     g ← ±g + c₃ p        b ← g at the first step, else μ b + c₂ g        p ← p − lr · (g + μ b if Nesterov, else b)
 
-Without momentum `b` has no columns and p ← p − lr · g. With g = 0 a step is linear in (p, b), the same for all
+Without momentum `b` is None and p ← p − lr · g. With g = 0 a step is linear in (p, b), the same for all
 elements: what an idle row owes is a product of 2 × 2 matrices.
 """
 
 import numpy as np
 
 from rvtrain._engine._prefetch import prefetch_rows
-from rvtrain._kernels import driver, in_order, kernel, njit
+from rvtrain._kernels import driver, in_order, inlined, kernel, njit
 from rvtrain.optimizers._codes import (
     BLOCK,
-    INFINITE,
-    at,
     bfloat16,
-    code,
     decode,
+    decode_bfloat16,
     decoded,
     encode,
-    finite,
-    magnitude,
+    encode_bfloat16,
+    from_bfloat16,
     noise,
     noise_key,
-    scale_of,
     span,
 )
 from rvtrain.optimizers._elements import less, mixed
 
 COLUMNS = 4
 """Of the table: p from p, p from b, b from p, b from b."""
+_S0 = np.uint32(0)
 
 
 @njit
@@ -68,38 +66,73 @@ def _moved(p, gradient, b, rate, of_g, of_b):
 
 @kernel
 def sgd_dense(start, stop, p, g, b, c, wipe):
-    """One step of all elements; p and g (n,), b (n,) or empty, c (7,); wipe: leave zeros in g."""
+    """One step of all elements.
+
+    Shapes: p, g (n,), b (n,) or None, c (7,); the range is that of the elements. wipe: leave zeros in g.
+    """
     rate, mu, fresh, decay, sign, of_g, of_b = _constants(c, p.dtype)
-    p, g, b = p[start:stop], g[start:stop], b[start:stop]
-    if len(b) == 0:
+    p, g = p[start:stop], g[start:stop]
+    if b is None:
         for i in range(len(p)):
             p[i] = _moved(p[i], g[i], p[i], rate, sign, decay)
             if wipe:
                 g[i] = 0
     else:
+        buffer = b[start:stop]
         for i in range(len(p)):
             gradient = mixed(sign, g[i], decay, p[i])
             if wipe:
                 g[i] = 0
-            b[i] = mixed(mu, b[i], fresh, gradient)
-            p[i] = _moved(p[i], gradient, b[i], rate, of_g, of_b)
+            buffer[i] = mixed(mu, buffer[i], fresh, gradient)
+            p[i] = _moved(p[i], gradient, buffer[i], rate, of_g, of_b)
 
 
 @kernel
 def sgd_rows(start, stop, p, g, b, c):
-    """One step of p[g.rows], g a `Gradient`; p (n, d), b (n, d) or (n, 0)."""
+    """One step of p[g.rows], g a `Gradient`; p (n, d), b (n, d) or None. The range is that of g.rows."""
+    constants = _constants(c, p.dtype)
+    given, sums, source, rows = g
     for r in range(start, stop):
-        prefetch_rows(g.rows, r, p, b, b)
-        row, s = g.rows[r], g.source[r]
-        _elements(p[row], g.given[s] if s >= 0 else g.sums[-1 - s], b[row], c)
+        row, s = rows[r], source[r]
+        if b is None:
+            prefetch_rows(rows, r, p, p, p)
+            if s >= 0:
+                _step_row(p, row, given, s, constants)
+            else:
+                _step_row(p, row, sums, -1 - s, constants)
+        else:
+            prefetch_rows(rows, r, p, b, b)
+            if s >= 0:
+                _step_row_momentum(p, row, given, s, b, constants)
+            else:
+                _step_row_momentum(p, row, sums, -1 - s, b, constants)
+
+
+@inlined
+def _step_row(p, row, g, s, constants):
+    """One step of p[row] by g[s]."""
+    rate, _, _, decay, sign, _, _ = constants
+    for k in range(p.shape[1]):
+        p[row, k] = _moved(p[row, k], g[s, k], p[row, k], rate, sign, decay)
+
+
+@inlined
+def _step_row_momentum(p, row, g, s, b, constants):
+    """The same with momentum b[row]."""
+    rate, mu, fresh, decay, sign, of_g, of_b = constants
+    for k in range(p.shape[1]):
+        gradient = mixed(sign, g[s, k], decay, p[row, k])
+        momentum = mixed(mu, b[row, k], fresh, gradient)
+        b[row, k] = momentum
+        p[row, k] = _moved(p[row, k], gradient, momentum, rate, of_g, of_b)
 
 
 @kernel
 def sgd_compact(start, stop, p, g, codes, scales, c, name, wipe):
-    """One step of p (n, d), or of p[g.rows], g a `Gradient`; codes of b (n, d), scales (n, blocks) or none.
+    """One step of p (n, d), or of p[g.rows], g a `Gradient`; codes of b (n, d).
 
-    name: two integers, of array and step. The range counts the `blocks_of` all rows, or of g.rows, one row's after
-    the other's.
+    scales: a tuple of theirs, (n, blocks), or () for bfloat16, which has none. The range is that of the blocks
+    (`blocks_of`), of one row after another. name: two integers, of array and step. wipe: leave zeros in g.
     """
     given, sums, source, rows = g
     width, constants = p.shape[1], _constants(c, p.dtype)
@@ -114,50 +147,36 @@ def sgd_compact(start, stop, p, g, codes, scales, c, name, wipe):
         s = r if len(rows) == 0 else source[r]
         low, high = block * length, min(width, (block + 1) * length)
         gradient = given[s, low:high] if s >= 0 else sums[-1 - s, low:high]
-        key = noise_key(name[0], name[1], row * blocks + block)
-        scale = at(scales, row, block)
-        scale = _block(p[row, low:high], gradient, codes[row, low:high], scale, scratch, constants, key, wipe)
-        if scales.size > 0:
-            scales[row, block] = scale
-
-
-@njit
-def _block(p, g, codes, scale, scratch, constants, key, wipe):
-    """One step of a block, p, g and codes (L,); returns its new scale."""
-    rate, mu, fresh, decay, sign, of_g, of_b = constants
-    half = codes.itemsize == 2
-    most = np.int32(0)
-    for k in range(len(p)):
-        gradient = mixed(sign, g[k], decay, p[k])
+        part, bits = p[row, low:high], codes[row, low:high]
+        if len(scales) == 0:
+            _half_block(part, gradient, bits, constants, noise_key(name[0], name[1], row * blocks + block))
+        else:
+            scales[0][row, block] = _byte_block(part, gradient, bits, scales[0][row, block], scratch, constants)
         if wipe:
-            g[k] = 0
-        b = mixed(mu, decoded(codes[k], half, scale), fresh, gradient)
-        p[k] = _moved(p[k], gradient, b, rate, of_g, of_b)
-        if half:
-            codes[k] = bfloat16(b, noise(key, k))
-        else:
-            scratch[k] = b
-            bits = magnitude(b)
-            most = bits if bits > most else most
-    if most >= INFINITE:
-        most = finite(scratch, len(p))
-    scale, inverse = scale_of(most)
-    if not half:
-        for k in range(len(p)):
-            codes[k] = code(scratch[k], inverse)
-    return scale
+            gradient[:] = 0
 
 
 @njit
-def _elements(p, g, b, c):
-    rate, mu, fresh, decay, sign, of_g, of_b = _constants(c, p.dtype)
+def _half_block(p, g, codes, constants, key):
+    """One step of a block of bfloat16; p, g and codes (L,)."""
+    rate, mu, fresh, decay, sign, of_g, of_b = constants
     for k in range(len(p)):
         gradient = mixed(sign, g[k], decay, p[k])
-        if len(b) > 0:
-            b[k] = mixed(mu, b[k], fresh, gradient)
-            p[k] = _moved(p[k], gradient, b[k], rate, of_g, of_b)
-        else:
-            p[k] = less(p[k], rate, gradient)
+        b = mixed(mu, from_bfloat16(codes[k]), fresh, gradient)
+        p[k] = _moved(p[k], gradient, b, rate, of_g, of_b)
+        codes[k] = bfloat16(b, noise(key, k))
+
+
+@njit
+def _byte_block(p, g, codes, scale, scratch, constants):
+    """One step of a block of int8; p, g and codes (L,). Returns its new scale."""
+    rate, mu, fresh, decay, sign, of_g, of_b = constants
+    for k in range(len(p)):
+        gradient = mixed(sign, g[k], decay, p[k])
+        b = mixed(mu, decoded(codes[k], scale), fresh, gradient)
+        p[k] = _moved(p[k], gradient, b, rate, of_g, of_b)
+        scratch[k] = b
+    return encode(scratch[: len(p)], codes)
 
 
 @driver
@@ -182,15 +201,21 @@ def idle_table(threads, history, momentum, table):
 
 @kernel
 def sgd_missed(start, stop, p, rows, b, first, table):
-    """Steps first[r] … with zero gradient for p[rows[r]], b (n, d) or (n, 0)."""
+    """The steps first[r], first[r] + 1, … with gradient zero of p[rows[r]]; b (n, d) or None.
+
+    The range is that of rows.
+    """
     for r in range(start, stop):
         if first[r] < len(table):
-            _missed(p[rows[r]], b[rows[r]], table[first[r]])
+            if b is None:
+                _missed(p[rows[r]], None, table[first[r]])
+            else:
+                _missed(p[rows[r]], b[rows[r]], table[first[r]])
 
 
 @kernel
 def sgd_compact_missed(start, stop, p, rows, codes, scales, first, table, name):
-    """The same on codes of b."""
+    """The same on codes of b; codes, scales and name as in `sgd_compact`."""
     width = p.shape[1]
     blocks = -(-width // BLOCK)
     scratch = np.empty(BLOCK, p.dtype)
@@ -198,20 +223,28 @@ def sgd_compact_missed(start, stop, p, rows, codes, scales, first, table, name):
         row = rows[r]
         for block in range(blocks if first[r] < len(table) else 0):
             low, high = block * BLOCK, min(width, (block + 1) * BLOCK)
-            b = scratch[: high - low]
-            decode(codes, scales, row, block, b, False)
+            b, bits = scratch[: high - low], codes[row, low:high]
+            if len(scales) == 0:
+                decode_bfloat16(bits, b)
+            else:
+                decode(bits, scales[0][row, block], b)
             _missed(p[row, low:high], b, table[first[r]])
-            encode(b, codes, scales, row, block, False, noise_key(name[0], name[1], row * blocks + block))
+            if len(scales) == 0:
+                encode_bfloat16(b, bits, noise_key(name[0], name[1], row * blocks + block), _S0)
+            else:
+                scales[0][row, block] = encode(b, bits)
 
 
 @njit
 def _missed(p, b, matrix):
+    """p and b (d,), or p alone where b is None, times a matrix, (4,) of the table."""
     pp, pb = p.dtype.type(matrix[0]), p.dtype.type(matrix[1])
     bp, bb = p.dtype.type(matrix[2]), p.dtype.type(matrix[3])
-    for k in range(len(p)):
-        old = p[k]
-        if len(b) > 0:
+    if b is None:
+        for k in range(len(p)):
+            p[k] = pp * p[k]
+    else:
+        for k in range(len(p)):
+            old = p[k]
             p[k] = mixed(pp, old, pb, b[k])
             b[k] = mixed(bp, old, bb, b[k])
-        else:
-            p[k] = pp * old

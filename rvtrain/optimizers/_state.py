@@ -33,10 +33,9 @@ def new_state(
 
 
 def compact(state: dict[str, Any], names: tuple[str, ...], shape: tuple[int, ...]) -> tuple[Any, Any]:
-    """The codes of the named arrays as tables (n, d), and their scales, (n, blocks) or empty."""
-    empty = np.empty((0, 0), np.float32)
+    """The codes of the named arrays as tables (n, d), and their scales (n, blocks); bfloat16 has none: ()."""
     codes = tuple(state[name].reshape(_as_rows(shape)) for name in names)
-    return codes, tuple(state.get(f"{name}_scale", empty) for name in names)
+    return codes, tuple(state[key] for key in (f"{name}_scale" for name in names) if key in state)
 
 
 def blocks_of(table: np.ndarray, rows: np.ndarray, codes: np.ndarray) -> int:
