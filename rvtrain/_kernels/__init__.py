@@ -1,7 +1,5 @@
 """The door to numba: decorators, compiled code on disk, threads, and functions that emit LLVM instructions."""
 
-from numba.extending import overload, register_jitable
-
 from rvtrain._kernels._bodies import body
 from rvtrain._kernels._decorators import (
     FASTMATH,
@@ -10,6 +8,8 @@ from rvtrain._kernels._decorators import (
     in_order,
     inlined,
     njit,
+    overload,
+    register_jitable,
     trailing_zeros,
 )
 from rvtrain._kernels._emitted import element_type, emitted

@@ -87,21 +87,19 @@ class Body:
             return None
         try:
             needed, stored, function = payload
-            context = registry.cpu_target.target_context
-            context.refresh()
             register(needed)
-            with _codegen.machine_code(True):  # also while a body is compiled that calls this one
-                library = context.codegen().unserialize_library(stored)
+            with _codegen.as_usual():  # also while a body is compiled that calls this one
+                library = registry.cpu_target.target_context.codegen().unserialize_library(stored)
             return library.get_pointer_to_function(function), library
         except Exception:  # of another numba, or a body that it calls is not as it was: a miss
             return None
 
     def _compile(self, key: str | None, args: Args) -> tuple[int, Any]:
-        with _codegen.machine_code(False):
+        with _codegen.alone():
             _compiling.told(self._dispatcher.compile)(args)
         result = self._dispatcher.overloads[args]
         library, function = result.library, result.fndesc.llvm_func_name
-        _codegen.finish(library, function)
+        _codegen.finish(library)
         address = library.get_pointer_to_function(function)
         if key and not library.has_dynamic_globals and (needed := needs(library)) is not None:
             self._entries.save(key, (needed, library.serialize_using_object_code(), function))

@@ -1,84 +1,106 @@
 """Machine code of one function alone, with symbols that no other function has.
 
-# Design: numba makes machine code of each function that is compiled into a kernel, though nobody calls it, and gives
-# it a symbol of its name and argument types. Two processes may give the same symbol to different functions (say, of
-# two named tuple classes of one name), and where code of both is read from disk, the linker takes the first for both:
-# wrong numbers. So a compilation makes no machine code; `finish` then makes that of the whole module, from which
-# nothing but the function itself is seen outside. Nor does it optimize: all is optimized once, where it is compiled
-# into, not each function before as well. Both halve the time that a kernel takes to compile.
+# Design: numba optimizes each function that is compiled into a kernel, makes machine code of it, though nobody calls
+# it, and gives it a symbol of its name and argument types. Here all this waits until the functions stand in one module:
+# that halves the time that a kernel takes to compile. Of this module nothing but the kernel itself is seen outside. For
+# two processes may give one symbol to different functions (say, of two named tuple classes of one name), and where
+# code of both is read from disk, the linker takes the first for both: wrong numbers.
 """
 
 import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from numba.core import registry
+from llvmlite.binding import Linkage
 from numba.core.codegen import CPUCodeLibrary, JITCPUCodegen
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.environment import lookup_environment
 
-from rvtrain._kernels import _compiling
 
+def alone() -> contextlib.AbstractContextManager[None]:
+    """Meanwhile numba optimizes functions that Python calls, and makes machine code of them, but of no others.
 
-# What is taken out of numba during a compilation.
-_OF_CODEGEN = ("_add_module", "set_env")
-_PASSES = {name: getattr(CPUCodeLibrary, name) for name in ("_optimize_functions", "_optimize_final_module")}
-
-
-@contextlib.contextmanager
-def machine_code(made: bool) -> Iterator[None]:
-    """Whether numba optimizes the libraries that it finalizes meanwhile, and makes machine code of them.
-
-    To be entered under numba's compiler lock.
+    A helper under `numba.njit` is one that Python may call. To be entered under numba's compiler lock, as `as_usual`.
     """
-    codegen = registry.cpu_target.target_context.codegen()
-    outer = {name: codegen.__dict__.pop(name, None) for name in _OF_CODEGEN}
-    passes = {name: getattr(CPUCodeLibrary, name) for name in _PASSES}
-    for name in _OF_CODEGEN if not made else ():
-        setattr(codegen, name, _nothing)
-    for name, function in _PASSES.items():
-        setattr(CPUCodeLibrary, name, function if made else _nothing)
-    try:
-        yield
-    finally:
-        for name, function in passes.items():
-            setattr(CPUCodeLibrary, name, function)
-        for name, value in outer.items():
-            codegen.__dict__.pop(name, None)
-            if value is not None:
-                setattr(codegen, name, value)
+    return _replaced(_ALONE)
+
+
+def as_usual() -> contextlib.AbstractContextManager[None]:
+    """Meanwhile numba does as it does, also within `alone`."""
+    return _replaced(_AS_USUAL)
+
+
+def compiled_alone(compile_function: Callable) -> Callable:
+    """The same compilation of a function that Python calls, `alone`."""
+
+    def compile_alone(*args: Any) -> Any:
+        with global_compiler_lock, alone():
+            return compile_function(*args)
+
+    return compile_alone
+
+
+def finish(library: Any) -> None:
+    """Optimize a library that was compiled `alone` and that Python does not call, and make its machine code."""
+    _optimize(library)
+    library._dynamic_globals.clear()  # of which the optimization has left none, or those that keep it off the disk
+    library._finalize_dynamic_globals()
+    _add(library.codegen, library._final_module)
+
+
+def _optimize(library: Any) -> None:
+    module = library._final_module
+    for function in module.functions:
+        if not function.is_declaration and function.linkage != Linkage.external:  # compiled into this one
+            function.linkage = "internal"
+    _usual_functions(library, module)
+    _usual_module(library)
+
+
+def _add(codegen: Any, module: Any) -> None:
+    _usual_add(codegen, module)
+    for name in [variable.name for variable in module.global_variables]:
+        if (environment := lookup_environment(name)) is not None:
+            _usual_env(codegen, name, environment)
+
+
+def _is_called(module: Any) -> bool:
+    """Whether Python calls the function of a module: it has a wrapper of its own for that."""
+    return any(f.name.startswith("_ZN7cpython") and f.linkage == Linkage.external for f in module.functions)
+
+
+def _optimize_if_called(library: Any) -> None:
+    if _is_called(library._final_module):
+        _optimize(library)
+
+
+def _add_if_called(codegen: Any, module: Any) -> None:
+    if _is_called(module):
+        _add(codegen, module)
 
 
 def _nothing(*arguments: Any) -> None:
     pass
 
 
-def finish(library: Any, *exported: str) -> None:
-    """Optimize a library that was compiled without, and make its machine code, with these functions as its symbols."""
-    module = library._final_module
-    for function in module.functions:
-        if not function.is_declaration and function.name not in exported:
-            function.linkage = "internal"
-    _PASSES["_optimize_functions"](library, module)
-    _PASSES["_optimize_final_module"](library)
-    module = library._final_module
-    library._dynamic_globals.clear()  # of which the optimization has left none, or those that keep it off the disk
-    library._finalize_dynamic_globals()
-    JITCPUCodegen._add_module(library.codegen, module)
-    for name in [variable.name for variable in module.global_variables]:
-        if (environment := lookup_environment(name)) is not None:
-            JITCPUCodegen.set_env(library.codegen, name, environment)
+_OF_NUMBA: list[tuple[Any, str]] = [
+    (CPUCodeLibrary, "_optimize_functions"),
+    (CPUCodeLibrary, "_optimize_final_module"),
+    (JITCPUCodegen, "_add_module"),
+    (JITCPUCodegen, "set_env"),
+]
+_AS_USUAL = [getattr(owner, name) for owner, name in _OF_NUMBA]
+_usual_functions, _usual_module, _usual_add, _usual_env = _AS_USUAL
+_ALONE = [_nothing, _optimize_if_called, _add_if_called, _nothing]
 
 
-def told_and_alone(compile_function: Callable) -> Callable:
-    """The compilation of a function that Python calls, told, with machine code of this function alone."""
-
-    def compile_alone(*args: Any) -> Any:
-        with global_compiler_lock:
-            with machine_code(False):
-                result = compile_function(*args)
-            finish(result.library, result.fndesc.llvm_func_name, result.fndesc.llvm_cpython_wrapper_name)
-            executable = result.target_context.get_executable(result.library, result.fndesc, result.environment)
-        return result._replace(entry_point=executable)
-
-    return _compiling.told(compile_alone)
+@contextlib.contextmanager
+def _replaced(functions: list[Any]) -> Iterator[None]:
+    before = [getattr(owner, name) for owner, name in _OF_NUMBA]
+    for (owner, name), function in zip(_OF_NUMBA, functions, strict=True):
+        setattr(owner, name, function)
+    try:
+        yield
+    finally:
+        for (owner, name), function in zip(_OF_NUMBA, before, strict=True):
+            setattr(owner, name, function)

@@ -20,6 +20,8 @@ OUTER: dict[str, Any] = {"error_model": "numpy", "nogil": True, "no_cfunc_wrappe
 INNER: dict[str, Any] = {**OUTER, "no_cpython_wrapper": True}
 """Options of functions that are not: the wrappers for calls from Python would be a tenth of all compile time."""
 
+_OF_OVERLOADS: Any = {"no_cfunc_wrapper": True}  # all other options are those of the caller
+
 _config: Any = numba.config
 
 
@@ -52,6 +54,16 @@ def inlined(func: Callable) -> Any:
 def in_order(func: Callable) -> Any:
     """The same, its sums in the order written: without fastmath, which lets even fused products be regrouped."""
     return numba.njit(func, fastmath=False, **INNER)  # unset, it would be the caller's
+
+
+def overload(function: Any) -> Callable[[Callable], Callable]:
+    """Make a function of argument types, which returns an implementation or None, compile another function."""
+    return extending.overload(function, jit_options=_OF_OVERLOADS)
+
+
+def register_jitable(func: Callable) -> Callable:
+    """Let kernels call a function that Python calls too."""
+    return extending.register_jitable(**_OF_OVERLOADS)(func)
 
 
 def _trailing_zeros(x: Any) -> int:

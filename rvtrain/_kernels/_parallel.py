@@ -26,7 +26,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.core.callconv import excinfo_ptr_t
 
-from rvtrain._kernels import _cache, _codegen, _tbb, _threads
+from rvtrain._kernels import _cache, _codegen, _compiling, _tbb, _threads
 from rvtrain._kernels._bodies import Body, needs, propagate, register, unique_name, unliteral
 from rvtrain._kernels._decorators import FASTMATH, OUTER, disabled, intrinsic_of
 
@@ -98,7 +98,8 @@ def driver(func: Callable) -> Driver:
 def _entry(func: Callable, name: str) -> Any:
     dispatcher: Any = numba.njit(func, fastmath=FASTMATH, **OUTER)
     dispatcher._cache = _cache.DispatcherCache(name, func, needs, register)
-    dispatcher._compiler.compile = _codegen.told_and_alone(dispatcher._compiler.compile)  # called on a miss only
+    alone = _codegen.compiled_alone(dispatcher._compiler.compile)
+    dispatcher._compiler.compile = _compiling.told(alone)  # called on a miss only
     return dispatcher
 
 

@@ -5,9 +5,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from numba.extending import overload
-
-from rvtrain._kernels._decorators import disabled
+from rvtrain._kernels._decorators import disabled, overload
 
 _classes: dict[tuple[str, tuple[str, ...]], type] = {}
 

@@ -339,6 +339,32 @@ def test_kernel__of_the_same_function_may_be_made_again():
     assert made() == made() == [0, 1, 2]
 
 
+OF_NUMBA = """
+import numba
+from rvtrain._kernels import kernel, njit
+
+@numba.njit
+def factorial(n):
+    return 1.0 if n <= 1 else n * factorial(n - 1)
+
+@njit
+def shifted(x):
+    return factorial(x) + 1
+
+@kernel
+def factorials(start, stop, x, out):
+    for i in range(start, stop):
+        out[i] = shifted(x[i])
+"""
+
+
+def test_helper__of_numbas_own_may_be_called_from_python_too(tmp_path):
+    modules = Modules(tmp_path, of_numba=OF_NUMBA)
+    call = "from of_numba import *; factorials(3, x, out); assert factorial(3.0) == 6 and factorial(4) == 24"
+    for _ in range(2):
+        assert modules.call(call)[0] == [2, 3, 7]
+
+
 def scaled_sums(start, stop, x, factor, out):
     """out[i] = factor Σ_k x[i, k]²."""
     for i in range(start, stop):
