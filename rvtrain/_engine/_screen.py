@@ -50,7 +50,7 @@ def any_at_least(emit, tile, scales, errors, j, spreads, bounds, at):
             products = (tile + (r * COLUMNS + c)).load(LANES).astype(np.float32)
             hits = emit.two_products(products, scale, error, spread) >= bound
             found = hits if found is None else found | hits
-    return found.bits().differs(0)
+    return found.bits().differs(0)  # type: ignore[union-attr]
 
 
 def _at_least(tile, r, scales, errors, j, spread, bound):

@@ -37,7 +37,7 @@ class Hinges(NamedTuple):
     mark: np.floating
     """−0.0: a field, because the compiler may take a constant −0.0 for 0.0"""
 
-    SUMS, SEPARABLE, EQUAL, BLOCKS = 1, True, False, True
+    SUMS, SEPARABLE, EQUAL, BLOCKS = 1, True, False, True  # type: ignore[misc]
 
 
 class Bounds(NamedTuple):
