@@ -1,7 +1,7 @@
 """rvtrain: train embeddings at the speed of the hardware, on CPUs.
 
 Importing this package compiles nothing and loads no numba: each public name is fetched from its
-module when it is first used (PEP 562).
+module when it is first used (PEP 562). Editors and type checkers read `__init__.pyi`, which names them too.
 """
 
 from importlib import import_module

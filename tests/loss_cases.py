@@ -193,6 +193,12 @@ def torch_cosines(torch, place, tensors, case):
     return (a * p).sum(-1), others, keep
 
 
+def check_difference(values, expected, dtype):
+    """Values of a loss that is a difference of log-sum-exps of size 1: right to rounding of these."""
+    assert np.shape(values) == np.shape(expected)
+    assert np.abs(values - expected).max() < TOLERANCE[dtype] * max(np.abs(expected).max(), 1.0)
+
+
 def check_gradient(name, gradient, expected, dtype, tolerance=None):
     """A gradient against the right one; what float32 cannot tell from zero counts as zero."""
     tolerance = TOLERANCE[dtype] if tolerance is None else tolerance

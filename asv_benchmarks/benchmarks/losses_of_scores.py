@@ -3,10 +3,6 @@
 import numpy as np
 
 import rvtrain as rt
-from rvtrain.losses._distillation import DistillKLLoss, ListNetLoss, MarginMSELoss
-from rvtrain.losses._graded import CoSENTLoss, CosineSimilarityLoss
-from rvtrain.losses._matryoshka import MatryoshkaLoss
-from rvtrain.losses._spread import SpreadRegularization
 
 from .common import Benchmark, relative_time
 
@@ -36,7 +32,7 @@ class Teachers(Benchmark):
 
     def setup(self, loss, negatives):
         rng = self.rng()
-        makers = {"margin": MarginMSELoss, "divergence": DistillKLLoss, "listnet": ListNetLoss}
+        makers = {"margin": rt.MarginMSELoss, "divergence": rt.DistillKLLoss, "listnet": rt.ListNetLoss}
         self.loss = makers[loss]()
         self.anchors, self.positives = rng.normal(size=(2, 4096, 128)).astype(np.float32)
         self.indices = rng.integers(0, 20_000, (4096, 8)) if negatives == "gathered" else None
@@ -86,7 +82,7 @@ class Graded(Benchmark):
     param_names = ("loss",)
 
     def setup(self, loss):
-        self.loss = CoSENTLoss() if loss == "cosent" else CosineSimilarityLoss()
+        self.loss = rt.CoSENTLoss() if loss == "cosent" else rt.CosineSimilarityLoss()
         self.a, self.b = self.rng().normal(size=(2, 10_000, 128)).astype(np.float32)
         self.scores = self.rng().random(10_000).astype(np.float32)
         self.gradients()
@@ -125,7 +121,7 @@ class Spread(Benchmark):
 
     def setup(self, shape):
         self.z = (self.rng().normal(size=shape) + 0.5).astype(np.float32)
-        self.loss = SpreadRegularization()
+        self.loss = rt.SpreadRegularization()
         self.gradients()
 
     def gradients(self):
@@ -159,7 +155,7 @@ class Matryoshka(Benchmark):
     def setup(self):
         self.arrays = self.rng().normal(size=(2, 4096, 384)).astype(np.float32)
         self.inner = rt.InfoNCELoss(0.07)
-        self.loss = MatryoshkaLoss(self.inner, self.dims)
+        self.loss = rt.MatryoshkaLoss(self.inner, self.dims)
         self.gradients()
 
     def gradients(self):

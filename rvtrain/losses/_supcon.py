@@ -137,7 +137,9 @@ class SupConLoss:
         columns, others, alone = rows, codes, references is None
         if not alone:
             columns, others = parse_labelled("references", references, "reference_labels", reference_labels)
-            check.same_shape("references", columns.x[:0], "embeddings", rows.x[:0].shape)
+            if columns.x.shape[1] != rows.x.shape[1]:
+                dim = rows.x.shape[1]
+                raise ValueError(f"references must have {dim} columns like embeddings, got shape {columns.x.shape}")
             x, y = check.promoted(rows.x, columns.x)
             rows, columns = rows._replace(x=x), columns._replace(x=y)
         with scratch() as memory:

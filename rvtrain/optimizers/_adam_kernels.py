@@ -1,17 +1,19 @@
-"""Adam and AdamW, element by element: one pass over memory a step.
+"""Kernels of Adam and AdamW: a step is one pass over memory.
 
-constants c (float64): 0 lr / (1 − β₁ᵗ), 1 √(1 − β₂ᵗ), 2 β₁, 3 β₂, 4 ε, 5 L2 decay, 6 1 − lr · decoupled decay, 7 ±1.
+Constants c of a step (float64): 0 lr / (1 − β₁ᵗ), 1 √(1 − β₂ᵗ), 2 β₁, 3 β₂, 4 ε, 5 L2 decay,
+6 1 − lr · decoupled decay, 7 ±1.
 
     g ← ±g + c₅ p        m ← β₁ m + (1 − β₁) g        v ← β₂ v + (1 − β₂) g²        p ← c₆ p − c₀ m / (√v / c₁ + ε)
 
 Under AMSGrad, the largest v so far (`top`) takes the place of v in the last of these; without it `top` is None.
 
-A row idle for many steps owes those with g = 0, where m and v only shrink. With x = √v / c₁ after step s,
+An idle row is one that several steps did not name: it has missed as many steps with g = 0, in which m and v only
+shrink. With x = √v / c₁ after step s,
 
     p ← D p − (m / √v) (S₀ − (ε/√v) S₁ + (ε/√v)² S₂ − …)        from 1 / (x + ε) = 1/x − ε/x² + ε²/x³ − …
 
-with sums S over the steps that depend on no element, so one table serves all rows. S₃ bounds what the series leaves
-out; where that is too much, and under L2 decay, the steps are made one by one.
+with sums S over the steps that do not depend on the element, so that one table serves all rows. S₃ bounds the
+remainder of the series. Where that is too large, and under L2 decay, the steps are made one by one.
 """
 
 import numpy as np
@@ -21,12 +23,12 @@ from rvtrain._kernels import driver, inlined, kernel, njit
 from rvtrain.optimizers._elements import adam_moved, mixed, with_square
 
 COLUMNS = 7
-"""Of the table: 0 Π β₁, 1 Π β₂, 2 D, 3 S₀, 4 ε S₁, 5 ε² S₂, 6 the least v for which that will do."""
+"""Columns of the table: 0 Π β₁, 1 Π β₂, 2 D, 3 S₀, 4 ε S₁, 5 ε² S₂, 6 the least v for which the series will do."""
 
 
 @njit
 def adam_constants(c, dtype):
-    """The constants of a step in the type of the array, with 1 − β₁ and 1 − β₂ taken before rounding."""
+    """The constants of a step in the dtype of the array; 1 − β₁ and 1 − β₂ are computed before they are rounded."""
     return (
         dtype.type(c[0]),
         dtype.type(1.0 / c[1]),
@@ -54,19 +56,22 @@ def adam_dense(start, stop, p, g, m, v, top, c, wipe):
             gradient = mixed(sign, g[i], decay, p[i])
             if wipe:
                 g[i] = 0
-            m[i] = mixed(b1, m[i], n1, gradient)
-            v[i] = with_square(b2, v[i], n2, gradient)
-            p[i] = adam_moved(p[i], shrink, rate, m[i], v[i], root, eps)
+            mean = mixed(b1, m[i], n1, gradient)
+            square = with_square(b2, v[i], n2, gradient)
+            m[i], v[i] = mean, square
+            p[i] = adam_moved(p[i], shrink, rate, mean, square, root, eps)
     else:
-        largest = top[start:stop]
+        tops = top[start:stop]
         for i in range(len(p)):
             gradient = mixed(sign, g[i], decay, p[i])
             if wipe:
                 g[i] = 0
-            m[i] = mixed(b1, m[i], n1, gradient)
-            v[i] = with_square(b2, v[i], n2, gradient)
-            largest[i] = v[i] if v[i] > largest[i] else largest[i]
-            p[i] = adam_moved(p[i], shrink, rate, m[i], largest[i], root, eps)
+            mean = mixed(b1, m[i], n1, gradient)
+            square = with_square(b2, v[i], n2, gradient)
+            m[i], v[i] = mean, square
+            largest = square if square > tops[i] else tops[i]
+            tops[i] = largest
+            p[i] = adam_moved(p[i], shrink, rate, mean, largest, root, eps)
 
 
 # An argument that is None is known to the compiler, which leaves out the branches of the other case. A kernel selects
@@ -78,10 +83,10 @@ def adam_dense(start, stop, p, g, m, v, top, c, wipe):
 
 @kernel
 def adam_rows(start, stop, p, g, m, v, top, c, first, history, table):
-    """One step of p[g.rows], g a `Gradient`, after the idle steps that these rows owe, as in `adam_missed`.
+    """One step of p[g.rows], g a `Gradient`, after the idle steps that these rows have missed, as in `adam_missed`.
 
-    Shapes: p, m, v (n, d), top (n, d) or None; the range is that of g.rows. first, history and table are None where
-    rows owe nothing. Both kinds of steps are in one kernel, because so each row is read once.
+    Shapes: p, m, v (n, d), top (n, d) or None; the range is that of g.rows. first, history and table are None if
+    idle rows miss no steps. Both kinds of steps are in one kernel, so that each row is read once.
     """
     constants = adam_constants(c, p.dtype)
     given, sums, source, rows = g
@@ -119,7 +124,7 @@ def _step_row(p, row, g, s, m, v, constants):
 
 @inlined
 def _step_row_amsgrad(p, row, g, s, m, v, top, constants):
-    """The same with the largest v so far in the denominator."""
+    """The same under AMSGrad."""
     rate, root, b1, n1, b2, n2, eps, decay, shrink, sign = constants
     for k in range(p.shape[1]):
         gradient = mixed(sign, g[s, k], decay, p[row, k])
@@ -149,15 +154,16 @@ def adam_missed(start, stop, p, rows, m, v, top, first, history, table):
 
 @driver
 def idle_table(threads, history, amsgrad, left_out, table):
-    """table[s], (T, 7): what the steps s, s + 1, …, T − 1 do to an idle row, from the last one back.
+    """table[s] = the effect on an idle row of the steps s, s + 1, …, T − 1 together.
 
-    left_out: how much of the movement the series may leave out.
+    Shapes: history (T, 8), the constants of each step, and table (T, 7). left_out: the fraction of the movement that
+    the series may leave out.
     """
     b1_all, b2_all, shrink_all, s0, s1, s2, s3 = 1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0
     for s in range(len(history) - 1, -1, -1):
         c = history[s]
         eps = c[4]
-        b1, x = c[2], 1.0 if amsgrad else np.sqrt(c[3])  # √v and with it x shrink by this a step; `top` stays
+        b1, x = c[2], 1.0 if amsgrad else np.sqrt(c[3])  # a step multiplies √v by this, and leaves `top` as it is
         now = shrink_all * c[0] * b1
         s0 = (now * c[1] + b1 * s0) / x
         s1 = (now * c[1] ** 2 * eps + b1 * s1) / x**2
@@ -166,15 +172,15 @@ def idle_table(threads, history, amsgrad, left_out, table):
         b1_all, b2_all, shrink_all = b1_all * b1, b2_all * c[3], shrink_all * c[6]
         table[s, 0], table[s, 1], table[s, 2] = b1_all, b2_all, shrink_all
         table[s, 3], table[s, 4], table[s, 5] = s0, s1, s2
-        # (ε/√v)³ S₃ / S₀ ≤ what may be left out: v must be at least this. NaN and ∞ are a no.
+        # The least v with (ε/√v)³ S₃ / S₀ ≤ left_out. No v exceeds NaN or infinity.
         table[s, 6] = (s3 / s0 / left_out) ** (2.0 / 3.0) if s0 > 0.0 else 0.0
 
 
 @inlined
 def missed_steps(p, row, low, m, v, top, at, width, first, history, table, amsgrad):
-    """The idle steps from `first` on of p[row, low : low + width], by the table if it is accurate, else one by one.
+    """The steps from `first` on with g = 0 of p[row, low : low + width], by the table if it is accurate, else singly.
 
-    Their moments are m[at, :width], v[at, :width] and top[at, :width], which is v without AMSGrad.
+    The moments are m[at, :width], v[at, :width] and top[at, :width]; without AMSGrad, top is v.
     """
     real = p.dtype.type
     least = real(table[first, 6])
@@ -198,7 +204,7 @@ def missed_steps(p, row, low, m, v, top, at, width, first, history, table, amsgr
 
 @njit
 def _idle_step(p, row, low, m, v, top, at, width, history, step, amsgrad):
-    """One step with gradient zero."""
+    """One step with g = 0."""
     rate, root, b1, n1, b2, n2, eps, decay, shrink, _ = adam_constants(history[step], p.dtype)
     for k in range(width):
         gradient = decay * p[row, low + k]

@@ -1,22 +1,22 @@
 """Optimizer state in 16 or 8 bits, decoded and encoded a block at a time inside the pass of a step.
 
-bfloat16: the upper half of a float32, rounded up or down at random so that the mean is right. To the nearest, an
-average that moves by a thousandth a step would never leave its place.
+bfloat16: the upper half of a float32, rounded up or down at random so that the mean is right. Rounded to the nearest,
+an average that changes by a thousandth in each step would never change at all.
 
 int8: 255 or 256 codes for a block of up to 256 elements of a row, beside the block's largest magnitude s in float32:
 
     momentum, signed      |c| = R₂(|m| / s), up to 127      R₂ is about the square root, R₄ about the fourth:
     squares, positive       c = R₄(v / s), up to 255        the bits of the float, as one integer, over 2 or 4
 
-A root makes the steps between codes small near zero and relative errors nearly even over four to nine decades, as the
-dynamic map of Dettmers et al. (2021, arXiv:2110.02861) does by a table. Taken on the bits it costs a shift and an
-addition each way instead of a search, and it is undone exactly.
+With a root, the steps between codes are small near zero, and relative errors are nearly even over four to nine
+decades, as in the dynamic map of Dettmers et al. (2021, arXiv:2110.02861). That map is a table to be searched; a root
+of the bits costs a shift and an addition each way, and decoding inverts it exactly.
 
 Adam divides m by √v, so v may not become 0 where m does not: a square above 0 has a code above 0 (the zero-point
 problem of Li et al., 2023, arXiv:2309.01507).
 
-A scale is finite, and one huge gradient may not take the codes from the 255 others: `grown` bounds the growth of a
-scale in a step, and `shrunk` cuts the squares above it.
+A scale is finite, and one huge gradient must not turn the codes of the 255 other elements into zeros: `grown` bounds
+the growth of a scale in a step, and `shrunk` cuts the squares above it.
 """
 
 import numpy as np
@@ -25,9 +25,9 @@ from rvtrain._engine._random import row_key
 from rvtrain._kernels import njit
 
 BLOCK = 256
-"""Elements that share a scale, at most."""
+"""Largest number of elements that share a scale."""
 HALF_BLOCK = 2048
-"""Of bfloat16, those that share a key: as many as keep the first cache free for what streams by."""
+"""The same for bfloat16, whose blocks share a noise key: small enough to leave the first cache to the arrays."""
 INFINITE = np.float32(np.inf).view(np.int32)
 """The `magnitude` of infinity; those of NaN are above it."""
 
@@ -43,7 +43,7 @@ _LARGEST = np.float32(np.finfo(np.float32).max)
 # A step may raise a block's scale s of squares by this factor: 32 in √v. Codes reach from s down to 2⁻³² s, in steps
 # that grow; where v is by this factor below s, they are of 8 % in √v.
 _GROWTH = np.float32(2.0**10)
-_FEW = 32  # of so many elements one may be an outlier, and one of any number
+_FEW = 32  # of L elements, 1 + L // _FEW may be outliers
 _GOLDEN = np.uint32(0x9E3779B9)
 _S16 = np.uint32(16)
 
@@ -56,13 +56,13 @@ def span(codes):
 
 @njit
 def noise_key(name, step, block):
-    """The key of a block's random bits, uint32: another for every array, step and block."""
+    """The key of the random bits of a block, uint32, which differs between arrays, steps and blocks."""
     return np.uint32(row_key(name, step, block) >> np.uint64(32))
 
 
 @njit
 def noise(key, k):
-    """32 bits for element k of a block, uniform in the key: the key plus a sequence that fills the range evenly."""
+    """32 random bits for element k of a block: the key plus a sequence that fills the range evenly."""
     return np.uint32(key + np.uint32(np.uint32(k) * _GOLDEN))
 
 
@@ -113,7 +113,7 @@ def code_positive(x, inverse):
 
 @njit
 def magnitude(x):
-    """The bits of |x|: integers in the order of the magnitudes, which are compared in vectors."""
+    """The bits of |x|: integers in the order of the magnitudes. Comparisons of integers vectorise in a maximum."""
     return np.float32(abs(x)).view(np.int32)
 
 
@@ -126,19 +126,19 @@ def scale_of(most):
 
 @njit
 def grown(scale):
-    """The largest square that a block of this scale takes without a look at the others: bits, as of `magnitude`."""
+    """The largest square that needs no `shrunk`, in a block whose squares had this scale: bits, as of `magnitude`."""
     return magnitude(min(scale * _GROWTH, _LARGEST))
 
 
 @njit
 def shrunk(scratch, length, scale):
-    """Cut the squares of a block that `grown` does not allow; returns the largest magnitudes of m and v.
+    """Cut the squares of a block that outgrow the others; returns the largest magnitudes of m and v.
 
-    scratch: m at [: length], v at [BLOCK : BLOCK + length]; scale: the block's of v before this step.
+    scratch: m at [: length], v at [BLOCK : BLOCK + length]; scale: that of the block's squares before this step.
 
-    The limit is the scale, or the first v after the few largest, times a factor: where more than a few elements grow,
-    none is cut. An m shrinks with its √v, so that the element moves as it would have. Where v is infinite, m becomes
-    0: the element stands still, as it does with state in float32.
+    The limit is a factor times the scale, or times the first v after the few largest if that is more, so that no v is
+    cut where more than a few grow. An m shrinks with its √v, so that the element moves as without the cut. Where v is
+    infinite, m becomes 0 and the element stands still, as it does with state in float32.
     """
     usual = np.int32(INFINITE + _1)
     for _ in range(2 + length // _FEW):
@@ -164,7 +164,7 @@ def shrunk(scratch, length, scale):
 
 @njit
 def finite(values, length):
-    """Make values[: length] finite, 0 where NaN; returns the largest magnitude."""
+    """Make values[: length] finite, and 0 where they are NaN; returns the largest magnitude."""
     most = _0
     for k in range(length):
         x = values[k]

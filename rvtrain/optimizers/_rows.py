@@ -1,4 +1,4 @@
-"""Row updates of tables: repeated rows summed first, in an order that no thread decides."""
+"""Gradients of rows of a table. Those of repeated rows are summed, in an order that no thread changes."""
 
 from typing import NamedTuple
 
@@ -7,22 +7,23 @@ import numpy as np
 from rvtrain._kernels import driver, kernel, njit
 from rvtrain.optimizers._state import as_table
 
-_DIGIT = 11  # bits sorted at a time: a histogram that fits in the first cache
+_DIGIT = 11
+"""Bits sorted at a time: the histogram of 2¹¹ counts fits in the first cache."""
 
 
 class Gradient(NamedTuple):
-    """The gradient of an array, or of distinct rows of it: each is one of those given, or a sum of several."""
+    """The gradient of an array, or of distinct rows of it. That of a row is a row of `given`, or a sum of several."""
 
     given: np.ndarray
     sums: np.ndarray
-    """(S, d): those of repeated rows."""
+    """(S, d): the gradients of the repeated rows."""
     source: np.ndarray
-    """Row r's gradient is given[source[r]], or where that is negative, sums[−1 − source[r]]."""
+    """The gradient of rows[r] is given[source[r]], or sums[−1 − source[r]] where source[r] < 0."""
     rows: np.ndarray
-    """Distinct, ascending; empty for the whole array."""
+    """Distinct and ascending; empty for the whole array."""
 
     def used(self) -> np.ndarray:
-        """Every gradient once, repeated rows summed: a copy, unless no row is repeated."""
+        """The gradients of the distinct rows, in any order; `given` itself if no row is repeated."""
         return (
             self.given
             if not len(self.sums)
@@ -31,15 +32,15 @@ class Gradient(NamedTuple):
 
 
 def by_table(g: Gradient) -> Gradient:
-    """The same, where an array that is no table is one long row."""
+    """The same gradient for a parameter that is read by `as_table`."""
     return g._replace(given=as_table(g.given), sums=as_table(g.sums))
 
 
 class Idle(NamedTuple):
-    """The steps with zero gradient that rows owe."""
+    """The steps with gradient zero that rows have missed."""
 
     first: np.ndarray
-    """Row r owes the steps first[r], first[r] + 1, … of the history: possibly none."""
+    """Row r has missed the steps first[r], first[r] + 1, … of the history; none, if first[r] is its length."""
     history: np.ndarray
     """(T, …): the constants of each step."""
 
@@ -53,7 +54,7 @@ def whole(gradient: np.ndarray) -> Gradient:
 
 
 def by_row(gradient: np.ndarray, rows: np.ndarray, length: int) -> Gradient:
-    """The gradient (m, d) of `rows` (m,) of a table of that length."""
+    """The gradient (m, d) of `rows` (m,), possibly repeated, of a table with `length` rows."""
     groups, counts, sizes = (
         np.empty((5, len(rows) + 1), np.int64),
         np.empty((1 << _DIGIT) + 1, np.int64),
@@ -100,7 +101,7 @@ def _group(threads, rows, length, groups, counts, sizes):
 
 @njit
 def _sort_digit(rows, shift, order, out, counts):
-    """out: `order` sorted by _DIGIT bits of rows[order] from `shift` on, else as it was."""
+    """out = order, sorted by the _DIGIT bits of rows[order] from `shift` on; the sort is stable."""
     mask = (1 << _DIGIT) - 1
     counts[:] = 0
     for i in range(len(rows)):
@@ -115,7 +116,7 @@ def _sort_digit(rows, shift, order, out, counts):
 
 @kernel
 def _sum_rows(start, stop, gradient, order, bounds, groups, sums):
-    """sums[s] = Σ gradient[order[i]] over group groups[s]; gradient (m, d), sums (S, d)."""
+    """sums[s] = Σ gradient[order[i]] over the group groups[s]; gradient (m, d), sums (S, d), groups (S,)."""
     for s in range(start, stop):
         first, end = bounds[groups[s]], bounds[groups[s] + 1]
         for k in range(sums.shape[1]):

@@ -1,11 +1,11 @@
-"""SGD, element by element: one pass over memory a step.
+"""Kernels of SGD: a step is one pass over memory.
 
-constants c (float64): 0 lr, 1 momentum μ, 2 1 − dampening, 3 weight decay, 4 ±1, 5 Nesterov, 6 first step.
+Constants c of a step (float64): 0 lr, 1 momentum μ, 2 1 − dampening, 3 weight decay, 4 ±1, 5 Nesterov, 6 first step.
 
     g ← ±g + c₃ p        b ← g at the first step, else μ b + c₂ g        p ← p − lr · (g + μ b if Nesterov, else b)
 
-Without momentum `b` is None and p ← p − lr · g. With g = 0 a step is linear in (p, b), the same for all
-elements: what an idle row owes is a product of 2 × 2 matrices.
+Without momentum `b` is None and p ← p − lr · g. A step with g = 0 is linear in (p, b), by one 2 × 2 matrix for all
+elements, so that the steps that an idle row has missed are a product of such matrices.
 """
 
 import numpy as np
@@ -28,15 +28,15 @@ from rvtrain.optimizers._codes import (
 from rvtrain.optimizers._elements import less, mixed
 
 COLUMNS = 4
-"""Of the table: p from p, p from b, b from p, b from b."""
+"""Columns of the table: the matrix entries p from p, p from b, b from p, b from b."""
 _S0 = np.uint32(0)
 
 
 @njit
 def _numbers(c):
-    """lr, μ, 1 − dampening, decay, sign, weight of g and weight of b in the update.
+    """lr, μ, 1 − dampening, decay, sign, and the weights of g and of b in the update.
 
-    At the first step b = g, which is μ = 0 and no dampening.
+    The first step, where b = g, is one with μ = 0 and without dampening.
     """
     first, nesterov = c[6] > 0.0, c[5] > 0.0
     mu, fresh = (0.0, 1.0) if first else (c[1], c[2])
@@ -46,7 +46,7 @@ def _numbers(c):
 
 @njit
 def _constants(c, dtype):
-    """The same in the array's type."""
+    """The same in the dtype of the array."""
     rate, mu, fresh, decay, sign, of_g, of_b = _numbers(c)
     return (
         dtype.type(rate),
@@ -83,8 +83,9 @@ def sgd_dense(start, stop, p, g, b, c, wipe):
             gradient = mixed(sign, g[i], decay, p[i])
             if wipe:
                 g[i] = 0
-            buffer[i] = mixed(mu, buffer[i], fresh, gradient)
-            p[i] = _moved(p[i], gradient, buffer[i], rate, of_g, of_b)
+            momentum = mixed(mu, buffer[i], fresh, gradient)
+            buffer[i] = momentum
+            p[i] = _moved(p[i], gradient, momentum, rate, of_g, of_b)
 
 
 @kernel
@@ -181,7 +182,7 @@ def _byte_block(p, g, codes, scale, scratch, constants):
 
 @driver
 def idle_table(threads, history, momentum, table):
-    """table[s], (T, 4): the matrix that the steps s, s + 1, …, T − 1 with zero gradient make together."""
+    """table[s] = the matrix of the steps s, s + 1, …, T − 1 with g = 0 together; history (T, 7), table (T, 4)."""
     pp, pb, bp, bb = 1.0, 0.0, 0.0, 1.0
     for s in range(len(history) - 1, -1, -1):
         rate, mu, fresh, decay, _, of_g, of_b = _numbers(history[s])
@@ -201,9 +202,9 @@ def idle_table(threads, history, momentum, table):
 
 @kernel
 def sgd_missed(start, stop, p, rows, b, first, table):
-    """The steps first[r], first[r] + 1, … with gradient zero of p[rows[r]]; b (n, d) or None.
+    """The steps first[r], first[r] + 1, … with g = 0 of p[rows[r]].
 
-    The range is that of rows.
+    Shapes: p (n, d), b (n, d) or None, rows and first (R,), table (T, 4); the range is that of rows.
     """
     for r in range(start, stop):
         if first[r] < len(table):
@@ -215,7 +216,7 @@ def sgd_missed(start, stop, p, rows, b, first, table):
 
 @kernel
 def sgd_compact_missed(start, stop, p, rows, codes, scales, first, table, name):
-    """The same on codes of b; codes, scales and name as in `sgd_compact`."""
+    """The same with codes of b; codes, scales and name as in `sgd_compact`."""
     width = p.shape[1]
     blocks = -(-width // BLOCK)
     scratch = np.empty(BLOCK, p.dtype)
@@ -237,7 +238,7 @@ def sgd_compact_missed(start, stop, p, rows, codes, scales, first, table, name):
 
 @njit
 def _missed(p, b, matrix):
-    """p and b (d,), or p alone where b is None, times a matrix, (4,) of the table."""
+    """(p, b) ← matrix · (p, b); p (d,), b (d,) or None, matrix (4,) a row of the table."""
     pp, pb = p.dtype.type(matrix[0]), p.dtype.type(matrix[1])
     bp, bb = p.dtype.type(matrix[2]), p.dtype.type(matrix[3])
     if b is None:
