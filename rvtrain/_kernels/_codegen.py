@@ -1,10 +1,10 @@
 """Machine code of one function alone, with symbols that no other function has.
 
 # Design: numba optimizes each function that is compiled into a kernel, makes machine code of it, though nobody calls
-# it, and gives it a symbol of its name and argument types. Here all this waits until the functions stand in one module:
-# that halves the time that a kernel takes to compile. Of this module nothing but the kernel itself is seen outside. For
-# two processes may give one symbol to different functions (say, of two named tuple classes of one name), and where
-# code of both is read from disk, the linker takes the first for both: wrong numbers.
+# it, and gives it a symbol of its name and argument types. Here all this waits until the functions stand in one
+# module: that halves the time that a kernel takes to compile. Of this module nothing but the kernel itself is seen
+# outside, because two processes may give one symbol to different functions (say, of two named tuple classes of one
+# name). Where code of both is read from disk, the linker takes the first for both: wrong numbers.
 """
 
 import contextlib
