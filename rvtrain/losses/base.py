@@ -36,7 +36,7 @@ class ContrastiveLoss:
     def __init__(self, reduction: str = "mean") -> None:
         self.reduction = check.choice("reduction", reduction, REDUCTIONS)
 
-    def treatment(self, dtype: np.dtype) -> Any:
+    def treatment(self, dtype: np.dtype) -> tuple[Any, ...]:
         """The treatment of scores of this type, a named tuple."""
         raise NotImplementedError
 
