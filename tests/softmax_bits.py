@@ -1,8 +1,8 @@
 """Hashes of what InfoNCE returns, for one processor and one compiler: `python softmax_bits.py` prints them as JSON.
 
 `softmax_bits.json` keeps those of commit 69434a3, before the engine was opened to other losses. "other last digits"
-are the cases in which the order of a sum has changed since: dot products of own negatives, whose loops are vectorised in
-another way, and column sums of the symmetric loss in float64.
+are the cases in which the order of a sum has changed since: dot products of own negatives, whose loops are vectorised
+in another way, and column sums of the symmetric loss in float64.
 """
 
 import hashlib
