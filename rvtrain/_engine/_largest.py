@@ -23,7 +23,7 @@ def _largest(x):
     single = element_type(x) == np.float32
     real, integer = (np.float32, np.int32) if single else (np.float64, np.int64)
     sign, all_but_sign = integer(31 if single else 63), integer(np.iinfo(integer).max)
-    lowest = integer(real(-np.inf).view(integer) ^ all_but_sign)
+    lowest = integer(np.array(-np.inf, real).view(integer)) ^ all_but_sign
 
     def implementation(x):
         bits, top = x.view(integer), lowest

@@ -4,6 +4,9 @@
 # times as long. Here comparisons stay in vectors until they become the bits of one number, 32 at most.
 """
 
+import functools
+import operator
+
 import numpy as np
 
 from rvtrain._engine._byte_tile import COLUMNS, LANES, ROWS
@@ -43,14 +46,13 @@ def any_at_least(emit, tile, scales, errors, j, spreads, bounds, at):
     tile (ROWS, COLUMNS) int32; scales and errors (panels, COLUMNS), spreads and bounds float32; C-contiguous.
     """
     rows = [[(x + at + r).load().broadcast(LANES) for x in (spreads, bounds)] for r in range(ROWS)]
-    start, found = j * COLUMNS, None
+    start, hits = j * COLUMNS, []
     for c in range(0, COLUMNS, LANES):
         scale, error = ((x + (start + c)).load(LANES) for x in (scales, errors))
         for r, (spread, bound) in enumerate(rows):
             products = (tile + (r * COLUMNS + c)).load(LANES).astype(np.float32)
-            hits = emit.two_products(products, scale, error, spread) >= bound
-            found = hits if found is None else found | hits
-    return found.bits().differs(0)
+            hits.append(emit.two_products(products, scale, error, spread) >= bound)
+    return functools.reduce(operator.or_, hits).bits().differs(0)
 
 
 def _at_least(tile, r, scales, errors, j, spread, bound):
