@@ -90,7 +90,7 @@ def groups_of(first, count, height):
 def sweep_all(threads, rows, columns, mask, guide, treatment, own, to, work, plan):
     """Every row against every column: results of the rows, and the weighted sums that `work` has room for.
 
-    To the unit rows: with a separable treatment first[i] · to_rows[i], else to_rows[i]; to the unit columns: to_columns.
+    To the unit rows: to_rows, with a separable treatment times first; to the unit columns: to_columns.
     """
     height = len(work.slab) * mr(work.slab)
     for first in range(0, len(rows.x), height):

@@ -57,7 +57,7 @@ class DecoupledContrastiveLoss(ContrastiveLoss):
     def __repr__(self) -> str:
         return f"DecoupledContrastiveLoss(temperature={self.temperature:g}, reduction={self.reduction!r})"
 
-    def treatment(self, dtype: np.dtype) -> Any:
+    def treatment(self, dtype: np.dtype) -> tuple[Any, ...]:
         """The softmax over the negatives alone."""
         return Decoupled(octaves(dtype, self.temperature), self.temperature, 0.0)
 

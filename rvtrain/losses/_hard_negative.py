@@ -131,7 +131,7 @@ class HardNegativeContrastiveLoss(ContrastiveLoss):
             f"tau_plus={self.tau_plus:g}, reduction={self.reduction!r})"
         )
 
-    def treatment(self, dtype: np.dtype) -> Any:
+    def treatment(self, dtype: np.dtype) -> tuple[Any, ...]:
         """Two exponentials of a score."""
         scale = LOG2_E / self.temperature
         return HardNegative(

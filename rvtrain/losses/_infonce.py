@@ -245,7 +245,9 @@ class InfoNCELoss(ContrastiveLoss):
         value, gradients = self._run(pairs, names, sample_weight, log_q=log_q, guide=guide)
         return value, like_wrt(wrt, gradients)
 
-    def _run(self, pairs: Pairs, names: tuple[str, ...], sample_weight: Any, **options: Any) -> tuple[Any, dict]:
+    def _run(
+        self, pairs: Pairs, names: tuple[str, ...], sample_weight: Any, **options: Any
+    ) -> tuple[Any, dict[str, Any]]:
         if pairs.negatives is not None and (self.symmetric or self.directions != DIRECTIONS[:1]):
             own = pairs.negatives.ndim == 3
             if own and pairs.single:  # of one anchor they are a pool

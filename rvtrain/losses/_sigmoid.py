@@ -96,7 +96,7 @@ class SigmoidLoss(ContrastiveLoss):
     def __repr__(self) -> str:
         return f"SigmoidLoss(scale={self.scale:g}, bias={self.bias:g}, reduction={self.reduction!r})"
 
-    def treatment(self, dtype: np.dtype) -> Any:
+    def treatment(self, dtype: np.dtype) -> tuple[Any, ...]:
         """A softplus of each score."""
         return Sigmoid(dtype.type(self.scale), dtype.type(self.bias))
 

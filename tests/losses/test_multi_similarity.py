@@ -25,7 +25,7 @@ def test_parameters__at_the_edges_of_their_ranges(alpha, beta, base, dtype, rng)
 
 
 def test_value__of_few_rows_by_hand():
-    """A row and its copy: log(1 + e^{−α(1 − λ)})/α each; a row of another label at right angles: log(1 + 2 e^{−βλ})/β."""
+    """A row and its copy add log(1 + e^{−α(1 − λ)})/α, one other row at right angles log(1 + e^{−βλ})/β."""
     x = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
     values = rt.MultiSimilarityLoss(2.0, 10.0, 0.5, "none").compute(x, [0, 0, 1])
     near, far = np.log1p(np.exp(-1.0)) / 2, np.log1p(np.exp(-5.0)) / 10
