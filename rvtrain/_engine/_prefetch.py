@@ -1,4 +1,4 @@
-"""A hint to fetch memory before it is needed: rows in no order are not foreseen by the processor."""
+"""Hints to fetch rows before they are needed, because a processor does not foresee rows in random order."""
 
 from rvtrain._kernels import emitted, inlined, njit
 
@@ -27,7 +27,7 @@ def prefetch_row(table, row):
 
 @inlined
 def prefetch_rows(rows, r, a, b, c):
-    """Begin to fetch the row of three C-contiguous tables (n, d) whose turn comes a little after that of rows[r]."""
+    """Begin to fetch row rows[r + 3] of three C-contiguous tables (n, d), to be written."""
     if r + _AHEAD < len(rows):
         row = rows[r + _AHEAD]
         for column in range(0, a.shape[1], _LINE // a.itemsize):
