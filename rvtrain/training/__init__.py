@@ -2,6 +2,7 @@
 
 from rvtrain.training._adapters import LinearAdapter, MLPAdapter
 from rvtrain.training._alignment import alignment, uniformity
+from rvtrain.training._callbacks import Callback, EMACallback
 from rvtrain.training._metrics import (
     evaluate_retrieval,
     map_at_r,
@@ -10,15 +11,39 @@ from rvtrain.training._metrics import (
     precision_at_k,
     recall_at_k,
 )
+from rvtrain.training._mining import Mining
+from rvtrain.training._protocols import (
+    EmbeddingModel,
+    GraphLoss,
+    LabelLoss,
+    Miner,
+    Model,
+    Optimizer,
+    PairLoss,
+    TwoSidedModel,
+)
+from rvtrain.training._sampling import MPerClass
 from rvtrain.training._saving import load_model, save_model
 from rvtrain.training._towers import EmbeddingTable, TwoTower
 from rvtrain.training._trainer import Trainer
 
 __all__ = [
+    "Callback",
+    "EMACallback",
+    "EmbeddingModel",
     "EmbeddingTable",
+    "GraphLoss",
+    "LabelLoss",
     "LinearAdapter",
     "MLPAdapter",
+    "MPerClass",
+    "Miner",
+    "Mining",
+    "Model",
+    "Optimizer",
+    "PairLoss",
     "Trainer",
+    "TwoSidedModel",
     "TwoTower",
     "alignment",
     "evaluate_retrieval",
