@@ -54,6 +54,8 @@ _HOMES = {
         "EmbeddingTable",
         "LinearAdapter",
         "MLPAdapter",
+        "Model",
+        "Sequential",
         "Trainer",
         "TwoTower",
         "alignment",

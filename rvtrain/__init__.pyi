@@ -49,6 +49,8 @@ from rvtrain.optimizers import warmup_linear as warmup_linear
 from rvtrain.training import EmbeddingTable as EmbeddingTable
 from rvtrain.training import LinearAdapter as LinearAdapter
 from rvtrain.training import MLPAdapter as MLPAdapter
+from rvtrain.training import Model as Model
+from rvtrain.training import Sequential as Sequential
 from rvtrain.training import Trainer as Trainer
 from rvtrain.training import TwoTower as TwoTower
 from rvtrain.training import alignment as alignment

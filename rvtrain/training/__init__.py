@@ -1,7 +1,7 @@
 """From arrays to trained embeddings: models, metrics, and the loop that joins the parts."""
 
-from rvtrain.training._adapters import LinearAdapter, MLPAdapter
 from rvtrain.training._alignment import alignment, uniformity
+from rvtrain.training._linear import LinearAdapter
 from rvtrain.training._metrics import (
     evaluate_retrieval,
     map_at_r,
@@ -10,7 +10,10 @@ from rvtrain.training._metrics import (
     precision_at_k,
     recall_at_k,
 )
+from rvtrain.training._mlp import MLPAdapter
+from rvtrain.training._models import Model
 from rvtrain.training._saving import load_model, save_model
+from rvtrain.training._sequential import Sequential
 from rvtrain.training._towers import EmbeddingTable, TwoTower
 from rvtrain.training._trainer import Trainer
 
@@ -18,6 +21,8 @@ __all__ = [
     "EmbeddingTable",
     "LinearAdapter",
     "MLPAdapter",
+    "Model",
+    "Sequential",
     "Trainer",
     "TwoTower",
     "alignment",

@@ -7,7 +7,7 @@ import numpy as np
 
 from rvtrain import _validation as check
 from rvtrain._errors import NotFiniteError
-from rvtrain.training._adapters import Adapter
+from rvtrain.training._models import Model, features_of, forward_rows, output_kind, outputs
 from rvtrain.training._run import fingerprint
 
 _BLOCK_ROWS = 8192
@@ -111,14 +111,15 @@ def finite_rows(name: str, table: np.ndarray) -> None:
             )
 
 
-def fits(name: str, table: np.ndarray, tower: Adapter) -> None:
+def fits(name: str, table: np.ndarray, tower: Model) -> None:
     """Raise unless the tower takes the rows of this table."""
-    if table.shape[1] != tower.in_features:
-        raise ValueError(f"{name} must have {tower.in_features} columns like the model's input, got {table.shape}")
+    wanted = features_of(tower, "in")
+    if wanted not in (None, table.shape[1]):
+        raise ValueError(f"{name} must have {wanted} columns like the model's input, got {table.shape}")
 
 
 def towards(
-    tower: Adapter, table: np.ndarray, rows: np.ndarray, micro: int | None
+    tower: Model, table: np.ndarray, rows: np.ndarray, micro: int | None
 ) -> tuple[np.ndarray, Callable[[np.ndarray], dict[str, np.ndarray]]]:
     """Embeddings of these rows, and what takes a gradient to them back to the tower's parameters.
 
@@ -126,28 +127,29 @@ def towards(
     memory for what lies between that of a few.
     """
     if micro is None or len(rows) <= micro:
-        out, saved = tower.forward(table, rows)
+        out, saved = forward_rows(tower, table, rows)
         return out, lambda grad: tower.backward(saved, grad)
     parts = [slice(start, start + micro) for start in range(0, len(rows), micro)]
-    out = np.concatenate([tower.forward(table, rows[part])[0] for part in parts])
+    out = np.concatenate([forward_rows(tower, table, rows[part])[0] for part in parts])
 
     def back(grad: np.ndarray) -> dict[str, np.ndarray]:
         total: dict[str, np.ndarray] = {}
         for part in parts:
-            for name, g in tower.backward(tower.forward(table, rows[part])[1], grad[part]).items():
+            for name, g in tower.backward(forward_rows(tower, table, rows[part])[1], grad[part]).items():
                 total[name] = total[name] + g if name in total else g
         return total
 
     return out, back
 
 
-def embedded(tower: Adapter, table: np.ndarray, limit: int) -> Any:
+def embedded(tower: Model, table: np.ndarray, limit: int) -> Any:
     """All rows embedded: an array if that fits the limit in bytes, or else blocks, one after the other."""
-    if len(table) * tower.out_features * tower.dtype.itemsize <= limit:
-        return tower.transform(table)
+    width, dtype = output_kind(tower, table)
+    if len(table) * width * dtype.itemsize <= limit:
+        return outputs(tower, table)
     return _blocks(tower, table)
 
 
-def _blocks(tower: Adapter, table: np.ndarray) -> Iterator[np.ndarray]:
+def _blocks(tower: Model, table: np.ndarray) -> Iterator[np.ndarray]:
     for start in range(0, len(table), _BLOCK_ROWS):
-        yield tower.transform(table[start : start + _BLOCK_ROWS])
+        yield outputs(tower, table[start : start + _BLOCK_ROWS])

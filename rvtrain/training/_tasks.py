@@ -15,6 +15,7 @@ from rvtrain._errors import NotFiniteError
 from rvtrain.mining import HardNegativeMiner
 from rvtrain.training import _metrics as metrics
 from rvtrain.training._adapter_kernels import add_rows
+from rvtrain.training._models import forward_rows, outputs
 from rvtrain.training._pairs import PairData, embedded, finite_rows, fits, towards
 from rvtrain.training._run import Run, fingerprint
 from rvtrain.training._towers import TwoTower
@@ -95,14 +96,14 @@ class PairTask(Task):
         answers, ids = data.positives_of(asking), data.ids_of_positives(asking)
         documents = embedded(towers.document, data.documents, self.limit)
         if data.most == 1:
-            positives, ids = towers.document.forward(data.documents, answers[:, 0])[0], ids[:, 0]
+            positives, ids = forward_rows(towers.document, data.documents, answers[:, 0])[0], ids[:, 0]
         elif isinstance(documents, np.ndarray):
             positives = answers
         else:
             filled = np.where(answers >= 0, answers, answers[:, :1])
-            positives = towers.document.forward(data.documents, filled.ravel())[0].reshape(*filled.shape, -1)
+            positives = forward_rows(towers.document, data.documents, filled.ravel())[0].reshape(*filled.shape, -1)
         near = miner.mine(
-            towers.query.forward(data.queries, asking)[0],
+            forward_rows(towers.query, data.queries, asking)[0],
             documents,
             k,
             positives=positives,
@@ -177,7 +178,7 @@ class PairTask(Task):
         if data is None:
             return None
         asking = np.unique(data.pairs[:, 0])
-        queries = self.towers.query.forward(data.queries, asking)[0]
+        queries = forward_rows(self.towers.query, data.queries, asking)[0]
         documents = embedded(self.towers.document, data.documents, self.limit)
         relevant = data.positives_of(asking)
         return metrics.evaluate_retrieval(queries, documents, relevant=relevant, metrics=[metric])[metric]
@@ -252,7 +253,7 @@ class LabelTask(Task):
         if self.held_back is None:
             return None
         x, y = self.held_back
-        return metrics.evaluate_labels(self.towers.query.transform(x), self.towers.document.transform(x), y, metric)
+        return metrics.evaluate_labels(outputs(self.towers.query, x), outputs(self.towers.document, x), y, metric)
 
     def fingerprints(self) -> dict[str, str]:
         """Of X, y and validation."""
