@@ -13,6 +13,7 @@ from rvtrain.training._models import (
     Model,
     Params,
     checked_model,
+    differ,
     dtype_of,
     features_of,
     forward_rows,
@@ -64,10 +65,10 @@ class Sequential:
             checked_model(f"model {place}", model)
         for place, (model, after) in enumerate(pairwise(models)):
             given, taken = features_of(model, "out"), features_of(after, "in")
-            if None not in (given, taken) and given != taken:
+            if differ(given, taken):
                 raise ValueError(f"model {place + 1} must take the {given} features of model {place}, got {taken}")
             given_dtype, taken_dtype = dtype_of(model), dtype_of(after)
-            if None not in (given_dtype, taken_dtype) and given_dtype != taken_dtype:
+            if differ(given_dtype, taken_dtype):
                 raise ValueError(
                     f"models must have one dtype, got {given_dtype} of model {place} and {taken_dtype} of the next"
                 )

@@ -13,6 +13,7 @@ from rvtrain.training._models import (
     Model,
     Params,
     checked_model,
+    differ,
     dtype_of,
     features_of,
     outputs,
@@ -70,7 +71,7 @@ class TwoTower:
         self.document = document
         widths = features_of(query, "out"), features_of(document, "out")
         dtypes = dtype_of(query), dtype_of(document)
-        if any(None not in pair and pair[0] != pair[1] for pair in (widths, dtypes)):
+        if differ(*widths) or differ(*dtypes):
             raise ValueError(
                 f"query and document must have outputs of one size and dtype, got {query} and {document}"
             )
