@@ -65,6 +65,7 @@ _HOMES = {
         "Model",
         "Optimizer",
         "PairLoss",
+        "Sequential",
         "Trainer",
         "TwoSidedModel",
         "TwoTower",

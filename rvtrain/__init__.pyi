@@ -46,9 +46,6 @@ from rvtrain.optimizers import exponential_decay as exponential_decay
 from rvtrain.optimizers import step_decay as step_decay
 from rvtrain.optimizers import warmup_cosine as warmup_cosine
 from rvtrain.optimizers import warmup_linear as warmup_linear
-
-__version__: str
-__all__: list[str]
 from rvtrain.training import Callback as Callback
 from rvtrain.training import EMACallback as EMACallback
 from rvtrain.training import EmbeddingModel as EmbeddingModel
@@ -63,6 +60,7 @@ from rvtrain.training import Model as Model
 from rvtrain.training import MPerClass as MPerClass
 from rvtrain.training import Optimizer as Optimizer
 from rvtrain.training import PairLoss as PairLoss
+from rvtrain.training import Sequential as Sequential
 from rvtrain.training import Trainer as Trainer
 from rvtrain.training import TwoSidedModel as TwoSidedModel
 from rvtrain.training import TwoTower as TwoTower
@@ -76,3 +74,6 @@ from rvtrain.training import precision_at_k as precision_at_k
 from rvtrain.training import recall_at_k as recall_at_k
 from rvtrain.training import save_model as save_model
 from rvtrain.training import uniformity as uniformity
+
+__version__: str
+__all__: list[str]

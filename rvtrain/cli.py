@@ -98,10 +98,10 @@ def _command(commands: Any, name: str, summary: str, description: str) -> argpar
 def _add_train(commands: Any) -> None:
     parser = _command(
         commands, "train", "train adapters that bring queries near their documents",
-        "Train a linear map, or a small network, for each side on embeddings that you have, by symmetric InfoNCE with "
-        "in-batch and mined negatives. The parameters of the epoch that is best on held-back pairs are written. After every "
-        "epoch the run is saved beside the output as OUTPUT.part; --resume goes on from there, to the same bits as a "
-        "run that was never interrupted.",
+        "Train a linear map, or a small network, for each side on embeddings that you have, by symmetric InfoNCE "
+        "with in-batch and mined negatives. The parameters of the epoch that is best on held-back pairs are "
+        "written. After every epoch the run is saved beside the output as OUTPUT.part; --resume goes on from there, "
+        "to the same bits as a run that was never interrupted.",
     )  # fmt: skip
     _inputs(parser, model=False)
     add = parser.add_argument

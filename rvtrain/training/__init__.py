@@ -1,8 +1,8 @@
 """From arrays to trained embeddings: models, metrics, and the loop that joins the parts."""
 
-from rvtrain.training._adapters import LinearAdapter, MLPAdapter
 from rvtrain.training._alignment import alignment, uniformity
 from rvtrain.training._callbacks import Callback, EMACallback
+from rvtrain.training._linear import LinearAdapter
 from rvtrain.training._metrics import (
     evaluate_retrieval,
     map_at_r,
@@ -12,6 +12,7 @@ from rvtrain.training._metrics import (
     recall_at_k,
 )
 from rvtrain.training._mining import Mining
+from rvtrain.training._mlp import MLPAdapter
 from rvtrain.training._protocols import (
     EmbeddingModel,
     GraphLoss,
@@ -24,6 +25,7 @@ from rvtrain.training._protocols import (
 )
 from rvtrain.training._sampling import MPerClass
 from rvtrain.training._saving import load_model, save_model
+from rvtrain.training._sequential import Sequential
 from rvtrain.training._towers import EmbeddingTable, TwoTower
 from rvtrain.training._trainer import Trainer
 
@@ -42,6 +44,7 @@ __all__ = [
     "Model",
     "Optimizer",
     "PairLoss",
+    "Sequential",
     "Trainer",
     "TwoSidedModel",
     "TwoTower",

@@ -39,7 +39,8 @@ class Loop:
         if self._is_scheduled and any("temperature" in call.learnable for call in calls):
             part = "curriculum" if trainer.curriculum is not None else "annealing"
             raise ValueError(f"{part} sets the temperature, which a loss is to learn: give one of them")
-        columns, monitored = COLUMNS, None
+        columns: tuple[str, ...] = COLUMNS
+        monitored = None
         if task.has_validation:
             columns = (*COLUMNS, "val_loss", *trainer.metrics)
             monitored = trainer.metrics[0] if trainer.metrics else "val_loss"

@@ -28,6 +28,10 @@ class Model(Protocol):
     - ``in_features``, ``out_features``, ``dtype``: the columns of the inputs and of the outputs, and the dtype of the
       outputs, by which errors are found before anything is computed. Without ``dtype``, that of the parameters.
 
+    References
+    ----------
+    Levkivskyi, Lehtosalo & Langa (2017), PEP 544: Protocols, structural subtyping.
+
     Examples
     --------
     >>> import numpy as np
@@ -89,6 +93,11 @@ def dtype_of(model: Any) -> np.dtype[Any] | None:
 def features_of(model: Any, side: str) -> int | None:
     """``in_features`` or ``out_features`` of a model, for side "in" or "out"; None where it does not tell."""
     return getattr(model, f"{side}_features", None)
+
+
+def differ(one: Any, other: Any) -> bool:
+    """Whether two features or two dtypes are both known and not equal. (To NumPy float64 and None are equal.)"""
+    return one is not None and other is not None and one != other
 
 
 def readable_rows(model: Any, x: Any) -> Any:

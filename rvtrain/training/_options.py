@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ def check_model(model: Any) -> bool:
     if hasattr(model, "query") and hasattr(model, "document"):
         checked_model("model.query", model.query)
         checked_model("model.document", model.document)
-        if not isinstance(getattr(model, "params", None), dict):
+        if not isinstance(getattr(model, "params", None), Mapping):
             raise TypeError(f"model must have params, a dict of the arrays of both sides, got {type(model).__name__}")
     elif set(getattr(model, "params", ())) == {"weight"} and not hasattr(model, "backward"):
         return True
@@ -69,7 +69,7 @@ def parsed_optimizer(optimizer: Any, params: Params, is_table: bool) -> Any:
 def parsed_schedule(schedule: Any) -> Callable[[int], float] | None:
     """A function of the step; a number is a constant rate."""
     if schedule is None or callable(schedule):
-        return schedule  # type: ignore[no-any-return]
+        return schedule
     if isinstance(schedule, (int, float, np.number)) and not isinstance(schedule, bool):
         return constant(float(schedule))
     raise TypeError(f"schedule must be a function of the step, as warmup_cosine makes, or a number, got {schedule!r}")

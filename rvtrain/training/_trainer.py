@@ -158,7 +158,8 @@ class Trainer:
         loss_learning_rate: float = 0.01,
     ) -> None:
         self._is_table = _options.check_model(model)
-        self.model, self.params = model, model.params
+        params: Any = model.params
+        self.model, self.params = model, params
         self.losses = _options.parsed_losses(loss, self._is_table)
         self.optimizer = _options.parsed_optimizer(optimizer, self.params, self._is_table)
         self.schedule = _options.parsed_schedule(schedule)
@@ -351,7 +352,7 @@ class Trainer:
             raise TypeError(f"sampler must have a method 'batches', as MPerClass(4), got {sampler!r}")
         calls, sides = self._calls(), Sides(self.model)
         _label_task.check_losses(calls, sides)
-        _options.batches_have_negatives(calls, self.batch_size, "y", np.size(y))  # type: ignore[arg-type]
+        _options.batches_have_negatives(calls, self.batch_size, "y", np.size(y))
         data = _label_task.Labelled(("X", "y"), X, y)
         held_back = None
         if validation is not None:

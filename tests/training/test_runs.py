@@ -303,7 +303,7 @@ def test_everything_known__is_said_before_the_first_step(data, tmp_path, rng):
 def test_two_tower__shares_only_when_told():
     adapter = rt.LinearAdapter(4)
     assert rt.TwoTower(adapter).is_shared and rt.TwoTower(adapter, "shared").is_shared
-    for document in (None, "frozen", 3):
+    for document in (None, "mine", 3):
         with pytest.raises(TypeError, match=f"document must be .* got {document!r}"):
             rt.TwoTower(adapter, document)
 
