@@ -21,6 +21,10 @@ class Callback:
     into checkpoints, and ``evaluated_params()``, which returns parameters to evaluate and to keep in the place of
     those that are trained, as `EMACallback` does.
 
+    References
+    ----------
+    Chollet et al. (2015), Keras, https://keras.io/api/callbacks, for the idea.
+
     Examples
     --------
     >>> import numpy as np

@@ -89,6 +89,7 @@ class Loop:
                     self._mode("train")
                     self._clock = time.perf_counter()
                     self._bar.phase("evaluating")
+                    self.task.prepare()
                     if not run.records:
                         self._record(0.0)
                     elif self._log is not None:

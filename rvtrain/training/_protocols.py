@@ -18,6 +18,10 @@ class TwoSidedModel(Protocol):
     Both may be one object. A side whose `params` are empty is frozen: its outputs are computed once in each fit. Each
     array of `params` is an array of a side, under any name.
 
+    References
+    ----------
+    Levkivskyi, Lehtosalo & Langa (2017), PEP 544: Protocols, structural subtyping.
+
     Examples
     --------
     >>> import rvtrain as rt
@@ -41,6 +45,10 @@ class TwoSidedModel(Protocol):
 @runtime_checkable
 class EmbeddingModel(Protocol):
     """A table of free embeddings for `Trainer.fit_graph`, as `EmbeddingTable`.
+
+    References
+    ----------
+    Levkivskyi, Lehtosalo & Langa (2017), PEP 544: Protocols, structural subtyping.
 
     Examples
     --------
@@ -77,6 +85,10 @@ class PairLoss(Protocol):
     that are also names of `wrt`, which the Trainer trains; ``symmetric``, whether the columns of the batch are
     contrasted too, with ``negatives`` beside them.
 
+    References
+    ----------
+    Levkivskyi, Lehtosalo & Langa (2017), PEP 544: Protocols, structural subtyping.
+
     Examples
     --------
     >>> import numpy as np
@@ -111,6 +123,10 @@ class LabelLoss(Protocol):
     ``compute(embeddings, labels)``, and ``compute_with_gradients(embeddings, labels, wrt=names)`` as in `PairLoss`,
     with the name of the first parameter in `wrt`. A loss is one of labels if its second parameter is ``labels``.
 
+    References
+    ----------
+    Levkivskyi, Lehtosalo & Langa (2017), PEP 544: Protocols, structural subtyping.
+
     Examples
     --------
     >>> import rvtrain as rt
@@ -135,6 +151,10 @@ class GraphLoss(Protocol):
     graph (E, 2) holds edges of the batch. A loss is one of graphs if its second parameter is ``graph``, or if it has
     ``compute_graph(embeddings, edges, negative_edges)`` and ``compute_graph_with_gradients``, as
     `LocalContrastiveLoss`; `Trainer.fit_graph` takes a `PairLoss` too.
+
+    References
+    ----------
+    Levkivskyi, Lehtosalo & Langa (2017), PEP 544: Protocols, structural subtyping.
 
     Examples
     --------
@@ -165,6 +185,10 @@ class Miner(Protocol):
     Optional: ``state_dict`` and ``load_state_dict``, by which a resumed run draws as the whole run would have;
     ``last_report``, which `Trainer.mining_reports` keeps.
 
+    References
+    ----------
+    Levkivskyi, Lehtosalo & Langa (2017), PEP 544: Protocols, structural subtyping.
+
     Examples
     --------
     >>> import rvtrain as rt
@@ -184,6 +208,10 @@ class Optimizer(Protocol):
     `Trainer` calls ``step(params, grads)`` with dicts of arrays, with ``rows=`` in `Trainer.fit_graph`, and with
     ``max_norm=`` where gradients are to be clipped. Optional: ``state_dict`` and ``load_state_dict``, which a
     checkpoint needs; ``train(params)`` and ``eval(params)``, called around each evaluation.
+
+    References
+    ----------
+    Levkivskyi, Lehtosalo & Langa (2017), PEP 544: Protocols, structural subtyping.
 
     Examples
     --------

@@ -17,7 +17,7 @@ class MPerClass:
     Parameters
     ----------
     m : int
-        Most rows of a group, at least 2.
+        Most rows of a group, at least 2. With 2, a label with an odd number of rows has a group of 3.
 
     References
     ----------
@@ -47,7 +47,7 @@ class MPerClass:
         ----------
         labels : integer array of shape (n,)
         batch_size : int
-            Most rows of a batch, at least `m`.
+            Most rows of a batch, at least `m`, and 3.
         rng : Generator
 
         Yields
@@ -55,13 +55,15 @@ class MPerClass:
         rows : integer array, at most `batch_size` rows of `labels`
         """
         y = check.integer_array("labels", labels, (None,))
-        size = check.integer("batch_size", batch_size, low=self.m)
+        size = check.integer("batch_size", batch_size, low=max(self.m, 3))
         order = rng.permutation(len(y))
         order = order[np.argsort(y[order], kind="stable")]
         counts = np.unique(y, return_counts=True)[1]
         groups: list[NDArray[np.int64]] = []
         for rows in np.split(order, np.cumsum(counts)[:-1]):
-            groups += np.array_split(rows, -(-len(rows) // self.m))
+            count = -(-len(rows) // self.m)
+            alone = len(rows) > 1 and len(rows) // count == 1
+            groups += np.array_split(rows, count - int(alone))
         batch: list[NDArray[np.int64]] = []
         held = 0
         for place in rng.permutation(len(groups)):

@@ -43,6 +43,9 @@ class Task:
         for start in range(0, self.samples, size):
             yield order[start : start + size]
 
+    def prepare(self) -> None:
+        """Compute what stays as it is for the whole training."""
+
     def mine(self, miner: MiningCall, k: int) -> None:
         """Find k hard negatives for each sample, by the model as it is."""
         raise NotImplementedError
