@@ -94,7 +94,9 @@ class Adapter:
     @overload
     def backward(self, saved: Saved, grad: ArrayLike, to_input: bool = ...) -> Params | tuple[Params, Floats]: ...
 
-    def backward(self, saved: Saved, grad: ArrayLike, to_input: bool = False) -> Any:
+    def backward(
+        self, saved: Saved, grad: ArrayLike, to_input: bool = False
+    ) -> Params | tuple[Params, Floats | None]:
         """Gradients to the parameters, from the gradient to the outputs of `forward`.
 
         Parameters

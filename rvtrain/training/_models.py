@@ -1,6 +1,6 @@
 """What a model is, by what it can do; and how code that is given one uses it, whatever its class."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -119,15 +119,16 @@ def forward_rows(model: Any, table: Any, rows: NDArray[np.integer]) -> tuple[Any
 def outputs(model: Any, x: Any) -> Any:
     """The outputs for all rows of x, by the model's own ``transform`` where it has one, else in blocks."""
     own = getattr(model, "transform", None)
-    return own(x) if own is not None else in_blocks(model, x)
+    if own is not None:
+        return own(x)
+    return by_blocks(lambda block: model.forward(readable_rows(model, block))[0], x)
 
 
-def in_blocks(model: Any, x: Any) -> Any:
-    """The outputs for all rows of x by `forward`, a block at a time."""
+def by_blocks(function: Callable[[Any], Any], x: Any) -> Any:
+    """The results of a function of some rows, for all rows of x a block at a time; x may have no row."""
     count = x.shape[0] if hasattr(x, "shape") else len(x)
-    starts = range(0, max(count, 1), BLOCK_ROWS)
-    blocks = [model.forward(readable_rows(model, x[start : start + BLOCK_ROWS]))[0] for start in starts]
-    return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+    results = [function(x[start : start + BLOCK_ROWS]) for start in range(0, max(count, 1), BLOCK_ROWS)]
+    return results[0] if len(results) == 1 else np.concatenate(results)
 
 
 def output_kind(model: Any, table: Any) -> tuple[int, np.dtype[Any]]:

@@ -8,6 +8,7 @@ import numpy as np
 from rvtrain.checkpoint import load_checkpoint, save_checkpoint
 from rvtrain.training._linear import LinearAdapter
 from rvtrain.training._mlp import MLPAdapter
+from rvtrain.training._models import Model
 from rvtrain.training._sequential import Sequential
 from rvtrain.training._towers import EmbeddingTable, Frozen, TwoTower
 
@@ -17,7 +18,7 @@ _ADAPTERS: dict[str, tuple[Any, tuple[str, ...]]] = {
 }
 
 
-def save_model(path: str | os.PathLike[str], model: Any) -> None:
+def save_model(path: str | os.PathLike[str], model: Model | TwoTower | EmbeddingTable) -> None:
     """Write a model to a file that `load_model` reads, atomically and without pickle.
 
     Parameters
@@ -50,7 +51,9 @@ def save_model(path: str | os.PathLike[str], model: Any) -> None:
     save_checkpoint(path, model=described(model))
 
 
-def load_model(path: str | os.PathLike[str]) -> Any:
+def load_model(
+    path: str | os.PathLike[str],
+) -> LinearAdapter | MLPAdapter | Sequential | TwoTower | EmbeddingTable | Any:
     """The model that `save_model` wrote.
 
     Parameters

@@ -5,13 +5,13 @@ from itertools import pairwise
 from typing import Any, Literal, overload
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from rvtrain.training._models import (
-    BLOCK_ROWS,
     Floats,
     Model,
     Params,
+    by_blocks,
     checked_model,
     differ,
     dtype_of,
@@ -119,7 +119,7 @@ class Sequential:
         """Of the outputs; None where no model tells."""
         return next((found for found in map(dtype_of, reversed(self.models)) if found is not None), None)
 
-    def forward(self, x: Any) -> tuple[Floats, list[Any]]:
+    def forward(self, x: ArrayLike) -> tuple[Floats, list[object]]:
         """The outputs of the last model for all rows of x, and what `backward` needs.
 
         Parameters
@@ -134,11 +134,11 @@ class Sequential:
         """
         return self._on(*self.models[0].forward(readable_rows(self.models[0], x)))
 
-    def forward_rows(self, table: Any, rows: NDArray[np.integer]) -> tuple[Floats, list[Any]]:
+    def forward_rows(self, table: ArrayLike, rows: NDArray[np.integer]) -> tuple[Floats, list[object]]:
         """The same for table[rows]; the first model reads them where they stand, if it can."""
         return self._on(*forward_rows(self.models[0], table, rows))
 
-    def _on(self, out: Any, first: Any) -> tuple[Floats, list[Any]]:
+    def _on(self, out: Any, first: Any) -> tuple[Floats, list[object]]:
         """The rest of the forward pass, from the outputs of the first model."""
         saved = [first]
         for model in self.models[1:]:
@@ -147,15 +147,19 @@ class Sequential:
         return out, saved
 
     @overload
-    def backward(self, saved: list[Any], grad: Any, to_input: Literal[False] = False) -> Params: ...
+    def backward(self, saved: list[object], grad: ArrayLike, to_input: Literal[False] = False) -> Params: ...
 
     @overload
-    def backward(self, saved: list[Any], grad: Any, to_input: Literal[True]) -> tuple[Params, Floats]: ...
+    def backward(self, saved: list[object], grad: ArrayLike, to_input: Literal[True]) -> tuple[Params, Floats]: ...
 
     @overload
-    def backward(self, saved: list[Any], grad: Any, to_input: bool = ...) -> Params | tuple[Params, Floats]: ...
+    def backward(
+        self, saved: list[object], grad: ArrayLike, to_input: bool = ...
+    ) -> Params | tuple[Params, Floats]: ...
 
-    def backward(self, saved: list[Any], grad: Any, to_input: bool = False) -> Any:
+    def backward(
+        self, saved: list[object], grad: ArrayLike, to_input: bool = False
+    ) -> Params | tuple[Params, Floats]:
         """Gradients to the parameters of all models, from the gradient to the outputs.
 
         Parameters
@@ -173,26 +177,25 @@ class Sequential:
         """
         lowest = 0 if to_input else self._first_trained
         by_place: dict[int, Params] = {}
+        back: Any = grad
         for place in range(len(self.models) - 1, lowest - 1, -1):
             if place > lowest or to_input:
-                by_place[place], grad = self.models[place].backward(saved[place], grad, to_input=True)
+                by_place[place], back = self.models[place].backward(saved[place], back, to_input=True)
             else:
-                by_place[place] = self.models[place].backward(saved[place], grad)
+                by_place[place] = self.models[place].backward(saved[place], back)
         grads = {f"{place}/{name}": by_place[place][name] for place in sorted(by_place) for name in by_place[place]}
-        return (grads, grad) if to_input else grads
+        return (grads, back) if to_input else grads
 
-    def transform(self, x: Any) -> Floats:
+    def transform(self, x: ArrayLike) -> Floats:
         """The outputs for all rows of x, a block of rows at a time, as each model transforms them."""
-        count = x.shape[0] if hasattr(x, "shape") else len(x)
-        starts = range(0, max(count, 1), BLOCK_ROWS)
-        blocks = [self._transformed(x[start : start + BLOCK_ROWS]) for start in starts]
-        return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+        out: Floats = by_blocks(self._transformed, x)
+        return out
 
     def _transformed(self, block: Any) -> Any:
         for model in self.models:
             block = outputs(model, block)
         return block
 
-    def encode(self, x: Any) -> Floats:
+    def encode(self, x: ArrayLike) -> Floats:
         """The same as `transform`."""
         return self.transform(x)
