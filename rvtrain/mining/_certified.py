@@ -10,7 +10,7 @@ from rvtrain._engine._byte_tile import COLUMNS, ROWS, TILE, VNNI, byte_tile, pac
 from rvtrain._engine._pairs import TOGETHER
 from rvtrain._engine._workspace import workspace
 from rvtrain._kernels._threads import thread_count
-from rvtrain.mining._certified_kernels import LINES, SAMPLED, Codes, Scratch, Waiting, certify, encode
+from rvtrain.mining._certified_kernels import LINES, SAMPLED, Codes, Scratch, Search, Waiting, certify, encode
 from rvtrain.mining._selection_kernels import Best, Limits
 
 # Below these, encoding the candidates costs more than it saves; with AVX2 the search of 5,000 gains a tenth, which
@@ -75,7 +75,8 @@ def certified(queries: engine.Rows, rows: engine.Rows, limits: Limits, best: Bes
             workspace("others", (tasks, TOGETHER, dim), real),
             workspace("scores", (tasks, TOGETHER), real),
         )
-        certify(tasks, queries, first, rows, query_codes, codes, block, limits, waiting, scratch, best)
+        search = Search(queries, first, rows, query_codes, codes, limits, waiting)
+        certify(tasks, search, block, scratch, best)
         given_up.append(first + np.flatnonzero(waiting.sizes < 0))
         too_many = max(len(rows.x) // _MOST_WAITING, 4 * k)
         if first == 0 and 2 * np.count_nonzero((waiting.sizes < 0) | (waiting.sizes > too_many)) > count:
