@@ -1,7 +1,7 @@
 """rvtrain: train embeddings at the speed of the hardware, on CPUs.
 
 Importing this package compiles nothing and loads no numba: each public name is fetched from its
-module when it is first used (PEP 562).
+module when it is first used (PEP 562). Editors and type checkers read `__init__.pyi`, which names them too.
 """
 
 from importlib import import_module
@@ -10,7 +10,23 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "losses": ("InfoNCELoss", "LocalContrastiveLoss", "SpectralRegularization"),
+    "losses": (
+        "CoSENTLoss",
+        "CosineSimilarityLoss",
+        "DecoupledContrastiveLoss",
+        "DistillKLLoss",
+        "HardNegativeContrastiveLoss",
+        "InfoNCELoss",
+        "ListNetLoss",
+        "LocalContrastiveLoss",
+        "MarginMSELoss",
+        "MatryoshkaLoss",
+        "MultiSimilarityLoss",
+        "SigmoidLoss",
+        "SpectralRegularization",
+        "SpreadRegularization",
+        "SupConLoss",
+    ),
     "optimizers": (
         "EMA",
         "SGD",
@@ -51,7 +67,7 @@ _HOMES = {
         "save_model",
         "uniformity",
     ),
-    "_primitives._workspace": ("release_workspaces",),
+    "_engine._scratch": ("release_workspaces",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -1,9 +1,8 @@
-"""What rvtrain finds on this machine: for `rvtrain info`, and for reports of bugs."""
+"""Versions, threads, vectors and folders on this machine: for `rvtrain info`, and for reports of bugs."""
 
 import importlib.metadata
 import platform
 
-import numba
 import numpy as np
 
 import rvtrain
@@ -13,15 +12,18 @@ from rvtrain._kernels import _cache, _tbb, _threads
 
 
 def facts() -> dict[str, str | int]:
-    """Versions, threads, vectors and folders, by name. Runs a kernel, since numba chooses its layer at the first."""
+    """Versions, threads, vectors and folders, by name.
+
+    Runs a kernel, because numba chooses its threading layer at the first parallel call.
+    """
     rvtrain.clip_grad_norm(np.zeros(2 * _threads.SERIAL_BELOW, np.float32), 1.0)
     tiles = {name: "{}×{}".format(*tile_shape(np.dtype(name))) for name in ("float32", "float64")}
     return {
         "rvtrain": rvtrain.__version__,
         "python": platform.python_version(),
         "numpy": np.__version__,
-        "numba": numba.__version__,
-        "llvmlite": importlib.metadata.version("llvmlite"),
+        "numba": _version("numba"),
+        "llvmlite": _version("llvmlite"),
         "tbb": _version("tbb"),
         "tbb file": _tbb.where(),
         "threading layer": _threads.layer(),

@@ -1,4 +1,4 @@
-"""Every kernel compiled ahead: for images of containers, and for clusters that share a cache folder."""
+"""All kernels compiled ahead: for images of containers, and for clusters that share a cache folder."""
 
 import concurrent.futures
 import multiprocessing
@@ -6,18 +6,20 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numba
 import numpy as np
 
 import rvtrain as rt
-from rvtrain._kernels import _cache, _compiling, _threads
+from rvtrain._kernels import _cache, _compiling, disabled
+from rvtrain.losses._distillation import DistillKLLoss, ListNetLoss, MarginMSELoss
+from rvtrain.losses._graded import CoSENTLoss, CosineSimilarityLoss
+from rvtrain.losses._spread import SpreadRegularization
 from rvtrain.mining._certified import FEWEST_CANDIDATES
 from rvtrain.training._adapter_kernels import add_rows
 
 ROWS, DIM = 40, 8
 DTYPES = ("float32", "float64")
-Task = tuple[str, str, bool]
-"""Name of one of `WORK`, dtype, and whether the parallel kernels or their serial twins."""
+Task = tuple[str, str]
+"""Name of one of `WORK`, and dtype."""
 
 
 def compile_all() -> Iterator[tuple[int, int]]:
@@ -28,12 +30,11 @@ def compile_all() -> Iterator[tuple[int, int]]:
     OSError
         If there is no folder to keep them in, or NUMBA_DISABLE_JIT is set.
     """
-    config: Any = numba.config
-    if config.DISABLE_JIT:
+    if disabled():
         raise OSError("nothing to compile: NUMBA_DISABLE_JIT is set")
     if _cache.folder() is None:
         raise OSError("nowhere to keep compiled kernels: set RVTRAIN_CACHE_DIR to a folder of your own")
-    tasks = [(name, dtype, parallel) for name in WORK for dtype in DTYPES for parallel in (True, False)]
+    tasks = [(name, dtype) for name in WORK for dtype in DTYPES]
     processes = min(len(tasks), os.cpu_count() or 1)
     with concurrent.futures.ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
         for done, task in enumerate(concurrent.futures.as_completed(pool.submit(compile_one, t) for t in tasks), 1):
@@ -42,24 +43,56 @@ def compile_all() -> Iterator[tuple[int, int]]:
 
 
 def compile_one(task: Task) -> None:
-    """Call whatever uses the kernels of this task."""
-    name, dtype, parallel = task
-    _threads.SERIAL_BELOW = 0 if parallel else 2**62
+    """Make the calls of one task, whose kernels are compiled or read from disk."""
+    name, dtype = task
     with _compiling.listening(lambda running: None):  # the progress bar of the caller says it
         WORK[name](np.dtype(dtype), np.random.default_rng(0))
 
 
 def _infonce(dtype: np.dtype, rng: np.random.Generator) -> None:
     a, p, n = rng.normal(size=(3, ROWS, DIM)).astype(dtype)
-    ids = np.arange(ROWS)
-    wrt = ("anchors", "positives", "temperature")
-    for temperature in (0.5, 0.001):
-        rt.InfoNCELoss(temperature).compute_with_gradients(a, p, wrt=wrt, anchor_ids=ids)
-        rt.InfoNCELoss(temperature, symmetric=True).compute_with_gradients(a, p, wrt=wrt)
     every = ("anchors", "positives", "negatives", "temperature")
-    rt.InfoNCELoss().compute_with_gradients(a, p, n, wrt=every, anchor_ids=ids, negative_ids=ids)
+    _score_all(rt.InfoNCELoss(), every, a, p, n)
+    for temperature in (0.5, 0.001):
+        symmetric = rt.InfoNCELoss(temperature, symmetric=True)
+        symmetric.compute_with_gradients(a, p, wrt=every[:2])
+        symmetric.compute_with_gradients(a, p, wrt=every[:2], guide=(a, p))
+    directions = ("query_to_document", "query_to_query", "document_to_query", "document_to_document")
+    for loss in (rt.InfoNCELoss(directions=directions), rt.InfoNCELoss(similarity="euclidean")):
+        loss.compute_with_gradients(a, p, wrt=every[:2])
+
+
+def _score_all(loss: Any, every: tuple[str, ...], a: np.ndarray, p: np.ndarray, n: np.ndarray) -> None:
+    """All pairs of a batch, a pool, and negatives gathered from one, with gradients."""
+    ids = np.arange(ROWS)
+    indices = np.stack([ids, ids[::-1], ids], axis=1)
+    loss.compute_with_gradients(a, p, wrt=every[:2], anchor_ids=ids)
+    loss.compute_with_gradients(a, p, n, wrt=every, anchor_ids=ids, negative_ids=ids)
+    loss.compute_with_gradients(a, p, n, wrt=every, negative_indices=indices)
+    loss.compute_with_gradients(a, p, n[indices], wrt=every)
+
+
+def _softmax_family(dtype: np.dtype, rng: np.random.Generator) -> None:
+    a, p, n = rng.normal(size=(3, ROWS, DIM)).astype(dtype)
+    every = ("anchors", "positives", "negatives")
+    for loss in (rt.DecoupledContrastiveLoss(), rt.HardNegativeContrastiveLoss(), rt.SigmoidLoss()):
+        _score_all(loss, every, a, p, n)
+
+
+def _labelled_and_graded(dtype: np.dtype, rng: np.random.Generator) -> None:
+    a, b = rng.normal(size=(2, ROWS, DIM)).astype(dtype)
+    labels, grades = np.arange(ROWS) // 2, rng.random(ROWS)
+    for labelled in (rt.SupConLoss(), rt.MultiSimilarityLoss()):
+        labelled.compute_with_gradients(a, labels)
+    rt.SupConLoss().compute_with_gradients(a, labels, b, labels, wrt=("embeddings", "references"))
+    for graded in (CoSENTLoss(), CosineSimilarityLoss()):
+        graded.compute_with_gradients(a, b, grades, wrt=("a", "b"))
+    SpreadRegularization().compute_with_gradients(a)
+    every, scores = ("anchors", "positives", "negatives"), rng.random((ROWS, ROWS + 1))
     indices = rng.integers(0, ROWS, (ROWS, 3))
-    rt.InfoNCELoss().compute_with_gradients(a, p, n, wrt=every, negative_indices=indices)
+    for taught in (MarginMSELoss(), DistillKLLoss(), ListNetLoss()):
+        taught.compute_with_gradients(a, b, a, scores, wrt=every)
+        taught.compute_with_gradients(a, b, a, scores[:, :4], wrt=every, negative_indices=indices)
 
 
 def _local_and_spectral(dtype: np.dtype, rng: np.random.Generator) -> None:
@@ -119,7 +152,7 @@ def _training(dtype: np.dtype, rng: np.random.Generator) -> None:
     for adapter in (rt.LinearAdapter(DIM, rank=2, dtype=dtype), rt.MLPAdapter(DIM, dtype=dtype)):
         y, saved = adapter.forward(x, np.arange(5))
         adapter.backward(saved, y)
-    add_rows.serial(y, np.arange(5), y.copy())
+    add_rows.serial(DIM, y, np.arange(5), y.copy())
 
 
 def _functional(dtype: np.dtype, rng: np.random.Generator) -> None:
@@ -127,12 +160,14 @@ def _functional(dtype: np.dtype, rng: np.random.Generator) -> None:
     rt.logsumexp(x)
     rt.cosine_similarity(x, x)
     rt.weighted_sample(np.abs(x), 2, 0)
-    rt.InBatchMiner.hardest().mine(x, 2, positives=x, ids=np.arange(ROWS))
+    rt.InBatchMiner(rt.MiningStrategy.HARDEST).mine(x, 2, positives=x, ids=np.arange(ROWS))
     rt.GraphNegativeMiner(rng.integers(0, ROWS, (2 * ROWS, 2))).mine(x, 2)
 
 
 WORK: dict[str, Callable[[np.dtype, np.random.Generator], None]] = {
     "infonce": _infonce,
+    "softmax family": _softmax_family,
+    "labelled and graded": _labelled_and_graded,
     "local and spectral": _local_and_spectral,
     "optimizers": _optimizers,
     "compact optimizers": _compact,

@@ -1,4 +1,4 @@
-"""Checkpoints: one file that ``np.load`` reads, without pickle, always whole."""
+"""Checkpoints: one file, without pickle, that ``np.load`` reads, and that is never half written."""
 
 import json
 import os
@@ -12,34 +12,34 @@ from typing import Any
 import numpy as np
 
 _STRUCTURE = "rvtrain-checkpoint"
-"""The array that holds, as UTF-8 JSON, how the others make up the objects."""
+"""The array that holds, as UTF-8 JSON, the structure of the objects: which array stands where in them."""
 _DEEPEST = 100
-"""Levels of dicts and lists in one another: so many that only what contains itself has more."""
+"""Largest nesting of dicts and lists; more than this has only an object that contains itself."""
 _LONGEST = 200
 """Characters of an array's name in the file."""
 
 
-def save_checkpoint(path: str | os.PathLike, /, **objects: Any) -> None:
-    """Save objects under their names, so that the file is always either the old or the new one.
+def save_checkpoint(path: str | os.PathLike[str], /, **objects: Any) -> None:
+    """Save objects by name in one file, which is at any moment either the old or the new one.
 
     The file is written beside `path` under another name, forced to disk, and renamed. ``np.load(path)[name]`` reads
-    an array by the name that it was given here, one inside of dicts and lists by its path, as ``"model/layers/0"``.
-    Where two paths are the same, or a name is none that a zip archive holds, NumPy sees another; `load_checkpoint`
-    gives back what was saved in any case.
+    an array by the name that it was given here, and an array inside dicts and lists by its path, such as
+    ``"model/layers/0"``. Where two paths are equal, or a zip archive cannot hold the name, NumPy sees a changed name;
+    `load_checkpoint` returns all objects by the names they were saved with.
 
     Parameters
     ----------
     path : str or path
-        An existing file is replaced; of a link, the file that it leads to.
+        An existing file is replaced. If it is a link, the file that it leads to is replaced.
     **objects
-        Anything with a ``state_dict()``, arrays, or dicts and lists of these, of numbers, strings and None.
+        Objects that have a ``state_dict()``, arrays, numbers, strings, None, and dicts and lists of these.
 
     Raises
     ------
     TypeError
-        If something cannot be saved without pickle; it is named, and nothing is written.
+        If an object cannot be saved without pickle. The message names it, and no file is written.
     ValueError
-        If there is nothing to save, or dicts and lists are nested without end.
+        If no object is given, or a dict or list contains itself.
     OSError
         If the file cannot be written.
 
@@ -88,8 +88,8 @@ def save_checkpoint(path: str | os.PathLike, /, **objects: Any) -> None:
             os.close(folder)
 
 
-def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
-    """What `save_checkpoint` saved: arrays, and state dicts ready for ``load_state_dict``.
+def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read the objects that `save_checkpoint` saved: arrays, and state dicts for ``load_state_dict``.
 
     Parameters
     ----------
@@ -98,12 +98,12 @@ def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
     Returns
     -------
     dict
-        By the names that were given.
+        The objects by the names that they were given.
 
     Raises
     ------
     ValueError
-        If the file is damaged, or no checkpoint.
+        If the file is damaged, or is no checkpoint.
     OSError
         If it cannot be opened.
 
@@ -124,18 +124,19 @@ def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
         try:
             with zipfile.ZipFile(file) as archive:
                 return _Reader(archive).objects()
-        except Exception as error:  # of the many that reading zip, npy and JSON of any content may raise
+        except Exception as error:  # readers of zip, npy and JSON raise many kinds on arbitrary bytes
             reason = str(error) or type(error).__name__
             raise ValueError(f"{os.fspath(path)!r} is damaged or no rvtrain checkpoint: {reason}") from None
 
 
 class _Writer:
-    """Takes objects apart: `arrays`, by their names in the file, and what is left as JSON."""
+    """Takes objects apart into `arrays`, by their names in the file, and a structure that JSON holds."""
 
     def __init__(self) -> None:
         self.arrays: dict[str, np.ndarray] = {}
 
     def encode(self, name: str, value: Any, depth: int) -> dict[str, Any]:
+        """The structure of an object; its arrays are added to `arrays`, under names made from its path `name`."""
         if depth > _DEEPEST:
             raise ValueError(f"{name[:40]}… is nested more than {_DEEPEST} levels deep, or contains itself")
         if hasattr(value, "state_dict") and not isinstance(value, type):
@@ -157,7 +158,7 @@ class _Writer:
         )
 
     def _keep(self, path: str, array: np.ndarray) -> str:
-        """The name under which the array is saved: its path, changed where that is taken or zip does not hold it."""
+        """Add an array; returns its name in the file: its path, changed if that is taken or if zip cannot hold it."""
         label = re.sub(r"[\x00-\x1f\x7f\\\ud800-\udfff]", "_", path)[:_LONGEST]
         name, n = label, 1
         while name in self.arrays or name == _STRUCTURE:
@@ -168,7 +169,7 @@ class _Writer:
 
 
 class _Reader:
-    """Puts the objects of an archive together. Each array belongs to one place: none may be named twice."""
+    """Puts the objects of an archive together. Each array has one place, so that a damaged structure is noticed."""
 
     def __init__(self, archive: zipfile.ZipFile) -> None:
         self.archive = archive
@@ -177,6 +178,7 @@ class _Reader:
             raise ValueError("two arrays have one name")
 
     def objects(self) -> dict[str, Any]:
+        """All objects, by name."""
         text = self._array(_STRUCTURE).tobytes().decode()
         structure = json.loads(text, object_pairs_hook=_unique)
         return {name: self._decode(value, 0) for name, value in structure.items()}
@@ -211,7 +213,7 @@ class _Reader:
 
 
 def _is_array(value: Any) -> bool:
-    """Whether an array or a NumPy scalar that is saved as it is."""
+    """Whether `value` is an array or a NumPy scalar that can be saved without pickle."""
     if isinstance(value, (bool, int, float, str, np.ma.MaskedArray)):  # np.float64 and np.str_ are Python's too
         return False
     return isinstance(value, (np.ndarray, np.generic)) and not value.dtype.hasobject

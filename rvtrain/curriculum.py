@@ -1,4 +1,4 @@
-"""Curricula: what a run should look like at this sample, and a temperature that anneals."""
+"""Curricula: stages of a training run, counted in samples, and a temperature that anneals."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -18,13 +18,13 @@ class CurriculumStage:
     ----------
     name : str
     duration : int
-        Samples that it lasts, at least 1.
+        Number of samples, at least 1.
     temperature : float
-        τ > 0 for the loss.
+        Temperature of the loss, > 0.
     k_neighbors : int
-        Hard negatives to mine for each anchor, at least 1.
+        Number of hard negatives to mine for each anchor, at least 1.
     difficulty : float
-        Between 0 and 1, for whatever else should harden.
+        Between 0 and 1, for the caller's own use.
 
     References
     ----------
@@ -57,7 +57,7 @@ class CurriculumStage:
 
 
 class CurriculumScheduler:
-    """Stages in order, each for as many samples as it lasts; the last one stays.
+    """Stages in order, each for its number of samples; after the last one ends, it stays current.
 
     Parameters
     ----------
@@ -100,15 +100,18 @@ class CurriculumScheduler:
         temperature_start: float,
         temperature_end: float,
     ) -> "CurriculumScheduler":
-        """Stages of equal length; k (rounded), temperature and difficulty go to their end in equal steps.
+        """Stages of equal length, in which k (rounded), temperature and difficulty change in equal steps.
 
         Parameters
         ----------
         stages : int
-            How many; a single one has the start values.
+            Number of stages; a single one has the start values.
         samples_per_stage : int
+            Duration of each stage.
         k_start, k_end : int
+            k_neighbors of the first and of the last stage.
         temperature_start, temperature_end : float
+            Temperature of the first and of the last stage. The difficulty goes from 0 to 1.
 
         Returns
         -------
@@ -149,29 +152,29 @@ class CurriculumScheduler:
 
     @property
     def progress(self) -> float:
-        """The part of all samples that has been seen, 0 to 1."""
+        """The fraction of the samples of all stages that has been seen, 0 to 1."""
         return min(self._samples / self._total, 1.0)
 
     @property
     def is_complete(self) -> bool:
-        """Whether all stages have been seen."""
+        """Whether the samples of all stages have been seen."""
         return self._samples >= self._total
 
     def reset(self) -> None:
-        """Begin again."""
+        """Begin again at the first sample."""
         self._samples = 0
 
-    def state_dict(self) -> dict[str, Any]:
-        """Where the curriculum stands; the stages are the constructor's."""
+    def state_dict(self) -> dict[str, int]:
+        """The number of samples seen. The stages are not in it, they are given to the constructor."""
         return {"samples": self._samples}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a `state_dict`."""
+        """Resume from a `state_dict`."""
         self._samples = _counter(state, "samples")
 
 
 class TemperatureAnnealing:
-    r"""A temperature that goes from one value to another over so many steps.
+    r"""A temperature that goes from one value to another over T steps.
 
     With :math:`p = \min(t / T, 1)`:
 
@@ -240,31 +243,31 @@ class TemperatureAnnealing:
     def temperature(self) -> float:
         """The temperature at this step."""
         if self.schedule == "step":
-            return max(self.start * self.gamma ** (self._step // self.step_size), self.end)
+            return max(self.start * float(self.gamma ** (self._step // self.step_size)), self.end)
         p = min(self._step / self.steps, 1.0)
         if self.schedule == "exponential":
-            value = self.start ** (1.0 - p) * self.end**p
+            value = math.pow(self.start, 1.0 - p) * math.pow(self.end, p)
         else:
             done = p if self.schedule == "linear" else (1.0 - math.cos(math.pi * p)) / 2.0
-            value = self.start * (1.0 - done) + self.end * done  # in this form exact at both ends
+            value = self.start * (1.0 - done) + self.end * done  # this form is exact at both ends
         low, high = sorted((self.start, self.end))
         return min(max(value, low), high)  # rounding must not lead outside
 
     def step(self, n: int = 1) -> float:
-        """Go on by n steps; returns the temperature there."""
+        """Advance by n steps; returns the new temperature."""
         self._step += check.integer("n", n, low=0)
         return self.temperature
 
     def reset(self) -> None:
-        """Begin again."""
+        """Begin again at the first step."""
         self._step = 0
 
-    def state_dict(self) -> dict[str, Any]:
-        """Where the annealing stands; the schedule is the constructor's."""
+    def state_dict(self) -> dict[str, int]:
+        """The number of steps made. The schedule is not in it, it is given to the constructor."""
         return {"step": self._step}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a `state_dict`."""
+        """Resume from a `state_dict`."""
         self._step = _counter(state, "step")
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.utils import check_random_state
@@ -14,6 +15,7 @@ from rvtrain import _validation as check
 from rvtrain.losses import InfoNCELoss
 from rvtrain.mining import HardNegativeMiner
 from rvtrain.optimizers import AdamW
+from rvtrain.optimizers._arrays import Floats
 from rvtrain.training import LinearAdapter, MLPAdapter, Trainer, TwoTower
 from rvtrain.training._pairs import PairData
 
@@ -24,27 +26,29 @@ _NEIGHBOURS = 3
 
 
 class ContrastiveAdapter(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
-    """Embed rows so that those of one label, or those that are paired, come near each other by cosine.
+    """Map rows to embeddings in which rows of the same label, or of the same pair, have a high cosine.
 
     A part of the data is held back from training and scored before the first epoch and after each. The epoch with
     the best score is kept. With ``n_components=None`` the untrained map is the identity, and it is kept unless an
-    epoch is better by two standard errors: on a few hundred rows, training rarely shows that it is.
+    epoch is better by two standard errors, which on a few hundred rows is rare.
 
     Parameters
     ----------
     n_components : int, optional
-        Columns of the output. None: as many as of the input. Otherwise the untrained map is random.
+        Number of columns of the output; the untrained map is random. None: as many as the input has.
     kind : {"linear", "mlp"}
         `LinearAdapter` or `MLPAdapter`.
     temperature : float
-        Of `InfoNCELoss`.
+        Temperature of `InfoNCELoss`.
     epochs, batch_size : int
+        Number of epochs, and of rows or pairs in a batch.
     learning_rate, weight_decay : float
-        Of `AdamW`.
+        Options of `AdamW`.
     validation_fraction : float
-        In [0, 0.5]: the part held back, at most 2,000 rows or pairs. Each label gives its share; one of fewer than
-        4 rows gives none. 0, or too little data: nothing is held back, and the last epoch is kept.
+        In [0, 0.5]: the fraction held back, at most 2,000 rows or pairs. Each label gives this fraction of its rows,
+        and a label of fewer than 4 rows none. If nothing is held back, the last epoch is kept.
     random_state : int, RandomState or None
+        Seed of the start, the batches and the part held back.
 
     Attributes
     ----------
@@ -52,14 +56,15 @@ class ContrastiveAdapter(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
     best_epoch_ : int
         The epoch that was kept; 0 is the untrained map.
     validation_scores_ : array of shape (epochs + 1,), or None
-        The untrained map's score and that of each epoch; None if nothing was held back. For labels: the accuracy
-        of ``KNeighborsClassifier(3)`` fitted to the rows trained on. For pairs: how often the row
-        nearest to a pair's first one, by cosine and apart from those it was trained with, is its second.
+        Scores of the untrained map and of each epoch; None if nothing was held back. For labels: the accuracy of
+        ``KNeighborsClassifier(3)`` fitted to the other rows. For pairs: the fraction of pairs whose second row is the
+        nearest to the first by cosine, not counting the rows with which the first was trained.
     n_features_in_ : int
+        Number of columns of the input.
 
     Notes
     -----
-    Large columns decide a cosine: put `StandardScaler` before it where columns have different units.
+    A cosine is dominated by the columns with large values: put `StandardScaler` before, if columns differ in units.
 
     References
     ----------
@@ -91,7 +96,7 @@ class ContrastiveAdapter(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         learning_rate: float = 3e-3,
         weight_decay: float = 0.01,
         validation_fraction: float = 0.1,
-        random_state: Any = 0,
+        random_state: int | np.random.RandomState | None = 0,
     ) -> None:
         self.n_components = n_components
         self.kind = kind
@@ -103,16 +108,18 @@ class ContrastiveAdapter(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         self.validation_fraction = validation_fraction
         self.random_state = random_state
 
-    def fit(self, X: Any, y: Any = None, *, pairs: Any = None) -> "ContrastiveAdapter":
+    def fit(
+        self, X: ArrayLike, y: ArrayLike | None = None, *, pairs: ArrayLike | None = None
+    ) -> "ContrastiveAdapter":
         """Learn from labels, or from pairs of rows.
 
         Parameters
         ----------
         X : array of shape (n, d)
         y : array of shape (n,), optional
-            Labels.
+            Labels of the rows.
         pairs : integer array of shape (P, 2), optional
-            Rows that belong together, instead of labels.
+            Pairs of rows that belong together, instead of labels.
 
         Returns
         -------
@@ -121,29 +128,29 @@ class ContrastiveAdapter(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         if (y is None) == (pairs is None):
             raise ValueError("requires y to be passed, but the target y is None; or pairs, and then no y")
         if pairs is None:
-            X, y = validate_data(self, X, y, dtype=(np.float64, np.float32), ensure_min_samples=2)
-            check_classification_targets(y)
+            x, target = validate_data(self, X, y, dtype=(np.float64, np.float32), ensure_min_samples=2)
+            check_classification_targets(target)
         else:
-            X = validate_data(self, X, dtype=(np.float64, np.float32), ensure_min_samples=2)
-            pairs = PairData(X, X, pairs).pairs
+            x = validate_data(self, X, dtype=(np.float64, np.float32), ensure_min_samples=2)
+            known = PairData(x, x, pairs).pairs
         kinds = {"linear": LinearAdapter, "mlp": MLPAdapter}
         if self.kind not in kinds:
             raise ValueError(f"kind must be 'linear' or 'mlp', got {self.kind!r}")
         fraction = check.number("validation_fraction", self.validation_fraction, low=0.0, high=0.5)
         seed = int(check_random_state(self.random_state).randint(2**31))
-        out = X.shape[1] if self.n_components is None else self.n_components
-        adapter = kinds[self.kind](X.shape[1], out, seed=seed, dtype=X.dtype)
+        out = x.shape[1] if self.n_components is None else self.n_components
+        adapter = kinds[self.kind](x.shape[1], out, seed=seed, dtype=x.dtype)
         rng = np.random.default_rng(seed)
         if pairs is None:
-            labels = np.unique(y, return_inverse=True)[1]
+            labels = np.unique(target, return_inverse=True)[1]
             held = _some(_by_label(labels, rng), fraction)
             found = _labels_found(labels, held)
-            labels[held] = len(X) + held  # labels of their own, so that nothing is learned from these rows
+            labels[held] = len(x) + held  # labels of their own, so that nothing is learned from these rows
         else:
-            held = _some(rng.permutation(len(pairs)), fraction)
-            pairs, apart = np.delete(pairs, held, axis=0), pairs[held]
-            found = _pairs_found(PairData(X, X, pairs), apart)
-        best = _Best(adapter, X, found) if len(held) else None
+            held = _some(rng.permutation(len(known)), fraction)
+            known, apart = np.delete(known, held, axis=0), known[held]
+            found = _pairs_found(PairData(x, x, known), apart)
+        best = _Best(adapter, x, found) if len(held) else None
         trainer = Trainer(
             TwoTower(adapter),
             InfoNCELoss(self.temperature),
@@ -154,24 +161,28 @@ class ContrastiveAdapter(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
             callbacks=() if best is None else [best],
         )
         if pairs is not None:
-            trainer.fit(X, X, pairs)
-        elif len(np.unique(labels)) < len(X):  # else nothing belongs together, and all stays as it is
-            trainer.fit_labels(X, labels)
+            trainer.fit(x, x, known)
+        elif len(np.unique(labels)) < len(x):  # else no two rows belong together, and there is nothing to learn
+            trainer.fit_labels(x, labels)
         self.adapter_, self.best_epoch_, self.validation_scores_ = adapter, trainer.epoch, None
         if best is not None:
             self.best_epoch_, self.validation_scores_ = best.restore()
         return self
 
-    def transform(self, X: Any) -> np.ndarray:
-        """The embeddings, (n, n_components); not normalised.
+    def transform(self, X: ArrayLike) -> Floats:
+        """The embeddings of rows, not normalised.
 
         Parameters
         ----------
         X : array of shape (n, d)
+
+        Returns
+        -------
+        array of shape (n, n_components)
         """
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=(np.float64, np.float32), reset=False)
-        return np.asarray(self.adapter_.transform(X))
+        x = validate_data(self, X, dtype=(np.float64, np.float32), reset=False)
+        return np.asarray(self.adapter_.transform(x))
 
     @property
     def _n_features_out(self) -> int:
@@ -185,9 +196,9 @@ class ContrastiveAdapter(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
 
 
 class _Best:
-    """Keeps the parameters that find most of what was held back; a callback of `Trainer`.
+    """Keeps the parameters of the best epoch; a callback of `Trainer`.
 
-    `found` tells of the embeddings of X which of the rows or pairs held back they find.
+    `found` maps embeddings of X to booleans: which of the rows or pairs held back they find.
     """
 
     def __init__(self, adapter: Any, X: np.ndarray, found: Callable[[np.ndarray], np.ndarray]) -> None:
@@ -202,37 +213,38 @@ class _Best:
             self.params = {name: value.copy() for name, value in self.adapter.params.items()}
 
     def _is_better(self) -> bool:
-        """Whether this epoch finds more than any before, and than the columns given by two standard errors.
+        """Whether this epoch finds more than all before it, and by two standard errors more than the identity.
 
-        If chance decided each of the c rows that only one of two maps finds, the difference would deviate by √c; and
-        with many epochs, one of them is soon better by that. A random start is not given, and has no such advantage.
+        Of the c rows that exactly one of two maps finds, chance would give each map half: their difference has a
+        standard deviation of √c, and among many epochs one soon exceeds that. A random start has no such advantage.
         """
         untrained, now = self.hits[0], self.hits[-1]
         least = 2 * np.sqrt((now != untrained).sum()) if self.adapter.residual else 0.0
         return bool(now.sum() > self.hits[self.epoch].sum() and now.sum() > untrained.sum() + least)
 
     def restore(self) -> tuple[int, np.ndarray]:
-        """Put the best parameters back; their epoch, and all scores."""
+        """Put the best parameters back; returns their epoch, and the scores of all epochs."""
         for name, value in self.params.items():
             self.adapter.params[name][...] = value
         return self.epoch, np.array([hits.mean() for hits in self.hits])
 
 
 def _by_label(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The rows of labels that have at least 4, label by label, in random order within each."""
+    """The rows of labels with at least 4 rows, label by label, in random order within each label."""
     order = rng.permutation(len(labels))
     order = order[np.argsort(labels[order], kind="stable")]
-    return order[np.bincount(labels)[labels[order]] >= 4]
+    enough: np.ndarray = np.bincount(labels)[labels[order]] >= 4
+    return np.asarray(order[enough])
 
 
 def _some(order: np.ndarray, fraction: float) -> np.ndarray:
-    """A part of these, evenly spaced."""
+    """This fraction of the items, evenly spaced."""
     count = min(int(fraction * len(order)), _MOST_HELD_BACK)
     return order[np.arange(count) * len(order) // max(count, 1)]
 
 
 def _labels_found(labels: np.ndarray, held: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """For which rows held back the nearest of the others vote for their label."""
+    """A function of embeddings: for each row held back, whether its nearest other rows vote for its label."""
     train = np.delete(np.arange(len(labels)), held)
     known, wanted = labels[train], labels[held]
 
@@ -244,12 +256,15 @@ def _labels_found(labels: np.ndarray, held: np.ndarray) -> Callable[[np.ndarray]
 
 
 def _pairs_found(known: PairData, held: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """For which pairs held back the second row is the nearest to the first that is not known to belong to it."""
+    """A function of embeddings: for each pair held back, whether its second row is the nearest to its first.
+
+    Rows that are known to belong to the first are not counted.
+    """
     first, second = held.T
-    hidden = np.column_stack([first, known.positives_of(first)])
+    excluded = np.column_stack([first, known.positives_of(first)])
 
     def found(embeddings: np.ndarray) -> np.ndarray:
-        near = HardNegativeMiner.hardest().mine(embeddings[first], embeddings, 1, exclude=hidden)
+        near = HardNegativeMiner.hardest().mine(embeddings[first], embeddings, 1, exclude=excluded)
         return np.asarray(near[:, 0] == second)
 
     return found

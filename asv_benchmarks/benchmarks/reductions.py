@@ -55,7 +55,7 @@ class Microkernel(Benchmark):
     """The register tile on packed panels, beside independent FMAs, which are all that the machine can do."""
 
     def setup(self):
-        from rvtrain._engine._tile import tile_shape
+        from rvtrain._engine._tile import tile_shape, vector_bytes
 
         rows, columns, _ = tile_shape(np.float32)
         rng, self.steps = self.rng(), 256
@@ -63,13 +63,14 @@ class Microkernel(Benchmark):
         self.right = rng.normal(size=(2, self.steps, columns)).astype(np.float32)
         self.out = np.empty((2, rows, columns), np.float32)
         self.flops = 2 * 2 * self.left[0].size * columns
-        repeat_tiles(self.left, self.right, self.out, 1)
-        repeat_fmas(np.empty(2, np.float32), 1)
+        self.done = np.empty((2, vector_bytes() // 4), np.float32)
+        repeat_tiles(2, self.left, self.right, 1, self.out)
+        repeat_fmas(2, 1, self.done)
 
     def track_time_over_peak(self):
-        tiles, fmas, done = 20_000, 4_000_000, np.empty(2, np.float32)
+        tiles, fmas = 20_000, 4_000_000
         ours, peak = median_seconds(
-            lambda: repeat_tiles(self.left, self.right, self.out, tiles), lambda: repeat_fmas(done, fmas)
+            lambda: repeat_tiles(2, self.left, self.right, tiles, self.out), lambda: repeat_fmas(2, fmas, self.done)
         )
         return (ours / (tiles * self.flops)) / (peak / (fmas * flops_of_a_round() * 2))
 

@@ -106,7 +106,7 @@ def pack_columns(start, stop, rows, panels, strips):
             pack_strips(rows, rows.inverse[:0], 0, first, first + width, strips)
 
 
-@njit
+@body
 def _pack_rows(rows, first, panels, j, q):
     """panels[j, k, q + r] = element k of row first + r for r < MR, 0 beyond the last row."""
     height, width, (count, dim) = mr(panels), panels.shape[2], rows.x.shape

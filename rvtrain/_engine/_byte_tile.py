@@ -17,10 +17,8 @@
 from typing import NamedTuple
 
 import numpy as np
-from llvmlite import ir
-from numba.core import cgutils, types
 
-from rvtrain._kernels import cpu_features, intrinsic
+from rvtrain._kernels import cpu_features, emitted
 
 
 class ByteTile(NamedTuple):
@@ -73,120 +71,56 @@ def _tile_bytes(left, at, right, right_at, steps, start, start_at, out):
         out += sums.astype(kind).sum(axis=2, dtype=np.int32)
 
 
-@intrinsic(_tile_bytes)
-def tile_bytes(typingctx, left, at, right, right_at, steps, start, start_at, out):
+@emitted(_tile_bytes)
+def tile_bytes(emit, left, at, right, right_at, steps, start, start_at, out):
     """out[r, c] = start[r] + Σ over bytes of left word [k, r] · right word [k, c], for k < steps.
 
     left, right, start and out are C-contiguous int32 arrays, read from element offsets `…at`; out (ROWS, COLUMNS).
     start has ROWS words for each PARTIAL words of k, two int16 each where there are lanes for them.
     """
-    index = types.intp
-    signature = types.void(left, index, right, index, index, start, index, out)
+    places = [out + (r * COLUMNS + c) for r in range(ROWS) for c in range(0, COLUMNS, LANES)]
+    vectors = COLUMNS // LANES
+    kind = np.int16 if PARTIAL else np.int32
+    nothing = emit.constant(0, np.int32, LANES)
 
-    def generate(context, builder, sig, args):
-        i32, i64 = ir.IntType(32), ir.IntType(64)
-        vector = ir.VectorType(i32, LANES)
-        undefined = ir.Constant(vector, ir.Undefined)
-        sums, add_products, finish = _pairs(builder, vector) if PARTIAL else _vpdpbusd(builder, vector)
-
-        def pointer(which, offset):
-            array = cgutils.create_struct_proxy(sig.args[which])(context, builder, args[which])
-            return builder.gep(array.data, [offset])
-
-        def load(base, offset):
-            return builder.load(builder.bitcast(builder.gep(base, [i64(offset)]), vector.as_pointer()), align=4)
-
-        def broadcast(base, offset):
-            one = builder.insert_element(undefined, builder.load(builder.gep(base, [i64(offset)]), align=4), i32(0))
-            return builder.shuffle_vector(one, undefined, ir.Constant(vector, [0] * LANES))
-
-        starts = i64(0), pointer(0, args[1]), pointer(2, args[3]), pointer(5, args[6])
-        target = pointer(7, i64(0))
-        nothing = ir.Constant(vector, [0] * LANES)
-        places = [
-            [
-                builder.bitcast(builder.gep(target, [i64(r * COLUMNS + c)]), vector.as_pointer())
-                for c in range(0, COLUMNS, LANES)
-            ]
-            for r in range(ROWS)
-        ]
-        for place in (place for line in places for place in line if PARTIAL):
-            builder.store(nothing, place, align=4)
-        before = builder.basic_block
-        part, body, after, done = (
-            builder.append_basic_block(f"bytes.{name}") for name in ("part", "k", "after", "out")
-        )
-        builder.branch(part)
-
-        builder.position_at_end(part)
-        of_part = [builder.phi(x.type) for x in starts]
-        first, begin = of_part[0], of_part[3]
-        initial = [builder.bitcast(broadcast(begin, r), sums) for r in range(ROWS)]
-        last = args[4]
-        if PARTIAL:
-            limit = builder.add(first, i64(PARTIAL))
-            last = builder.select(builder.icmp_signed("<", limit, last), limit, last)
-        builder.branch(body)
-
-        builder.position_at_end(body)
-        k, a, b = (builder.phi(x.type) for x in starts[:3])
-        tile = [[builder.phi(sums) for _ in range(COLUMNS // LANES)] for _ in range(ROWS)]
-        row = [load(b, LANES * c) for c in range(COLUMNS // LANES)]
-        total = []
+    def add_words(k, a, b, *tile):
+        """Add a word of each row and column to the tile, a list of vectors row by row."""
+        row = [(b + LANES * c).load(LANES) for c in range(vectors)]
+        sums = []
         for r in range(ROWS):
-            word = broadcast(a, r)
-            total.append([add_products(t, x, word) for t, x in zip(tile[r], row, strict=True)])
-        following = builder.add(k, i64(1)), builder.gep(a, [i64(ROWS)]), builder.gep(b, [i64(COLUMNS)])
-        for phi, value, next_value in (
-            *zip((k, a, b), of_part[:3], following, strict=True),
-            *((t, initial[r], total[r][c]) for r, line in enumerate(tile) for c, t in enumerate(line)),
-        ):
-            phi.add_incoming(value, part)
-            phi.add_incoming(next_value, body)
-        builder.cbranch(builder.icmp_signed("<", following[0], last), body, after)
+            word = (a + r).load().broadcast(LANES)
+            sums += [_add_products(emit, tile[r * vectors + c], row[c], word) for c in range(vectors)]
+        return [a + ROWS, b + COLUMNS, *sums]
 
-        builder.position_at_end(after)
-        for place, value in ((p, v) for line in zip(places, total, strict=True) for p, v in zip(*line, strict=True)):
-            result = finish(value)
+    def add_part(first, a, b, begin):
+        """Add the products of PARTIAL words to `out`, or without parts, write those of all words."""
+        initial = [(begin + r).load().broadcast(LANES).view(kind) for r in range(ROWS) for _ in range(vectors)]
+        last = steps
+        if PARTIAL:
+            limit = first + PARTIAL
+            last = (limit < steps).choose(limit, steps)
+        a, b, *sums = emit.loop(first, last, 1, [a, b, *initial], add_words, empty=False)
+        for place, total in zip(places, sums, strict=True):
             if PARTIAL:
-                result = builder.add(builder.load(place, align=4), result)
-            builder.store(result, place, align=4)
-        for phi, value, next_value in zip(
-            of_part, starts, (*following, builder.gep(begin, [i64(ROWS)])), strict=True
-        ):
-            phi.add_incoming(value, before)
-            phi.add_incoming(next_value, after)
-        builder.cbranch(builder.icmp_signed("<", following[0], args[4]), part, done)
-        builder.position_at_end(done)
-        return context.get_dummy_value()
+                ones = emit.constant(1, np.int16, 2 * LANES)
+                total = place.load(LANES) + emit.call("llvm.x86.avx2.pmadd.wd", nothing, total, ones)
+            place.store(total)
+        return [a, b, begin + ROWS]
 
-    return signature, generate
-
-
-def _vpdpbusd(builder, vector):
-    """The type of the sums; (sums, unsigned, signed) ↦ sums + the four products of each lane; sums ↦ int32."""
-    call = cgutils.get_or_insert_function(
-        builder.module, ir.FunctionType(vector, [vector] * 3), "llvm.x86.avx512.vpdpbusd.512"
-    )
-    return vector, lambda sums, unsigned, signed: builder.call(call, [sums, unsigned, signed]), lambda sums: sums
+    start = emit.constant(0), left + at, right + right_at, start + start_at
+    if PARTIAL:
+        for place in places:
+            place.store(nothing)
+        emit.loop(start[0], steps, PARTIAL, start[1:], add_part, empty=False)
+    else:
+        add_part(*start)
 
 
-def _pairs(builder, vector):
-    """The same without VNNI, in vectors of 256 bits, the sums in int16."""
-    of_bytes, of_shorts = ir.VectorType(ir.IntType(8), 4 * LANES), ir.VectorType(ir.IntType(16), 2 * LANES)
-    multiply, add = (
-        cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, [given] * 2), name)
-        for result, given, name in (
-            (of_shorts, of_bytes, "llvm.x86.avx2.pmadd.ub.sw"),
-            (vector, of_shorts, "llvm.x86.avx2.pmadd.wd"),
-        )
-    )
-    ones = ir.Constant(of_shorts, [1] * 2 * LANES)
-
-    def add_products(sums, unsigned, signed):
-        return builder.add(sums, builder.call(multiply, [builder.bitcast(x, of_bytes) for x in (unsigned, signed)]))
-
-    return of_shorts, add_products, lambda sums: builder.call(add, [sums, ones])
+def _add_products(emit, sums, unsigned, signed):
+    """sums + the four products of each lane: in int32 by VNNI, else two and two of them in int16."""
+    if not PARTIAL:
+        return emit.call("llvm.x86.avx512.vpdpbusd.512", sums, sums, unsigned, signed)
+    return sums + emit.call("llvm.x86.avx2.pmadd.ub.sw", sums, unsigned.view(np.int8), signed.view(np.int8))
 
 
 def words(dim: int) -> int:

@@ -9,10 +9,8 @@ a float64 one. Few of them, and one product in a chain: AVX2's sixteen registers
 import math
 
 import numpy as np
-from llvmlite import ir
-from numba.core import cgutils, types
 
-from rvtrain._kernels import intrinsic, overload, register_jitable
+from rvtrain._kernels import element_type, emitted, overload, register_jitable
 
 
 def exp2(x):
@@ -32,25 +30,20 @@ def exp(x):
     return np.exp(x)
 
 
-@intrinsic(lambda bits: bits.view(np.float32 if bits.dtype == np.int32 else np.float64))
-def float_of_bits(typingctx, bits):
+def _float_of(bits):
+    return np.float32 if bits == np.int32 else np.float64
+
+
+@emitted(lambda bits: bits.view(_float_of(bits.dtype)), _float_of)
+def float_of_bits(emit, bits):
     """The float32 or float64 that has the bits of an int32 or int64."""
-    result, kind = (types.float32, ir.FloatType()) if bits == types.int32 else (types.float64, ir.DoubleType())
-    return result(bits), lambda context, builder, signature, args: builder.bitcast(args[0], kind)
+    return bits.view(_float_of(bits.dtype))
 
 
-@intrinsic(lambda a, b, c: a * b + c)
-def fused(typingctx, a, b, c):
+@emitted(lambda a, b, c: a * b + c, lambda a, b, c: a)
+def fused(emit, a, b, c):
     """a b + c as it stands: what the fastmath flags allow with a product and a sum is not done to it."""
-
-    def generate(context, builder, signature, args):
-        kind = args[0].type
-        name = f"llvm.fmuladd.f{a.bitwidth}"
-        return builder.call(
-            cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind] * 3), name), args
-        )
-
-    return a(a, b, c), generate
+    return emit.fma(a, b, c)
 
 
 LOG2_E = 1.0 / math.log(2.0)
@@ -87,7 +80,7 @@ def _parts(single):
 
 @overload(exp2)
 def _exp2(x):
-    lowest, scaled = _parts(x == types.float32)
+    lowest, scaled = _parts(element_type(x) == np.float32)
 
     def implementation(x):
         clamped = lowest if x < lowest else x
@@ -99,7 +92,7 @@ def _exp2(x):
 
 @overload(exp)
 def _exp(x):
-    single = x == types.float32
+    single = element_type(x) == np.float32
     real = np.float32 if single else np.float64
     smallest, scaled = _parts(single)
     lowest, per_octave = real(float(smallest) * math.log(2.0)), real(LOG2_E)

@@ -19,7 +19,7 @@ def to_inputs(
     """Gradient to the rows as given, (n, d), and â_i · g_i of each, where g is the gradient to the unit rows.
 
     g_i = shares[i] · sums[i] + slopes[i] · own_i, without the factor where there are no shares and without the sum
-    where sums are None. Rows that are not normalised, as for dot products, have inverse 1 and are their own unit rows.
+    where sums are None. Rows that are not normalised have inverse 1: they are their own unit rows.
     """
     out, along = np.empty_like(rows.x), np.empty(len(rows.x))
     if sums is None:

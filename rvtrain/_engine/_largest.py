@@ -5,10 +5,9 @@ sign are flipped.
 """
 
 import numpy as np
-from numba.core import types
 
 from rvtrain._engine._exp import float_of_bits
-from rvtrain._kernels import overload
+from rvtrain._kernels import element_type, overload
 
 
 def largest(x):
@@ -21,10 +20,10 @@ def largest(x):
 
 @overload(largest)
 def _largest(x):
-    single = x.dtype == types.float32
+    single = element_type(x) == np.float32
     real, integer = (np.float32, np.int32) if single else (np.float64, np.int64)
     sign, all_but_sign = integer(31 if single else 63), integer(np.iinfo(integer).max)
-    lowest = integer(real(-np.inf).view(integer) ^ all_but_sign)
+    lowest = integer(real(-np.inf).view(integer) ^ all_but_sign)  # type: ignore[operator]
 
     def implementation(x):
         bits, top = x.view(integer), lowest

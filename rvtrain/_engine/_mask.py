@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rvtrain._engine._tile import mr, nr
-from rvtrain._kernels import body, njit
+from rvtrain._engine._tile import mr, nr, tile_shape
+from rvtrain._kernels import body, kernel, njit
 
 
 class Mask(NamedTuple):
@@ -120,3 +120,22 @@ def equal_ids(mask, i, j, width, flags):
         for diagonal in mask.diagonals:
             if j * width <= i + diagonal < (j + 1) * width:
                 flags[i + diagonal - j * width] = 0
+
+
+def count_scores(mask: Mask) -> np.ndarray:
+    """How many columns count for each row, float64; limits and a guide are not looked at."""
+    out = np.full(mask.rows, float(mask.columns - len(mask.diagonals)))
+    if mask.ids.size and mask.row_ids.size:
+        width = tile_shape(mask.limits.dtype)[1]
+        _take_equal.sized(4 * mask.rows * mask.ids.size)(mask.rows, mask, np.empty((mask.rows, width), np.int32), out)
+    return out
+
+
+@kernel
+def _take_equal(start, stop, mask, flags, out):
+    """out[i] −= how many columns share an id with row i and are not on a diagonal; flags (n, NR) is scratch."""
+    for i in range(start, stop):
+        for j in range(mask.ids.shape[1] // flags.shape[1]):
+            equal_ids(mask, i, j, flags.shape[1], flags[i])
+            for q in range(flags.shape[1]):
+                out[i] -= flags[i, q]

@@ -10,11 +10,9 @@
 """
 
 import numpy as np
-from llvmlite import ir
-from numba.core import cgutils, types
 
 from rvtrain._engine._tile import tile_shape
-from rvtrain._kernels import intrinsic
+from rvtrain._kernels import emitted
 
 
 def _copy_part(x, row, c, target, at):
@@ -22,30 +20,17 @@ def _copy_part(x, row, c, target, at):
     target.reshape(-1)[at : at + size] = x[row, c : c + size]
 
 
-@intrinsic(_copy_part)
-def copy_part(typingctx, x, row, c, target, at):
+@emitted(_copy_part)
+def copy_part(emit, x, row, c, target, at):
     """target[at + r] = x[row, c + r] for r < MR; x (n, d), target C-contiguous, `at` in elements.
 
     Views of rows would do the same, each for the price of the copy.
     """
-    size = tile_shape(str(x.dtype))[0]
-    signature = types.void(x, types.intp, types.intp, target, types.intp)
-
-    def generate(context, builder, sig, args):
-        vector = ir.VectorType(context.get_value_type(x.dtype), size).as_pointer()
-        table, out = (context.make_array(sig.args[n])(context, builder, args[n]) for n in (0, 3))
-        dim = cgutils.unpack_tuple(builder, table.shape)[1]
-        source = builder.gep(table.data, [builder.add(builder.mul(args[1], dim), args[2])])
-        align = 4 if x.dtype == types.float32 else 8
-        values = builder.load(builder.bitcast(source, vector), align=align)
-        builder.store(values, builder.bitcast(builder.gep(out.data, [args[4]]), vector), align=align)
-        return context.get_dummy_value()
-
-    return signature, generate
+    (target + at).store((x + (row * x.shape[1] + c)).load(tile_shape(x.dtype)[0]))
 
 
 def _transposing(scaled):
-    """The intrinsic that reads rows of a table by number, or with `scaled`, rows that follow each other."""
+    """The function that reads rows of a table by number, or with `scaled`, rows that follow each other."""
 
     def interpreted(x, of_row, i, k, target, at, stride):
         size = tile_shape(x.dtype)[0]
@@ -53,56 +38,31 @@ def _transposing(scaled):
         rows = x[i : i + size] * numbers[:, np.newaxis] if scaled else x[numbers]
         target.reshape(-1)[places] = rows[:, k : k + size].T
 
-    def _transpose(typingctx, x, of_row, i, k, target, at, stride):
-        element, size = x.dtype, tile_shape(str(x.dtype))[0]
-        index = types.intp
-        signature = types.void(x, of_row, index, index, target, index, index)
+    @emitted(interpreted)
+    def transpose(emit, x, of_row, i, k, target, at, stride):
+        size = tile_shape(x.dtype)[0]
 
-        def generate(context, builder, sig, args):
-            i32, i64 = ir.IntType(32), ir.IntType(64)
-            real, double = context.get_value_type(element), ir.DoubleType()
-            vector, wide = ir.VectorType(real, size), ir.VectorType(double, size)
-            align = 4 if element == types.float32 else 8
-            table = context.make_array(sig.args[0])(context, builder, args[0])
-            numbers = context.make_array(sig.args[1])(context, builder, args[1])
-            out = context.make_array(sig.args[4])(context, builder, args[4])
-            dim = cgutils.unpack_tuple(builder, table.shape)[1]
+        def load(r):
+            row = i + r
+            number = (of_row + row).load()
+            values = (x + ((row if scaled else number) * x.shape[1] + k)).load(size)
+            if not scaled:
+                return values
+            scale = number.broadcast(size)
+            return (values.astype(np.float64) * scale).astype(x.dtype)
 
-            def load(r):
-                row = builder.add(args[2], i64(r))
-                number = builder.load(builder.gep(numbers.data, [row]))
-                place = builder.gep(table.data, [builder.add(builder.mul(row if scaled else number, dim), args[3])])
-                values = builder.load(builder.bitcast(place, vector.as_pointer()), align=align)
-                if not scaled:
-                    return values
-                undefined = ir.Constant(wide, ir.Undefined)
-                scale = builder.insert_element(undefined, number, i32(0))
-                scale = builder.shuffle_vector(scale, undefined, ir.Constant(ir.VectorType(i32, size), [0] * size))
-                if real == double:
-                    return builder.fmul(values, scale)
-                return builder.fptrunc(builder.fmul(builder.fpext(values, wide), scale), vector)
+        rows, s = [load(r) for r in range(size)], 1
+        while s < size:
+            upper = [size + j - s if j & s else j for j in range(size)]
+            lower = [size + j if j & s else j + s for j in range(size)]
+            for r in (r for r in range(size) if not r & s):
+                a, b = rows[r], rows[r + s]
+                rows[r], rows[r + s] = a.shuffle(b, upper), a.shuffle(b, lower)
+            s *= 2
+        for c, values in enumerate(rows):
+            (target + (at + stride * c)).store(values)
 
-            rows, s = [load(r) for r in range(size)], 1
-            while s < size:
-                upper, lower = (
-                    ir.Constant(ir.VectorType(i32, size), [pick(j, s) for j in range(size)])
-                    for pick in (
-                        lambda j, s: size + j - s if j & s else j,
-                        lambda j, s: size + j if j & s else j + s,
-                    )
-                )
-                for r in (r for r in range(size) if not r & s):
-                    a, b = rows[r], rows[r + s]
-                    rows[r], rows[r + s] = builder.shuffle_vector(a, b, upper), builder.shuffle_vector(a, b, lower)
-                s *= 2
-            for c, values in enumerate(rows):
-                place = builder.gep(out.data, [builder.add(args[5], builder.mul(args[6], i64(c)))])
-                builder.store(values, builder.bitcast(place, vector.as_pointer()), align=align)
-            return context.get_dummy_value()
-
-        return signature, generate
-
-    return intrinsic(interpreted)(_transpose)
+    return transpose
 
 
 transpose_rows = _transposing(scaled=False)

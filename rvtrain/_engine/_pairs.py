@@ -34,20 +34,23 @@ def unit_row(rows, i, out):
 
 
 @kernel
-def paired_cosines(start, stop, a, b, out):
-    """out[i] = row i of a · row i of b, both at length one; a and b Rows of (n, d), out (n,)."""
+def paired_cosines(start, stop, a, b, chunk, out):
+    """out[i] = row i of a · row i of b, both at length one; a and b Rows of (n, d), out (n,).
+
+    To the bit the scores that `score_block` makes in chunks of that length.
+    """
     for i in range(start, stop):
-        out[i] = _dot(a.x[i], a.inverse[i], b.x[i], b.inverse[i])
+        out[i] = _dot(a.x[i], a.inverse[i], b.x[i], b.inverse[i], chunk)
 
 
 @in_order
-def _dot(x, scale, y, other):
+def _dot(x, scale, y, other, chunk):
     """scale x · other y in the order of `dots`, each scaled number rounded as `unit_row` does."""
     real = x.dtype.type
     total, dim = real(0), len(x)
-    for start in range(0, dim, CHUNK):
+    for start in range(0, dim, chunk):
         partial = real(0)
-        for k in range(start, min(start + CHUNK, dim)):
+        for k in range(start, min(start + chunk, dim)):
             partial = fused(real(x[k] * scale), real(y[k] * other), partial)
         total = total + partial if start > 0 else partial
     return total

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from rvtrain._engine import _workspace
+
 _ALIGNMENT = 64
 
 
@@ -66,6 +68,7 @@ def release_workspaces() -> None:
     >>> rt.release_workspaces()
     """
     _mine.free.clear()
+    _workspace.release()
 
 
 def _aligned(size: int) -> np.ndarray:

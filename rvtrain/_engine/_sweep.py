@@ -10,7 +10,7 @@ from rvtrain._engine._blocks import Rows
 from rvtrain._engine._layout import Layout
 from rvtrain._engine._mask import Guide, Mask
 from rvtrain._engine._scratch import Scratch
-from rvtrain._engine._treatment import Own, Results
+from rvtrain._engine._treatment import Results
 from rvtrain._kernels._threads import thread_count
 
 
@@ -36,7 +36,7 @@ def sweep(
     columns: Rows,
     treatment: Any,
     mask: Mask,
-    own: Own,
+    own: Any,
     scratch: Scratch,
     *,
     guide: tuple[Rows, Rows, np.ndarray] | None = None,
@@ -51,7 +51,7 @@ def sweep(
     rows, columns : Rows of (n, d) and (m, d)
     treatment : named tuple with the functions of `_treatment.py`
     mask : Mask, from `masked`
-    own : Own of the n rows
+    own : Own of the n rows; with BLOCKS, a named tuple of any class
     scratch : Scratch
         Holds the sums: they are valid until the call of the engine ends.
     guide : (Rows of (n, g), Rows of (m, g), limits (n,)), optional

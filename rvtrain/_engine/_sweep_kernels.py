@@ -30,7 +30,7 @@ from rvtrain._engine._blocks import (
 )
 from rvtrain._engine._mask import equal_ids, mask_block, mask_by_guide
 from rvtrain._engine._tile import mr, nr
-from rvtrain._engine._treatment import close, visit, weigh
+from rvtrain._engine._treatment import close, finish_slab, visit, visit_scores, weigh
 from rvtrain._kernels import body, driver, kernel, njit, overload
 
 NO_SHARES = np.empty(0)
@@ -90,7 +90,7 @@ def groups_of(first, count, height):
 def sweep_all(threads, rows, columns, mask, guide, treatment, own, to, work, plan):
     """Every row against every column: results of the rows, and the weighted sums that `work` has room for.
 
-    To the unit rows: with a separable treatment first[i] · to_rows[i], else to_rows[i]; to the unit columns: to_columns.
+    To the unit rows: to_rows, with a separable treatment times first; to the unit columns: to_columns.
     """
     height = len(work.slab) * mr(work.slab)
     for first in range(0, len(rows.x), height):
@@ -98,6 +98,7 @@ def sweep_all(threads, rows, columns, mask, guide, treatment, own, to, work, pla
         _launch_groups(threads, groups, rows, first, columns, mask, guide, treatment, own, to, work, plan)
         slab = work.slab[: groups * (GROUP // mr(work.slab))]
         _launch_columns(threads, len(work.to_columns) // nr(work.slab), slab, work.strips, work.to_columns, first)
+        finish_rows(treatment, threads, slab, first, own, to)
 
 
 @kernel
@@ -125,6 +126,7 @@ def _groups(start, stop, rows, start_row, columns, mask, guide, treatment, own, 
                 visit_block(
                     slab, top, panels, begin, end, origin, first, shifts, treatment, mask, sums, work.flags[g]
                 )
+                visit_whole(treatment, slab, top, panels, begin, end, origin, first, own)
                 if len(work.to_rows) > 0 and is_separable(treatment):
                     at = first // slab.shape[2]
                     add_weighted_columns(slab, top, begin, end, columns.strips, work.to_rows[at : at + panels])
@@ -183,9 +185,15 @@ def visit_lines(treatment, slab, top, panels, begin, end, origin, first, shifts,
 
 
 def _lines(cls):
+    if _in_blocks(cls):
+        return _no_lines
     if cls.EQUAL:
         return _lines_of_two_knowing_ids if cls.SUMS == 2 else _lines_of_one_knowing_ids
     return _lines_of_two if cls.SUMS == 2 else _lines_of_one
+
+
+def _no_lines(treatment, slab, top, panels, begin, end, origin, first, shifts, mask, sums, flags):
+    pass
 
 
 def _lines_of_one(treatment, slab, top, panels, begin, end, origin, first, shifts, mask, sums, flags):
@@ -239,6 +247,54 @@ def _lines_of_two_knowing_ids(treatment, slab, top, panels, begin, end, origin, 
 @overload(visit_lines)
 def _visit_lines(treatment, slab, top, panels, begin, end, origin, first, shifts, mask, sums, flags):
     return _lines(treatment.instance_class)
+
+
+def _in_blocks(cls):
+    return getattr(cls, "BLOCKS", False)
+
+
+def visit_whole(treatment, slab, top, panels, begin, end, origin, first, own):
+    """`visit_scores` of a treatment with BLOCKS."""
+    _whole(type(treatment))(treatment, slab, top, panels, begin, end, origin, first, own)
+
+
+def _whole(cls):
+    return _all_scores if _in_blocks(cls) else _no_scores
+
+
+def _all_scores(treatment, slab, top, panels, begin, end, origin, first, own):
+    visit_scores(treatment, slab, top, panels, begin, end, origin, first, own)
+
+
+def _no_scores(treatment, slab, top, panels, begin, end, origin, first, own):
+    pass
+
+
+@overload(visit_whole)
+def _visit_whole(treatment, slab, top, panels, begin, end, origin, first, own):
+    return _whole(treatment.instance_class)
+
+
+def finish_rows(treatment, threads, slab, first, own, to):
+    """`finish_slab` of a treatment with BLOCKS."""
+    _finishing(type(treatment))(treatment, threads, slab, first, own, to)
+
+
+def _finishing(cls):
+    return _finish if _in_blocks(cls) else _no_finish
+
+
+def _finish(treatment, threads, slab, first, own, to):
+    finish_slab(treatment, threads, slab, first, own, to)
+
+
+def _no_finish(treatment, threads, slab, first, own, to):
+    pass
+
+
+@overload(finish_rows)
+def _finish_rows(treatment, threads, slab, first, own, to):
+    return _finishing(treatment.instance_class)
 
 
 def is_separable(treatment: Any) -> bool:

@@ -28,10 +28,8 @@
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
-from numba.core import cgutils, types
 
-from rvtrain._kernels import cpu_features, intrinsic, overload
+from rvtrain._kernels import cpu_features, element_type, emitted, overload
 
 
 def vector_bytes() -> int:
@@ -83,25 +81,25 @@ def narrow_nr(array):
 
 @overload(mr)
 def _mr(array):
-    rows = tile_shape(str(array.dtype))[0]
+    rows = tile_shape(element_type(array))[0]
     return lambda array: rows
 
 
 @overload(nr)
 def _nr(array):
-    columns = tile_shape(str(array.dtype))[1]
+    columns = tile_shape(element_type(array))[1]
     return lambda array: columns
 
 
 @overload(narrow_nr)
 def _narrow_nr(array):
-    _, columns, lanes = tile_shape(str(array.dtype))
+    _, columns, lanes = tile_shape(element_type(array))
     narrow = columns - lanes
     return lambda array: narrow
 
 
-def _microkernel(name, strides, narrow=False):
-    """An intrinsic ``name(left, at, step, right, right_at, steps, out, out_at, out_stride, add)``.
+def _microkernel(strides, narrow=False):
+    """A function ``(left, at, step, right, right_at, steps, out, out_at, out_stride, add)`` for kernels.
 
     out[r, c] (+)= Σ_k left[r, k] right[k, c] for k over `steps` blocks of the left operand, `step` apart. The
     ``…at`` are element offsets into C-contiguous arrays. `strides` gives, from (MR, NR), the left operand's
@@ -119,99 +117,45 @@ def _microkernel(name, strides, narrow=False):
         target, places = out.reshape(-1), out_at + r * out_stride + np.arange(columns)
         target[places] = a @ b + (target[places] if add else 0)
 
-    def typing(typingctx, left, at, step, right, right_at, steps, out, out_at, out_stride, add):
-        rows, columns, lanes = tile_shape(str(left.dtype))
+    @emitted(interpreted)
+    def microkernel(emit, left, at, step, right, right_at, steps, out, out_at, out_stride, add):
+        rows, columns, lanes = tile_shape(left.dtype)
         row_stride, k_stride, deep, unrolled = strides(rows, columns)
         columns -= lanes * narrow
-        index = types.intp
-        signature = types.void(left, index, index, right, index, index, out, index, index, types.boolean)
+        vectors = range(0, columns, lanes)
+        first_a, first_b, target = left + at, right + right_at, out + out_at
 
-        def generate(context, builder, sig, args):
-            element = context.get_value_type(left.dtype)
-            size = 4 if left.dtype == types.float32 else 8
-            vector = ir.VectorType(element, lanes)
-            i64, i32 = ir.IntType(64), ir.IntType(32)
-            undefined = ir.Constant(vector, ir.Undefined)
-            fma = cgutils.get_or_insert_function(
-                builder.module, ir.FunctionType(vector, [vector] * 3), f"llvm.fmuladd.v{lanes}f{8 * size}"
-            )
+        def accumulate(together):
+            """Add so many k to the tile, a list of vectors row by row."""
 
-            def pointer(which, offset):
-                array = cgutils.create_struct_proxy(sig.args[which])(context, builder, args[which])
-                return builder.gep(array.data, [args[offset]])
-
-            def load(base, offset):
-                place = builder.bitcast(builder.gep(base, [i64(offset)]), vector.as_pointer())
-                return builder.load(place, align=size)
-
-            def broadcast(base, offset):
-                value = builder.load(builder.gep(base, [i64(offset)]), align=size)
-                one = builder.insert_element(undefined, value, i32(0))
-                return builder.shuffle_vector(one, undefined, ir.Constant(ir.VectorType(i32, lanes), [0] * lanes))
-
-            starts = pointer(0, 1), pointer(3, 4)
-
-            def accumulate(tile, first, stop, together):
-                """The tile after k from `first` up to `stop`, so many together."""
-                before = builder.basic_block
-                head, body, after = (builder.append_basic_block(f"{name}.{part}") for part in ("head", "k", "after"))
-                builder.branch(head)
-
-                builder.position_at_end(head)
-                k = builder.phi(i64)
-                k.add_incoming(first, before)
-                total = [[builder.phi(vector) for _ in row] for row in tile]
-                for row, values in zip(total, tile, strict=True):
-                    for phi, value in zip(row, values, strict=True):
-                        phi.add_incoming(value, before)
-                builder.cbranch(builder.icmp_signed("<", k, stop), body, after)
-
-                builder.position_at_end(body)
-                block = builder.mul(builder.udiv(k, i64(deep)), args[2])
-                within = builder.mul(builder.urem(k, i64(deep)), i64(k_stride))
-                a = builder.gep(starts[0], [builder.add(block, within)])
-                b = builder.gep(starts[1], [builder.mul(k, i64(columns))])
-                sums = [list(row) for row in total]
+            def body(k, *tile):
+                a, b = first_a + (k // deep * step + k % deep * k_stride), first_b + k * columns
+                sums = list(tile)
                 for i in range(together):
-                    right_row = [load(b, i * columns + c) for c in range(0, columns, lanes)]
+                    right_row = [(b + (i * columns + c)).load(lanes) for c in vectors]
                     for r in range(rows):
-                        value = broadcast(a, r * row_stride + i * k_stride)
-                        sums[r] = [builder.call(fma, [value, x, t]) for x, t in zip(right_row, sums[r], strict=True)]
-                for row, values in zip(total, sums, strict=True):
-                    for phi, value in zip(row, values, strict=True):
-                        phi.add_incoming(value, body)
-                k.add_incoming(builder.add(k, i64(together)), body)
-                builder.branch(head)
+                        value = (a + (r * row_stride + i * k_stride)).load().broadcast(lanes)
+                        for c, x in enumerate(right_row, r * len(vectors)):
+                            sums[c] = emit.fma(value, x, sums[c])
+                return sums
 
-                builder.position_at_end(after)
-                return total
+            return body
 
-            total = [[ir.Constant(vector, [0.0] * lanes)] * (columns // lanes)] * rows
-            stop = builder.mul(args[5], i64(deep))
-            whole = builder.sub(stop, builder.urem(stop, i64(unrolled)))
-            total = accumulate(total, i64(0), whole, unrolled)
-            if deep % unrolled:
-                total = accumulate(total, whole, stop, 1)
-            target = pointer(6, 7)
+        stop = steps * deep
+        whole = stop - stop % unrolled
+        tile = [emit.constant(0.0, left.dtype, lanes)] * (rows * len(vectors))
+        tile = emit.loop(emit.constant(0), whole, unrolled, tile, accumulate(unrolled))
+        if deep % unrolled:
+            tile = emit.loop(whole, stop, 1, tile, accumulate(1))
 
-            def store(combine):
-                for r, sums in enumerate(total):
-                    line = builder.gep(target, [builder.mul(i64(r), args[8])])
-                    for c, value in enumerate(sums):
-                        place = builder.bitcast(builder.gep(line, [i64(c * lanes)]), vector.as_pointer())
-                        builder.store(combine(value, place), place, align=size)
+        def store(adding):
+            for i, total in enumerate(tile):
+                place = target + out_stride * (i // len(vectors)) + i % len(vectors) * lanes
+                place.store(total + place.load(lanes) if adding else total)
 
-            with builder.if_else(args[9]) as (then, otherwise):
-                with then:
-                    store(lambda value, place: builder.fadd(value, builder.load(place, align=size)))
-                with otherwise:
-                    store(lambda value, place: value)
-            return context.get_dummy_value()
+        emit.either(add, lambda: store(True), lambda: store(False))
 
-        return signature, generate
-
-    typing.__name__ = name
-    return intrinsic(interpreted)(typing)
+    return microkernel
 
 
 def _panel(rows, columns):
@@ -226,8 +170,8 @@ def _columns(rows, columns):
     return 1, columns, rows, rows
 
 
-tile_panels = _microkernel("tile_panels", _panel)
-tile_rows = _microkernel("tile_rows", _rows)
-tile_columns = _microkernel("tile_columns", _columns)
-narrow_tile_rows = _microkernel("narrow_tile_rows", _rows, narrow=True)
-narrow_tile_columns = _microkernel("narrow_tile_columns", _columns, narrow=True)
+tile_panels = _microkernel(_panel)
+tile_rows = _microkernel(_rows)
+tile_columns = _microkernel(_columns)
+narrow_tile_rows = _microkernel(_rows, narrow=True)
+narrow_tile_columns = _microkernel(_columns, narrow=True)

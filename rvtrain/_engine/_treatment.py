@@ -17,6 +17,9 @@
 #     @implements(visit, SquaredHinge)
 #     def _(t, s, shift, equal): …
 #
+# A treatment that needs the rows and columns of the scores sets BLOCKS: then `visit_scores` is called with each block
+# instead of `visit` with each score, and `finish_slab` with each slab of rows after its last block.
+#
 # All functions are compiled into the innermost loops: constants have to be of the type of s, as fields of the tuple
 # are, or the loop becomes one over float64. A masked score is −inf: its addends and its weight have to be 0.
 """
@@ -27,7 +30,17 @@ import numpy as np
 
 from rvtrain._kernels import implements, seam
 
-__all__ = ["Own", "Results", "Treatment", "close", "implements", "visit", "weigh"]
+__all__ = [
+    "Own",
+    "Results",
+    "Treatment",
+    "close",
+    "finish_slab",
+    "implements",
+    "visit",
+    "visit_scores",
+    "weigh",
+]
 
 
 class Treatment(Protocol):
@@ -39,6 +52,10 @@ class Treatment(Protocol):
     """Whether dL/ds is a coefficient of the row times the kept value."""
     EQUAL: bool
     """Whether `visit` is told which pairs share an id; otherwise these pairs are masked."""
+    COUNTS: bool
+    """Whether `close` needs to know how many scores count; may be left out if not."""
+    BLOCKS: bool
+    """Whether whole blocks are visited, by `visit_scores`, instead of single scores; may be left out if not."""
 
 
 class Own(NamedTuple):
@@ -50,6 +67,8 @@ class Own(NamedTuple):
     """Weight of the row's loss in the total."""
     outside: np.ndarray
     """Log-sum-exp of scores of the row that are in no column, or empty."""
+    counts: np.ndarray
+    """How many scores of the row count, with a treatment that has COUNTS, else empty."""
 
 
 class Results(NamedTuple):
@@ -79,3 +98,22 @@ def close(t: Any, i: Any, shift: Any, total: Any, second: Any, own: Any, to: Any
 @seam
 def weigh(t: Any, kept: Any, shift: Any, first: Any, second: Any) -> Any:
     """dL/ds of a score from its kept value and the row's coefficients, all of the type of s."""
+
+
+@seam
+def visit_scores(
+    t: Any, slab: Any, top: Any, panels: Any, begin: Any, end: Any, origin: Any, first: Any, own: Any
+) -> None:
+    """With BLOCKS: replace the masked scores of a block by their kept values; `own` may have any fields.
+
+    slab[top + p, j − origin, r, q] is the score of row first + p · MR + r with column j · NR + q, for p < panels and
+    j in [begin, end). The addends are the treatment's own: `close` is given 0.
+    """
+
+
+@seam
+def finish_slab(t: Any, threads: Any, slab: Any, first: Any, own: Any, to: Any) -> None:
+    """With BLOCKS: called after each slab, which starts with row `first`.
+
+    The slab holds all kept values if a gradient to the columns is wanted.
+    """

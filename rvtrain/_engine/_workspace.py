@@ -12,7 +12,7 @@ _mine = threading.local()
 def workspace(name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """An uninitialised array that is this thread's until it asks for the same name again.
 
-    The memory behind a name only grows; `release_workspaces` gives all of it back.
+    The memory behind a name only grows; `release` gives all of it back.
     """
     buffers = _mine.__dict__
     buffer, last = buffers.get(name, (None, None))
@@ -28,12 +28,6 @@ def workspace(name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     return last
 
 
-def release_workspaces() -> None:
-    """Free the scratch memory that the calling thread's losses and miners keep between calls.
-
-    Examples
-    --------
-    >>> import rvtrain as rt
-    >>> rt.release_workspaces()
-    """
+def release() -> None:
+    """Free the memory behind all names of the calling thread."""
     _mine.__dict__.clear()

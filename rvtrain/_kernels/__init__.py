@@ -1,19 +1,21 @@
 """The door to numba: decorators, compiled code on disk, threads, and functions that emit LLVM instructions."""
 
-from numba.extending import overload, register_jitable
-
 from rvtrain._kernels._bodies import body
 from rvtrain._kernels._decorators import (
     FASTMATH,
     cpu_features,
+    disabled,
     in_order,
     inlined,
-    intrinsic,
     njit,
+    overload,
+    register_jitable,
     trailing_zeros,
 )
+from rvtrain._kernels._emitted import element_type, emitted
 from rvtrain._kernels._parallel import Driver, Kernel, driver, kernel
 from rvtrain._kernels._seams import implements, seam
+from rvtrain._kernels._threads import thread_count
 
 __all__ = [
     "FASTMATH",
@@ -21,15 +23,18 @@ __all__ = [
     "Kernel",
     "body",
     "cpu_features",
+    "disabled",
     "driver",
+    "element_type",
+    "emitted",
     "implements",
     "in_order",
     "inlined",
-    "intrinsic",
     "kernel",
     "njit",
     "overload",
     "register_jitable",
     "seam",
+    "thread_count",
     "trailing_zeros",
 ]

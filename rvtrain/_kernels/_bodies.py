@@ -11,7 +11,6 @@
 # of an entry is, so a caller is never linked with another version of a body.
 """
 
-import contextlib
 import hashlib
 import importlib
 import inspect
@@ -19,18 +18,16 @@ import itertools
 import os
 import pickle
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numba
 from llvmlite import binding
 from numba.core import cgutils, registry, types
-from numba.core.codegen import JITCPUCodegen
-from numba.core.environment import lookup_environment
-from numba.extending import intrinsic
+from numba.core.compiler_lock import global_compiler_lock
 
-from rvtrain._kernels import _cache, _compiling
-from rvtrain._kernels._decorators import FASTMATH, INNER, disabled
+from rvtrain._kernels import _cache, _codegen, _compiling
+from rvtrain._kernels._decorators import FASTMATH, INNER, disabled, intrinsic_of
 
 Args = tuple[Any, ...]
 """numba types of arguments."""
@@ -72,15 +69,16 @@ class Body:
 
     def symbol(self, args: Args) -> str:
         """The symbol of the code for these argument types, which is read from disk or compiled if need be."""
-        if args not in self._known:
-            key = self._entries.key(args)
-            digest = hashlib.sha256(key.encode()).hexdigest()[:32] if key else f"unkept{next(_unkept)}"
-            symbol = f"{_PREFIX}{self.name}.{digest}"
-            address, library = self._load(key) or self._compile(key, args)
-            binding.add_symbol(symbol, address)
-            self._known[args] = symbol, library  # the library keeps the machine code alive
-            if key:
-                _symbols[symbol] = self, args
+        with global_compiler_lock:  # numba is changed meanwhile: see `_codegen`
+            if args not in self._known:
+                key = self._entries.key(args)
+                digest = hashlib.sha256(key.encode()).hexdigest()[:32] if key else f"unkept{next(_unkept)}"
+                symbol = f"{_PREFIX}{self.name}.{digest}"
+                address, library = self._load(key) or self._compile(key, args)
+                binding.add_symbol(symbol, address)
+                if key:
+                    _symbols[symbol] = self, args
+                self._known[args] = symbol, library  # the library keeps the machine code alive
         return self._known[args][0]
 
     def _load(self, key: str | None) -> tuple[int, Any] | None:
@@ -89,21 +87,19 @@ class Body:
             return None
         try:
             needed, stored, function = payload
-            context = registry.cpu_target.target_context
-            context.refresh()
             register(needed)
-            with _machine_code(True):  # also while a body is compiled that calls this one
-                library = context.codegen().unserialize_library(stored)
+            with _codegen.as_usual():  # also while a body is compiled that calls this one
+                library = registry.cpu_target.target_context.codegen().unserialize_library(stored)
             return library.get_pointer_to_function(function), library
         except Exception:  # of another numba, or a body that it calls is not as it was: a miss
             return None
 
     def _compile(self, key: str | None, args: Args) -> tuple[int, Any]:
-        with _machine_code(False):
+        with _codegen.alone():
             _compiling.told(self._dispatcher.compile)(args)
         result = self._dispatcher.overloads[args]
         library, function = result.library, result.fndesc.llvm_func_name
-        _make_machine_code(library)
+        _codegen.finish(library)
         address = library.get_pointer_to_function(function)
         if key and not library.has_dynamic_globals and (needed := needs(library)) is not None:
             self._entries.save(key, (needed, library.serialize_using_object_code(), function))
@@ -117,31 +113,9 @@ class Body:
         return status
 
 
-@contextlib.contextmanager
-def _machine_code(made: bool) -> Iterator[None]:
-    """Whether numba makes machine code of a library that it finalizes.
-
-    Of each function that is compiled into a body it would, though nobody calls it.
-    """
-    codegen = registry.cpu_target.target_context.codegen()
-    outer = {name: codegen.__dict__.pop(name, None) for name in ("_add_module", "set_env")}
-    if not made:
-        codegen._add_module = codegen.set_env = lambda *arguments: None
-    try:
-        yield
-    finally:
-        for name, value in outer.items():
-            codegen.__dict__.pop(name, None)
-            if value is not None:
-                setattr(codegen, name, value)
-
-
-def _make_machine_code(library: Any) -> None:
-    """What numba does when it finalizes a library, left out by `_machine_code(False)`."""
-    JITCPUCodegen._add_module(library.codegen, library._final_module)
-    for name in [variable.name for variable in library._final_module.global_variables]:
-        if (environment := lookup_environment(name)) is not None:
-            JITCPUCodegen.set_env(library.codegen, name, environment)
+def known() -> dict[str, Body]:
+    """The bodies of this process, those of kernels among them, by name."""
+    return dict(_bodies)
 
 
 def body(func: Callable) -> Any:
@@ -163,24 +137,13 @@ def body(func: Callable) -> Any:
 
         return types.none(*args), generate
 
-    return intrinsic_of(typing, func, ["typingctx", *made.parameters])
+    return intrinsic_of(typing, func, made.parameters)
 
 
 def propagate(context: Any, builder: Any, status: Any) -> None:
     """Emit the return with the exception of a call, where it raised one."""
     with cgutils.if_unlikely(builder, status.is_error):
         context.call_conv.return_status_propagate(builder, status)
-
-
-def intrinsic_of(typing: Callable, func: Callable, parameters: list[str]) -> Any:
-    """A numba intrinsic of that typing function, with the name of `func` and these parameters."""
-    named: Any = typing
-    named.__name__, named.__qualname__, named.__module__ = func.__name__, func.__qualname__, func.__module__
-    named.__doc__ = func.__doc__
-    named.__signature__ = inspect.Signature(
-        [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in parameters]
-    )
-    return intrinsic(named)
 
 
 def unliteral(args: Iterable[Any]) -> Args:

@@ -1,6 +1,7 @@
 """Serial functions that are compiled into kernels, and the flags of all compiled code."""
 
 import functools
+import inspect
 import os
 from collections.abc import Callable
 from typing import Any
@@ -19,6 +20,8 @@ OUTER: dict[str, Any] = {"error_model": "numpy", "nogil": True, "no_cfunc_wrappe
 INNER: dict[str, Any] = {**OUTER, "no_cpython_wrapper": True}
 """Options of functions that are not: the wrappers for calls from Python would be a tenth of all compile time."""
 
+_OF_OVERLOADS: Any = {"no_cfunc_wrapper": True}  # all other options are those of the caller
+
 _config: Any = numba.config
 
 
@@ -27,9 +30,15 @@ def disabled() -> bool:
     return bool(_config.DISABLE_JIT)
 
 
-def intrinsic(interpreted: Callable) -> Callable[[Callable], Any]:
-    """Make a typing function of numba an intrinsic; `interpreted` is the same in Python, for NUMBA_DISABLE_JIT."""
-    return (lambda typing: interpreted) if disabled() else extending.intrinsic
+def intrinsic_of(typing: Callable, func: Callable, parameters: list[str]) -> Any:
+    """A numba intrinsic of that typing function, with the name of `func` and these parameters."""
+    named: Any = typing
+    named.__name__, named.__qualname__, named.__module__ = func.__name__, func.__qualname__, func.__module__
+    named.__doc__ = func.__doc__
+    named.__signature__ = inspect.Signature(
+        [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in ("typingctx", *parameters)]
+    )
+    return extending.intrinsic(named)
 
 
 def njit(func: Callable) -> Any:
@@ -45,6 +54,16 @@ def inlined(func: Callable) -> Any:
 def in_order(func: Callable) -> Any:
     """The same, its sums in the order written: without fastmath, which lets even fused products be regrouped."""
     return numba.njit(func, fastmath=False, **INNER)  # unset, it would be the caller's
+
+
+def overload(function: Any) -> Callable[[Callable], Callable]:
+    """Make a function of argument types, which returns an implementation or None, compile another function."""
+    return extending.overload(function, jit_options=_OF_OVERLOADS)
+
+
+def register_jitable(func: Callable) -> Callable:
+    """Let kernels call a function that Python calls too."""
+    return extending.register_jitable(**_OF_OVERLOADS)(func)
 
 
 def _trailing_zeros(x: Any) -> int:

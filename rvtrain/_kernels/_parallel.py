@@ -26,9 +26,9 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.core.callconv import excinfo_ptr_t
 
-from rvtrain._kernels import _cache, _compiling, _tbb, _threads
-from rvtrain._kernels._bodies import Body, intrinsic_of, needs, propagate, register, unique_name, unliteral
-from rvtrain._kernels._decorators import FASTMATH, OUTER, disabled
+from rvtrain._kernels import _cache, _codegen, _compiling, _tbb, _threads
+from rvtrain._kernels._bodies import Body, needs, propagate, register, unique_name, unliteral
+from rvtrain._kernels._decorators import FASTMATH, OUTER, disabled, intrinsic_of
 
 
 class Driver:
@@ -71,7 +71,7 @@ class Kernel(Driver):
             return self._take(func, self.launch)
         self._body = Body(func, name)
         parameters = ["threads", "count", *self._body.parameters[2:]]
-        self.launch = intrinsic_of(_launching(self._body), func, ["typingctx", *parameters])
+        self.launch = intrinsic_of(_launching(self._body), func, parameters)
         text = ", ".join(parameters)
         code = compile(f"lambda {text}: launch({text})", func.__code__.co_filename, "eval")  # of the same sources
         entry: Any = eval(code, {"launch": self.launch})
@@ -98,7 +98,8 @@ def driver(func: Callable) -> Driver:
 def _entry(func: Callable, name: str) -> Any:
     dispatcher: Any = numba.njit(func, fastmath=FASTMATH, **OUTER)
     dispatcher._cache = _cache.DispatcherCache(name, func, needs, register)
-    dispatcher._compiler.compile = _compiling.told(dispatcher._compiler.compile)  # called on a miss only
+    alone = _codegen.compiled_alone(dispatcher._compiler.compile)
+    dispatcher._compiler.compile = _compiling.told(alone)  # called on a miss only
     return dispatcher
 
 

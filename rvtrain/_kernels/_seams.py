@@ -5,10 +5,9 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from numba.core.types.containers import BaseNamedTuple
-from numba.extending import overload
+from rvtrain._kernels._decorators import disabled, overload
 
-from rvtrain._kernels._decorators import disabled
+_classes: dict[tuple[str, tuple[str, ...]], type] = {}
 
 
 def seam(func: Callable) -> Any:
@@ -23,18 +22,18 @@ def seam(func: Callable) -> Any:
     return chosen
 
 
-def implements(function: Any, cls: type) -> Callable[[Callable], Callable]:
+def implements(function: Any, cls: Any) -> Callable[[Callable], Callable]:
     """Make a function the implementation of a seam for a class of named tuple.
 
     The class and its implementations have to stand in one file: compiled code on disk is known by this file.
     """
+    _name_apart(cls)
 
     def register(func: Callable) -> Callable:
         function.table[cls] = func
 
         def choose(*args: Any) -> Any:
-            first = args[0]
-            return func if isinstance(first, BaseNamedTuple) and first.instance_class is cls else None
+            return func if getattr(args[0], "instance_class", None) is cls else None
 
         choose.__signature__ = inspect.signature(func)  # type: ignore[attr-defined]
         if not disabled():
@@ -42,3 +41,12 @@ def implements(function: Any, cls: type) -> Callable[[Callable], Callable]:
         return func
 
     return register
+
+
+def _name_apart(cls: Any) -> None:
+    """Give a class another name if it shares it and the names of its fields with another class.
+
+    numba takes such classes for one: the code of the first would serve the second, or one defined again at a prompt.
+    """
+    while _classes.setdefault((cls.__name__, cls._fields), cls) is not cls:
+        cls.__name__ += "_"

@@ -27,7 +27,7 @@ def thread_count() -> int:
 def layer() -> str:
     """Name of the threading layer that serves the calls of this process."""
     try:
-        return numba.threading_layer()
+        return numba.threading_layer()  # type: ignore[attr-defined]
     except ValueError:
         return "none: nothing parallel has run"
 
@@ -74,7 +74,7 @@ class _Layer:
                 numba.get_num_threads()  # starts it
                 self.slot.value = binding.address_of_symbol("numba_parallel_for")
                 self.threads = ctypes.PYFUNCTYPE(ctypes.c_int)(binding.address_of_symbol("get_num_threads"))
-                name = numba.threading_layer()
+                name = numba.threading_layer()  # type: ignore[attr-defined]
                 self.concurrent, self.name = name in ("tbb", "omp"), name
 
     def forked(self) -> None:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -57,7 +57,7 @@ class Data(NamedTuple):
     names: np.ndarray
     """All of them."""
 
-    def quality(self, model: rt.TwoTower | None = None) -> Quality:
+    def quality(self, model: Any = None) -> Quality:
         """The held-back sentences against all names, as they are or as a model embeds them."""
         queries, documents, held = self.held_back, self.names, self.pairs.held_back
         if model is not None:

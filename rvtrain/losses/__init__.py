@@ -1,7 +1,32 @@
 """Contrastive losses with analytic gradients."""
 
+from rvtrain.losses._decoupled import DecoupledContrastiveLoss
+from rvtrain.losses._distillation import DistillKLLoss, ListNetLoss, MarginMSELoss
+from rvtrain.losses._graded import CoSENTLoss, CosineSimilarityLoss
+from rvtrain.losses._hard_negative import HardNegativeContrastiveLoss
 from rvtrain.losses._infonce import InfoNCELoss
 from rvtrain.losses._local_contrastive import LocalContrastiveLoss
+from rvtrain.losses._matryoshka import MatryoshkaLoss
+from rvtrain.losses._multi_similarity import MultiSimilarityLoss
+from rvtrain.losses._sigmoid import SigmoidLoss
 from rvtrain.losses._spectral import SpectralRegularization
+from rvtrain.losses._spread import SpreadRegularization
+from rvtrain.losses._supcon import SupConLoss
 
-__all__ = ["InfoNCELoss", "LocalContrastiveLoss", "SpectralRegularization"]
+__all__ = [
+    "CoSENTLoss",
+    "CosineSimilarityLoss",
+    "DecoupledContrastiveLoss",
+    "DistillKLLoss",
+    "HardNegativeContrastiveLoss",
+    "InfoNCELoss",
+    "ListNetLoss",
+    "LocalContrastiveLoss",
+    "MarginMSELoss",
+    "MatryoshkaLoss",
+    "MultiSimilarityLoss",
+    "SigmoidLoss",
+    "SpectralRegularization",
+    "SpreadRegularization",
+    "SupConLoss",
+]

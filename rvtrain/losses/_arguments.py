@@ -140,7 +140,7 @@ def like_wrt(wrt: Any, gradients: dict[str, Any]) -> Any:
 
 
 def row_weights(sample_weight: Any, batch: int, reduction: str) -> tuple[np.ndarray, np.ndarray | None]:
-    """Weight of each row's loss in the total, and in the values by which the total is taken; None for all the same."""
+    """Weight of each row's loss in the total, and in the values that are summed; None for all the same."""
     if sample_weight is None:
         return np.full(batch, 1.0 / batch if reduction == "mean" else 1.0), None
     given = np.atleast_1d(check.any_float_array("sample_weight", sample_weight)).astype(np.float64)

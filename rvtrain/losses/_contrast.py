@@ -17,7 +17,7 @@ import numpy as np
 
 from rvtrain._engine._blocks import Rows
 from rvtrain._engine._inputs import to_inputs
-from rvtrain._engine._mask import Mask
+from rvtrain._engine._mask import Mask, count_scores
 from rvtrain._engine._norms import check_rows_finite, checked_inverse_norms
 from rvtrain._engine._scratch import Scratch
 from rvtrain._engine._sweep import masked, sweep
@@ -40,6 +40,8 @@ class Outcome:
     slopes: np.ndarray
     second: np.ndarray
     sums: dict[str, tuple[np.ndarray, np.ndarray]]
+    along: float | None = None
+    """Σ of score · dL/dscore, if known; otherwise it is that of the anchors, on which all scores depend once."""
 
 
 class Contrast:
@@ -51,7 +53,7 @@ class Contrast:
     weights : array of shape (B,), float64
         Weight of each row's loss in the total.
     names : tuple of str
-        Inputs whose gradients are wanted; "temperature" stands for a gradient that needs the sums to the anchors.
+        Inputs whose gradients are wanted, and "temperature" or "scale", which need the sums to the anchors too.
     scratch : Scratch
     similarity : {"cosine", "dot", "euclidean"}
         With "euclidean", the pairs are augmented: see `_euclidean.py`.
@@ -72,22 +74,27 @@ class Contrast:
             inverse_a[:] = inverse_p[:] = 1.0
             self.scores = -0.5 * _squared_distances(a[:, :-2], p[:, :-2]) if self.euclidean else _dots(a, p)
         self.anchors, self.positives = Rows(a, inverse_a), Rows(p, inverse_p)
-        self.own = Own(self.scores, weights, np.empty(0))
+        self.own = Own(self.scores, weights, np.empty(0), np.empty(0))
+
+    @property
+    def own_negatives(self) -> bool:
+        """Whether each anchor has negatives of its own, in order or by index."""
+        pairs = self.pairs
+        return pairs.negatives is not None and (pairs.negatives.ndim == 3 or pairs.indices is not None)
 
     def wants(self, name: str) -> bool:
         """Whether sums to this input are needed."""
-        return name in self.names or (name == "anchors" and "temperature" in self.names)
+        return name in self.names or (name == "anchors" and not {"temperature", "scale"}.isdisjoint(self.names))
 
     def evaluate(self, treatment: Any, bounded: bool, **mask: Any) -> Outcome:
         """The treatment's losses over the negatives of the pairs, wherever they are.
 
         bounded is `sweep`'s; mask are limits, bias and guide as `masked` and `sweep` take them.
         """
-        if self.pairs.negatives is None:
-            return self.one_sided(treatment, bounded, "anchors", "positives", **mask)
-        if self.pairs.negatives.ndim == 2 and self.pairs.indices is None:
-            return self.one_sided(treatment, bounded, "anchors", "negatives", **mask)
-        return self.gathered(treatment, **mask)
+        if self.own_negatives:
+            return self.gathered(treatment, **mask)
+        columns = "positives" if self.pairs.negatives is None else "negatives"
+        return self.one_sided(treatment, bounded, "anchors", columns, **mask)
 
     def rows(self, name: str) -> Rows:
         """Rows of an input."""
@@ -121,8 +128,7 @@ class Contrast:
                 diagonals.append(count)
             ids.append(self.pairs.column_ids if name == "negatives" else self.pairs.row_ids)
             count += len(self.pairs.negatives) if name == "negatives" else batch  # type: ignore[arg-type]
-        most = max(i.shape[1] for i in ids)
-        column_ids = ids[0] if len(ids) == 1 else np.concatenate([_widened(i, most) for i in ids])
+        column_ids = ids[0] if len(ids) == 1 else _stacked(ids, self.pairs.row_ids)
         return masked(
             batch,
             count,
@@ -145,25 +151,32 @@ class Contrast:
         bias: Any = None,
         guide: Any = None,
         gradients: bool = True,
+        along: bool = False,
     ) -> Outcome:
-        """Each row of an input against all rows of one or several inputs."""
+        """Each row of an input against all rows of one or several inputs.
+
+        With `along`, the outcome's Σ of score · dL/dscore is that over these columns.
+        """
         parts = [self._facing(name, rows) for name in columns]
         joined = parts[0]
         if len(parts) > 1:
             joined = Rows(np.concatenate([p.x for p in parts]), np.concatenate([p.inverse for p in parts]))
+        mask, own = self.mask(columns, limits, bias), self.own if own is None else own
+        if getattr(treatment, "COUNTS", False):
+            own = own._replace(counts=count_scores(mask))
         result = sweep(
             self.rows(rows),
             joined,
             treatment,
-            self.mask(columns, limits, bias),
-            self.own if own is None else own,
+            mask,
+            own,
             self.scratch,
             guide=guide,
             bounded=bounded,
-            to_rows=gradients and self.wants(rows),
+            to_rows=gradients and (along or self.wants(rows)),
             to_columns=gradients and any(self.wants(name) for name in columns),
         )
-        sums = {}
+        sums: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         if result.to_columns is not None:
             start = 0
             for name, part in zip(columns, parts, strict=True):
@@ -171,10 +184,15 @@ class Contrast:
                     mine = result.to_columns[start : start + len(part.x)]
                     sums[name] = facing(mine[:, : part.x.shape[1]]) if self._alike(name, rows) else mine, NO_SHARES
                 start += len(part.x)
+        total = None
         if result.to_rows is not None:
             here = result.to_rows[: len(self.anchors.x)], result.shares
-            sums[rows] = added([_cut(here, sums[rows]), _cut(sums[rows], here)]) if rows in sums else here
-        return Outcome(result.losses, result.slopes, result.second, sums)
+            if along:
+                x, inverse = self.rows(rows)
+                each = np.einsum("ij,ij->i", here[0][:, : x.shape[1]], x, dtype=np.float64) * inverse
+                total = float((each * here[1] if len(here[1]) else each).sum())
+            sums[rows] = added([here, sums[rows]]) if rows in sums else here
+        return Outcome(result.losses, result.slopes, result.second, sums, total)
 
     def gathered(
         self, treatment: Any, own: Own | None = None, limits: Any = None, bias: Any = None, guide: Any = None
@@ -186,7 +204,7 @@ class Contrast:
         pool = pairs.negatives.reshape(-1, dim)
         in_order = pairs.indices is None
         shape = pairs.negatives.shape[:2] if in_order else pairs.indices.shape  # type: ignore[union-attr]
-        indices = np.empty((0, shape[1]), np.int64) if in_order else pairs.indices
+        indices = np.empty((0, shape[1]), np.int64) if pairs.indices is None else pairs.indices
         work = 4 * shape[0] * shape[1] * dim
         scores, lengths = np.empty(shape, self.dtype), np.empty(shape)
         kernels.gathered_scores.sized(work)(
@@ -198,9 +216,10 @@ class Contrast:
             raise NotFiniteError(f"negatives must be finite, got a NaN or an infinity in row {row}")
         equal = self._mask_gathered(treatment, scores, indices, limits, bias, guide)
         results = Results(*np.empty((4, len(scores))))
-        kernels.contrast_rows.sized(20 * scores.size)(
-            len(scores), treatment, scores, equal, self.own if own is None else own, results
-        )
+        own = self.own if own is None else own
+        if getattr(treatment, "COUNTS", False):
+            own = own._replace(counts=(scores > -np.inf).sum(axis=1).astype(np.float64))
+        kernels.contrast_rows.sized(20 * scores.size)(len(scores), treatment, scores, equal, own, results)
         sums = {}
         if self.wants("anchors"):
             to_anchors = np.empty_like(pairs.anchors)
@@ -239,12 +258,12 @@ class Contrast:
         if pairs.row_ids.size and ids.size:
             same = pairs.row_ids[:, np.newaxis, :, np.newaxis] == of_pool(ids)[:, :, np.newaxis, :]
             if type(treatment).EQUAL:
-                return same.any(axis=(2, 3))
+                return same.any(axis=(2, 3)) & (scores > -np.inf)  # an absent one has the ids of some other row here
             scores[same.any(axis=(2, 3))] = -np.inf
         return np.zeros(scores.shape, np.bool_) if type(treatment).EQUAL else np.empty((len(scores), 0), np.bool_)
 
     def gradients(self, outcome: Outcome) -> tuple[dict[str, np.ndarray], float]:
-        """Gradients to the inputs that are wanted, and Σ_i â_i · dL/dâ_i over the anchors, if they are."""
+        """Gradients to the inputs that are wanted, and Σ of score · dL/dscore, if the anchors' is."""
         out, along = {}, 0.0
         for name, other in (("anchors", self.positives), ("positives", self.anchors)):
             if self.wants(name):
@@ -260,7 +279,7 @@ class Contrast:
                 pool, zeros = self.pool, np.zeros(len(negatives))
                 sums, _ = to_inputs(sums, pool, zeros, pool, NO_SHARES, self.normalised)
             out["negatives"] = sums
-        return out, along
+        return out, along if outcome.along is None else outcome.along
 
 
 def _squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -272,17 +291,19 @@ def _dots(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.einsum("ij,ij->i", a, b, dtype=np.float64)
 
 
-def _cut(sums: tuple[np.ndarray, np.ndarray], like: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Sums without the padding of columns that the others lack."""
-    return sums[0][:, : like[0].shape[1]], sums[1]
-
-
 def added(parts: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    """The sum of sums, times their shares where they have some."""
-    total = sum(sums * shares[:, np.newaxis] if len(shares) else sums for sums, shares in parts)
+    """The sum of sums, times their shares where they have some, without the padding that not all have."""
+    width = min(sums.shape[1] for sums, _ in parts)
+    cut = [(sums[:, :width], shares) for sums, shares in parts]
+    total = sum(sums * shares[:, np.newaxis] if len(shares) else sums for sums, shares in cut)
     return np.asarray(total), NO_SHARES
 
 
-def _widened(ids: np.ndarray, width: int) -> np.ndarray:
-    """Ids of so many columns: the last one again where there are fewer."""
-    return ids if ids.shape[1] == width else np.concatenate([ids, np.repeat(ids[:, -1:], width - ids.shape[1], 1)], 1)
+def _stacked(ids: list[np.ndarray], row_ids: np.ndarray) -> np.ndarray:
+    """Ids of all columns: those with fewer have the last again, those with none one that no row has."""
+    width = max(i.shape[1] for i in ids)
+    if width == 0:
+        return np.concatenate(ids)
+    unused = np.setdiff1d(np.arange(row_ids.size + 1), row_ids)[0]
+    filled = [i if i.shape[1] else np.full((len(i), 1), unused) for i in ids]
+    return np.concatenate([i[:, np.minimum(np.arange(width), i.shape[1] - 1)] for i in filled])

@@ -1,7 +1,7 @@
 """The loops of losses on pairs, beside the sweep: the pairs themselves, and rows against negatives of their own.
 
-Own negatives are rows of a pool, by index, or stand in order. Their treatments are those of the sweep: scores come in,
-−inf where there is no negative, and leave as dL/dscore.
+Own negatives are rows of a pool, by index, or stand in order. Their treatments are those of the sweep: scores come
+in, −inf where there is no negative, and leave as dL/dscore.
 """
 
 import numpy as np
@@ -33,31 +33,29 @@ def place(indices, i, j, width):
 def gathered_scores(start, stop, rows, pool, indices, normalised, scores, lengths):
     """scores[i, j] of row i with its negative j, −inf where there is none.
 
-    Shapes: rows Rows of (B, d), pool (M, d), indices (B, k) or (0, k), scores (B, k). lengths (B, k) float64: what the
-    pool row is to be divided by, its norm or ε, 1 if not normalised, 0 where there is none, NaN if it is not finite.
+    Shapes: rows Rows of (B, d), pool (M, d), indices (B, k) or (0, k), scores (B, k). lengths (B, k) float64: what
+    the pool row is to be divided by, its norm or ε, 1 if not normalised, 0 where there is none, NaN if it is not
+    finite.
     """
     width = scores.shape[1]
     for i in range(start, stop):
+        a, inverse = rows.x[i], rows.inverse[i]
         for j in range(width):
             scores[i, j] = -np.inf
             lengths[i, j] = 0.0
             at = place(indices, i, j, width)
             if at >= 0:
                 x = pool[at]
-                length = norm(x)
-                lengths[i, j] = max(length, EPS) if normalised or np.isnan(length) else 1.0
-                scores[i, j] = _score(rows.x[i], rows.inverse[i], x, lengths[i, j])
-
-
-@njit
-def _score(a, inverse, x, length):
-    """Product of the unit row of a with x / length, where one of the norms may leave float64."""
-    total = 0.0
-    for k in range(len(a)):
-        total += np.float64(a[k]) * np.float64(x[k])
-    if abs(total) < 1e300 and length < np.inf:
-        return quotient(total, inverse, length)
-    return cosine(a, inverse, x, inverse_norm(x, EPS))
+                length, total = norm(x), 0.0
+                for k in range(len(a)):
+                    total += np.float64(a[k]) * np.float64(x[k])
+                if not np.isnan(length):
+                    length = max(length, EPS) if normalised else 1.0
+                lengths[i, j] = length
+                if abs(total) < 1e300 and length < np.inf:
+                    scores[i, j] = quotient(total, inverse, length)
+                else:  # a product or a norm has left float64
+                    scores[i, j] = cosine(a, inverse, x, inverse_norm(x, EPS))
 
 
 @in_order

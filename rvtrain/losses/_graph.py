@@ -1,30 +1,30 @@
-"""Edge lists as the losses need them: differences along the edges, and their sums at each node."""
-
-from typing import Any
+"""Differences of embeddings along the edges of a graph, and their sums at each node."""
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from rvtrain import _validation as check
 from rvtrain.losses import _graph_kernels as kernels
 
-# More than most machines' threads, so that all are busy; few enough for the scratch rows to stay in cache.
 _LANES = 64
+"""Lanes of a sum at the nodes: more than most machines have threads, and few enough for their scratch to stay in
+cache."""
 
 
-def parse_embeddings(embeddings: Any) -> np.ndarray:
-    """The rows of a graph's nodes (n, d), finite."""
+def parse_embeddings(embeddings: ArrayLike) -> np.ndarray:
+    """Embeddings of the nodes of a graph, checked: (n, d), finite."""
     z = check.float_array("embeddings", embeddings, 2)
     check.finite("embeddings", z)
     return z
 
 
 def scratch_rows(rows: int, dim: int) -> np.ndarray:
-    """What a kernel needs to sum `rows` rows in float64, one row for each lane (lanes, d)."""
+    """Scratch to sum `rows` rows in float64, one row for each lane: (lanes, d)."""
     return np.empty((min(rows, _LANES), dim))
 
 
 def row_starts(nodes: np.ndarray, count: int) -> np.ndarray:
-    """Where the items of each of `count` nodes start, (count + 1,), in a list sorted by node."""
+    """starts (count + 1,): the items of node i are starts[i] … starts[i + 1] − 1 of a list sorted by node."""
     starts = np.zeros(count + 1, np.int64)
     np.cumsum(np.bincount(nodes, minlength=count), out=starts[1:])
     return starts

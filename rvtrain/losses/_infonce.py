@@ -1,5 +1,6 @@
 """InfoNCE: tell the positive from the negatives by a softmax over scores."""
 
+import dataclasses
 from collections.abc import Collection
 from typing import Any, overload
 
@@ -50,7 +51,7 @@ class InfoNCELoss(ContrastiveLoss):
         m, taken off the positive's similarity: s⁺ = (similarity⁺ − m) / τ.
     hardness : float
         α ≥ 0: a negative's logit is s + α · similarity, where the second term is a constant for the gradient
-        (Lan 2025; ``hardness_strength`` of sentence-transformers).
+        (Lan 2025). In all directions; ``hardness_strength`` of sentence-transformers is for the first alone.
     false_negative_margin : float, optional
         A negative whose similarity exceeds the positive's by more than this is not counted (Qwen3-Embedding: 0.1).
         With `guide` in a call: not counted if the guide's cosine exceeds the guide's cosine of the positive less
@@ -152,7 +153,7 @@ class InfoNCELoss(ContrastiveLoss):
             As in `ContrastiveLoss.compute`.
         log_q : array of shape (B,) in-batch, else of shape (N,), (B, N) or (M,) as `negatives`, optional
             Log-probability with which each was sampled as a negative; it is subtracted from its logit (sampled
-            softmax). In-batch it is that of the positives, and the row's own is corrected like its column.
+            softmax). In-batch it is that of the positives as columns, and the row's own is corrected like its column.
         guide : tuple (anchors, positives) or (anchors, positives, negatives) of arrays, optional
             Vectors of the same rows by another model, of any length: see `false_negative_margin`.
 
@@ -244,17 +245,22 @@ class InfoNCELoss(ContrastiveLoss):
         value, gradients = self._run(pairs, names, sample_weight, log_q=log_q, guide=guide)
         return value, like_wrt(wrt, gradients)
 
-    def _run(self, pairs: Pairs, names: tuple[str, ...], sample_weight: Any, **options: Any) -> tuple[Any, dict]:
-        pooled = pairs.negatives is None or (pairs.negatives.ndim == 2 and pairs.indices is None)
-        if not pooled and (self.symmetric or self.directions != DIRECTIONS[:1]):
-            what = "symmetric" if self.symmetric else "directions"
-            raise ValueError(f"{what} needs in-batch negatives (negatives=None) or a pool of shape (N, d)")
+    def _run(
+        self, pairs: Pairs, names: tuple[str, ...], sample_weight: Any, **options: Any
+    ) -> tuple[Any, dict[str, Any]]:
+        if pairs.negatives is not None and (self.symmetric or self.directions != DIRECTIONS[:1]):
+            own = pairs.negatives.ndim == 3
+            if own and pairs.single:  # of one anchor they are a pool
+                pairs = dataclasses.replace(pairs, negatives=pairs.negatives[0], column_ids=pairs.column_ids[0])
+            elif own or pairs.indices is not None:
+                what = "symmetric" if self.symmetric else "directions"
+                raise ValueError(f"{what} needs in-batch negatives (negatives=None) or a pool of shape (N, d)")
         if self.similarity != "euclidean":
             return super()._run(pairs, names, sample_weight, **options)
         value, gradients = super()._run(augmented(pairs), names, sample_weight, **options)
         return value, back_from_augmented(pairs, gradients)
 
-    def _measured(  # type: ignore[override]
+    def _measured(
         self,
         pairs: Pairs,
         weights: np.ndarray,
@@ -265,24 +271,31 @@ class InfoNCELoss(ContrastiveLoss):
     ) -> "_Measured":
         guided, log_q = parse_guide(guide, pairs), parse_log_q(log_q, pairs)
         contrast = _Measured(pairs, weights, names, memory, self.similarity)
+        spread = 0.0 if log_q is None else self.temperature * float(np.abs(log_q).max())
+        contrast.bounded = self.similarity == "cosine" and in_range(self.temperature, self.hardness, spread)
         contrast.masks = Masks(
-            contrast, self.temperature, self.hardness, self.margin, self.false_negative_margin, guided, log_q
+            contrast,
+            self.temperature,
+            self.hardness,
+            self.margin,
+            self.false_negative_margin,
+            guided,
+            log_q,
+            contrast.bounded,
         )
-        contrast.spread = 0.0 if log_q is None else self.temperature * float(np.abs(log_q).max())
         return contrast
 
     def evaluate(self, contrast: Contrast) -> Outcome:
         """Losses of the rows, and the sums that gradients are made of."""
         assert isinstance(contrast, _Measured)
-        masks = contrast.masks
+        masks, bounded = contrast.masks, contrast.bounded
         treatment = Softmax(octaves(contrast.dtype, self.temperature, self.hardness), self.temperature, self.hardness)
-        bounded = self.similarity == "cosine" and in_range(self.temperature, self.hardness, contrast.spread)
         if self.symmetric:
             return symmetric(contrast, treatment, bounded, masks)
         if self.directions != DIRECTIONS[:1]:
             return joint(contrast, treatment, bounded, self.directions, masks)
         columns = "positives" if contrast.pairs.negatives is None else "negatives"
-        return contrast.evaluate(treatment, bounded, **masks.of("anchors", (columns,)))
+        return contrast.evaluate(treatment, bounded, own=masks.own(True), **masks.of("anchors", (columns,)))
 
     def parameter_gradients(self, outcome: Outcome, along: float) -> dict[str, float]:
         """dL/dτ = −(Σ score · dL/dscore) / τ over all scores, the own ones less the margin."""
@@ -291,5 +304,5 @@ class InfoNCELoss(ContrastiveLoss):
 
 class _Measured(Contrast):
     masks: Masks
-    spread: float
-    """Greatest |bias| of a column in units of similarity."""
+    bounded: bool
+    """Whether exponents relative to cosine 1 stay in range."""

@@ -5,6 +5,7 @@ import numpy as np
 from rvtrain._engine._blocks import Rows
 from rvtrain._engine._both_ways import both_ways
 from rvtrain._engine._sweep_kernels import NO_SHARES
+from rvtrain._engine._treatment import Own
 from rvtrain.losses._contrast import Contrast, Outcome, added
 from rvtrain.losses._infonce_masks import Masks
 from rvtrain.losses._softmax import Decoupled, Softmax
@@ -20,15 +21,17 @@ def symmetric(contrast: Contrast, treatment: Softmax, bounded: bool, masks: Mask
     """
     columns = ("positives",) if contrast.pairs.negatives is None else ("positives", "negatives")
     if not bounded or masks.differ:
-        there = contrast.one_sided(treatment, bounded, "anchors", *columns, **masks.of("anchors", columns))
+        mask, own = masks.of("anchors", columns), masks.own(True)
+        there = contrast.one_sided(treatment, bounded, "anchors", *columns, own=own, **mask)
         there.sums = {name: (sums.copy(), shares) for name, (sums, shares) in there.sums.items()}
-        back = contrast.one_sided(treatment, bounded, "positives", "anchors", **masks.of("positives", ("anchors",)))
+        mask, own = masks.of("positives", ("anchors",)), masks.own(False)
+        back = contrast.one_sided(treatment, bounded, "positives", "anchors", own=own, **mask)
         sums = {
             name: halved([o.sums[name] for o in (there, back) if name in o.sums])
             for name in {*there.sums, *back.sums}
         }
         return Outcome((there.losses + back.losses) / 2, (there.slopes + back.slopes) / 2, there.second, sums)
-    own = masks.of("anchors", columns)["own"]
+    own = masks.own(True)
     half = own._replace(weights=own.weights / 2)
     parts = [contrast.rows(name) for name in columns]
     joined = parts[0] if len(parts) == 1 else Rows(*(np.concatenate(x) for x in zip(*parts, strict=True)))
@@ -85,21 +88,25 @@ def joint(
     ]
     sides = [(rows, columns) for rows, columns in (("anchors", of_anchors), ("positives", of_positives)) if columns]
 
-    def side(number: int, used: Softmax | Decoupled, outside: np.ndarray | None = None, **options: bool) -> Outcome:
+    own = masks.own(not {"query_to_document", "document_to_document"}.isdisjoint(wanted))
+    # A score of two queries depends on the anchors twice, and one of two documents never.
+    along = "temperature" in contrast.names and not {"query_to_query", "document_to_document"}.isdisjoint(wanted)
+
+    def side(number: int, used: Softmax | Decoupled, own: Own, gradients: bool = True) -> Outcome:
         rows, columns = sides[number]
         mask = masks.of(rows, tuple(columns))
-        own = mask.pop("own")
-        if outside is not None:
-            own = own._replace(outside=outside)
-        return contrast.one_sided(used, bounded, rows, *columns, own=own, **mask, **options)
+        return contrast.one_sided(used, bounded, rows, *columns, own=own, gradients=gradients, along=along, **mask)
 
     if len(sides) == 1:
-        return side(0, treatment)
-    sum_alone = Decoupled(treatment.octaves, treatment.temperature, treatment.hardness)
-    there = side(0, treatment, side(1, sum_alone, gradients=False).second)
-    there.sums = {name: (sums.copy(), shares) for name, (sums, shares) in there.sums.items()}
-    back = side(1, treatment, there.second)
-    sums = {
-        name: added([o.sums[name] for o in (there, back) if name in o.sums]) for name in {*there.sums, *back.sums}
-    }
-    return Outcome(there.losses, there.slopes, there.second, sums)
+        there = side(0, treatment, own)
+        parts = [there]
+    else:
+        sum_alone = Decoupled(treatment.octaves, treatment.temperature, treatment.hardness)
+        outside = side(1, sum_alone, own, gradients=False).second
+        there = side(0, treatment, own._replace(outside=outside))
+        there.sums = {name: (sums.copy(), shares) for name, (sums, shares) in there.sums.items()}
+        parts = [there, side(1, treatment, own._replace(outside=there.second))]
+    names = {name for part in parts for name in part.sums}
+    sums = {name: added([part.sums[name] for part in parts if name in part.sums]) for name in names}
+    total = float(there.slopes @ contrast.scores) + sum(part.along or 0.0 for part in parts) if along else None
+    return Outcome(there.losses, there.slopes, there.second, sums, total)

@@ -1,4 +1,4 @@
-"""Corrections of InfoNCE's scores that differ from one direction to the other: margins, false negatives, frequencies."""
+"""Corrections of InfoNCE's scores that differ between directions: margins, false negatives, frequencies."""
 
 from typing import Any
 
@@ -6,15 +6,17 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from rvtrain import _validation as check
-from rvtrain._engine._blocks import Rows
+from rvtrain._engine._blocks import CHUNK, FINE_CHUNK, Rows
 from rvtrain._engine._norms import checked_inverse_norms
 from rvtrain._engine._pairs import paired_cosines
+from rvtrain._engine._treatment import Own
+from rvtrain.losses import _contrast_kernels as kernels
 from rvtrain.losses._arguments import Pairs
 from rvtrain.losses._contrast import Contrast
 
 
 class Masks:
-    """What the sweep is told about the own scores and the columns, for a side and its columns.
+    """Keyword arguments of `Contrast.one_sided` that depend on the side and on its columns.
 
     Parameters
     ----------
@@ -24,6 +26,8 @@ class Masks:
     guide : dict of Rows by the names of inputs, optional
     log_q : array, optional
         Of the negatives, or in-batch of the positives.
+    bounded : bool
+        Whether the scores will be summed as of a bounded sweep.
     """
 
     def __init__(
@@ -35,42 +39,49 @@ class Masks:
         false_negative_margin: float | None,
         guide: dict[str, Rows] | None,
         log_q: np.ndarray | None,
+        bounded: bool,
     ) -> None:
         self._contrast, self._temperature, self._hardness = contrast, temperature, hardness
-        self._guide, self._log_q = guide, log_q
-        own = contrast.own
-        self._own = own._replace(scores=own.scores - margin) if margin else own
+        self._guide, self._log_q, self._margin = guide, log_q, margin
+        self._corrected = "positives" if contrast.pairs.negatives is None else "negatives"
         self._limits: np.ndarray | None = None
         if guide is not None:
-            self._limits = _own_cosines(guide["anchors"], guide["positives"]) - (false_negative_margin or 0.0)
+            own = _own_scores(contrast, guide["anchors"], guide["positives"], True, CHUNK)
+            self._limits = own - (false_negative_margin or 0.0)
         elif false_negative_margin is not None:
-            self._limits = own.scores + false_negative_margin
+            chunk = CHUNK if bounded else FINE_CHUNK
+            own = _own_scores(contrast, contrast.anchors, contrast.positives, contrast.normalised, chunk)
+            self._limits = own + false_negative_margin
 
     @property
     def differ(self) -> bool:
-        """Whether a pair may count in one direction and not, or otherwise, in the other."""
+        """Whether a pair may count in one direction and not in the other, or with another score."""
         return self._limits is not None or self._log_q is not None
 
+    def own(self, documents: bool) -> Own:
+        """Own scores, less the margin; in-batch corrected like the columns if these hold documents."""
+        own = self._contrast.own
+        scores = own.scores - self._margin if self._margin else own.scores
+        if self._log_q is not None and documents and self._corrected == "positives":
+            scores = scores - self._temperature * self._log_q
+        return own._replace(scores=scores)
+
     def of(self, rows: str, columns: tuple[str, ...]) -> dict[str, Any]:
-        """Keyword arguments of `Contrast.one_sided` for the rows of an input against those of others."""
-        options: dict[str, Any] = {"own": self._own}
+        """Limits, guide and bias for the rows of an input against those of others."""
+        options: dict[str, Any] = {}
         if self._guide is not None:
             parts = [self._guide[name] for name in columns]
             joined = Rows(*(np.concatenate(x) for x in zip(*parts, strict=True)))
             options["guide"] = self._guide[rows], joined, self._limits
         elif self._limits is not None:
             options["limits"] = self._limits
-        corrected = "positives" if self._contrast.pairs.negatives is None else "negatives"
-        if self._log_q is not None and rows == "anchors" and corrected in columns:
-            options["bias"] = np.concatenate([self._bias(name, corrected) for name in columns])
-            if corrected == "positives":
-                scores = self._own.scores - self._temperature * self._log_q
-                options["own"] = self._own._replace(scores=scores)
+        if self._log_q is not None and self._corrected in columns:
+            options["bias"] = np.concatenate([self._bias(name) for name in columns])
         return options
 
-    def _bias(self, name: str, corrected: str) -> np.ndarray:
+    def _bias(self, name: str) -> np.ndarray:
         """−log q in units of scores for the rows of an input, 0 where they are not corrected."""
-        if name == corrected:
+        if name == self._corrected:
             assert self._log_q is not None
             return -self._log_q / (1.0 / self._temperature + self._hardness)
         return np.zeros(len(self._contrast.rows(name).x))
@@ -111,11 +122,15 @@ def parse_log_q(log_q: ArrayLike | None, pairs: Pairs) -> np.ndarray | None:
     return given.astype(np.float64).ravel()
 
 
-def _own_cosines(a: Rows, b: Rows) -> np.ndarray:
-    """Cosines of the rows of both, to the bit those of the sweep: a copy of a positive is no better than it."""
-    out = np.empty(len(a.x), a.x.dtype)
-    paired_cosines.sized(4 * a.x.size)(len(out), a, b, out)
-    return out.astype(np.float64)
+def _own_scores(contrast: Contrast, a: Rows, b: Rows, normalised: bool, chunk: int) -> np.ndarray:
+    """Scores of the rows of a with those of b, to the bit those of negatives: a copy of a positive is no better."""
+    out = np.empty((len(a.x), 1), contrast.dtype)
+    if contrast.own_negatives:
+        indices, unused = np.empty((0, 1), np.int64), np.empty(out.shape)
+        kernels.gathered_scores.sized(4 * a.x.size)(len(out), a, b.x, indices, normalised, out, unused)
+    else:
+        paired_cosines.sized(4 * a.x.size)(len(out), a, b, chunk, out[:, 0])
+    return out[:, 0].astype(np.float64)
 
 
 def _shape(value: Any) -> str:

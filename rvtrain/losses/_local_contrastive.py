@@ -1,15 +1,19 @@
-"""Local contrastive loss: near what is alike, at least a margin from what is not."""
+"""Local contrastive loss: small distances to positives, distances of at least a margin to negatives."""
 
-from typing import Any
+from typing import overload
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from rvtrain import _validation as check
 from rvtrain._errors import NotFiniteError
 from rvtrain.losses import _local_contrastive_graph as graph
 from rvtrain.losses import _local_contrastive_kernels as kernels
+from rvtrain.losses import _local_pool as pool
 from rvtrain.losses._arguments import REDUCTIONS, Pairs, inverse_index, like_wrt, parse, parse_wrt, reduced
 from rvtrain.losses._graph import scratch_rows
+
+Floats = NDArray[np.floating]
 
 FORMS = ("pairwise", "triplet")
 WRT = ("anchors", "positives", "negatives")
@@ -25,8 +29,9 @@ class LocalContrastiveLoss:
         \text{triplet:} \quad & \frac{1}{N} \sum_n \max(0, d(a, p) - d(a, n) + m)
 
     N counts the negatives present, active or not; without any, the loss is d(a, p)², or 0 as a triplet. At
-    distance 0 and at the kink the subgradient is 0. Distances come from differences, not from an expansion
-    into dot products, which would lose the small ones.
+    distance 0 and at the kink the subgradient is 0. Against in-batch negatives or a pool, most distances come from
+    dot products, ‖a‖² + ‖n‖² − 2 a · n; where that would cancel, and where a triplet is so near to the kink that its
+    side is not certain, they are computed from the differences instead.
 
     Parameters
     ----------
@@ -72,15 +77,15 @@ class LocalContrastiveLoss:
 
     def compute(
         self,
-        anchors: Any,
-        positives: Any,
-        negatives: Any = None,
+        anchors: ArrayLike,
+        positives: ArrayLike,
+        negatives: ArrayLike | None = None,
         *,
-        negative_indices: Any = None,
-        anchor_ids: Any = None,
-        positive_ids: Any = None,
-        negative_ids: Any = None,
-    ) -> Any:
+        negative_indices: ArrayLike | None = None,
+        anchor_ids: ArrayLike | None = None,
+        positive_ids: ArrayLike | None = None,
+        negative_ids: ArrayLike | None = None,
+    ) -> float | Floats:
         """The loss alone.
 
         Parameters
@@ -113,18 +118,46 @@ class LocalContrastiveLoss:
         values, _ = self._evaluate(pairs, ())
         return reduced(values, self.reduction, pairs)
 
+    @overload
     def compute_with_gradients(
         self,
-        anchors: Any,
-        positives: Any,
-        negatives: Any = None,
+        anchors: ArrayLike,
+        positives: ArrayLike,
+        negatives: ArrayLike | None = None,
+        *,
+        wrt: str = "anchors",
+        negative_indices: ArrayLike | None = None,
+        anchor_ids: ArrayLike | None = None,
+        positive_ids: ArrayLike | None = None,
+        negative_ids: ArrayLike | None = None,
+    ) -> tuple[float | Floats, Floats]: ...
+
+    @overload
+    def compute_with_gradients(
+        self,
+        anchors: ArrayLike,
+        positives: ArrayLike,
+        negatives: ArrayLike | None = None,
+        *,
+        wrt: tuple[str, ...],
+        negative_indices: ArrayLike | None = None,
+        anchor_ids: ArrayLike | None = None,
+        positive_ids: ArrayLike | None = None,
+        negative_ids: ArrayLike | None = None,
+    ) -> tuple[float | Floats, tuple[Floats, ...]]: ...
+
+    def compute_with_gradients(
+        self,
+        anchors: ArrayLike,
+        positives: ArrayLike,
+        negatives: ArrayLike | None = None,
         *,
         wrt: str | tuple[str, ...] = "anchors",
-        negative_indices: Any = None,
-        anchor_ids: Any = None,
-        positive_ids: Any = None,
-        negative_ids: Any = None,
-    ) -> tuple[Any, Any]:
+        negative_indices: ArrayLike | None = None,
+        anchor_ids: ArrayLike | None = None,
+        positive_ids: ArrayLike | None = None,
+        negative_ids: ArrayLike | None = None,
+    ) -> tuple[float | Floats, Floats | tuple[Floats, ...]]:
         """The loss and its gradients.
 
         Parameters
@@ -152,7 +185,9 @@ class LocalContrastiveLoss:
         shaped = {name: pairs.restore(name, gradient) for name, gradient in gradients.items()}
         return reduced(values, self.reduction, pairs), like_wrt(wrt, shaped)
 
-    def compute_graph(self, embeddings: Any, edges: Any, negative_edges: Any = None) -> Any:
+    def compute_graph(
+        self, embeddings: ArrayLike, edges: ArrayLike, negative_edges: ArrayLike | None = None
+    ) -> float | Floats:
         """The loss over edge lists.
 
         Pairwise: the mean over edges of d² plus the mean over negative edges of max(0, m − d)². Triplet: the
@@ -190,8 +225,8 @@ class LocalContrastiveLoss:
         return self._evaluate_graph(embeddings, edges, negative_edges)[0]
 
     def compute_graph_with_gradients(
-        self, embeddings: Any, edges: Any, negative_edges: Any = None
-    ) -> tuple[Any, np.ndarray]:
+        self, embeddings: ArrayLike, edges: ArrayLike, negative_edges: ArrayLike | None = None
+    ) -> tuple[float | Floats, Floats]:
         """The loss over edge lists and its gradient to the embeddings.
 
         Parameters
@@ -212,68 +247,61 @@ class LocalContrastiveLoss:
         value, lengths, slopes = self._evaluate_graph(embeddings, edges, negative_edges)
         return value, graph.gradient(lengths, slopes)
 
-    def _evaluate(self, pairs: Pairs, names: tuple[str, ...]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    def _evaluate(self, pairs: Pairs, names: tuple[str, ...]) -> tuple[Floats, dict[str, Floats]]:
         """Losses of the anchors, and the gradients named, in the parsed shapes."""
-        batch = self._batch(pairs)
+        weight = 1.0 / len(pairs.anchors) if self.reduction == "mean" else 1.0
+        shared = pairs.indices is None and (pairs.negatives is None or pairs.negatives.ndim == 2)
+        if shared and len(pairs.anchors) > 1:  # a single row uses each column once, and needs no tiles
+            losses, gradients = pool.evaluate(pairs, self.margin, self.form == "triplet", weight, names)
+            if not np.isfinite(losses).all():
+                raise pool.too_far(int(np.argmin(np.isfinite(losses))))
+            return losses, gradients
+        return self._evaluate_own(self._batch(pairs), pairs, weight, names)
+
+    def _evaluate_own(
+        self, batch: kernels.Batch, pairs: Pairs, weight: float, names: tuple[str, ...]
+    ) -> tuple[Floats, dict[str, Floats]]:
+        """The same against negatives of each row's own."""
         count, dim = pairs.anchors.shape
-        weight = 1.0 / count if self.reduction == "mean" else 1.0
-        losses, reaches, shares = np.empty((3, count))
-        gradients = {}
-        for name, array in (("anchors", batch.anchors), ("positives", batch.positives)):
-            gradients[name] = np.empty_like(array) if name in names else array[:0].copy()
+        losses, scratch = np.empty(count), scratch_rows(count, dim)
+        pushes = np.empty(batch.indices.shape if "negatives" in names else (0, batch.indices.shape[1]))
+        gradients = {name: np.empty((count if name in names else 0, dim), batch.anchors.dtype) for name in WRT[:2]}
         work = 8 * count * (1 + batch.indices.shape[1]) * dim
-        scratch = scratch_rows(count, dim)
         kernels.row_terms.sized(work)(
-            len(scratch),
-            batch,
-            weight,
-            scratch,
-            losses,
-            reaches,
-            shares,
-            gradients["anchors"],
-            gradients["positives"],
+            len(scratch), batch, weight, scratch, losses, pushes, gradients["anchors"], gradients["positives"]
         )
         if not np.isfinite(losses).all():
             _refuse(batch, int(np.argmin(np.isfinite(losses))))
         if "negatives" in names:
-            gradients["negatives"] = np.zeros_like(batch.pool)
-        to_pool = "positives" if batch.in_batch else "negatives"
-        if to_pool in names:
-            columns = _columns(pairs, batch)
-            scratch = scratch_rows(len(columns.named), dim)
-            kernels.column_terms.sized(work)(
-                len(scratch), batch, reaches, shares, columns, scratch, gradients[to_pool]
-            )
-        if pairs.negatives is not None and "negatives" in names:
-            gradients["negatives"] = gradients["negatives"].reshape(pairs.negatives.shape)
+            places, out = _places(pairs, batch), np.zeros_like(batch.pool)
+            scratch = scratch_rows(len(places.named), dim)
+            kernels.pool_terms.sized(work)(len(scratch), batch.anchors, batch.pool, pushes, places, scratch, out)
+            gradients["negatives"] = out if pairs.negatives is None else out.reshape(pairs.negatives.shape)
         return losses, {name: gradients[name] for name in names}
 
     def _batch(self, pairs: Pairs) -> kernels.Batch:
-        """The four places that negatives come from, as rows of one pool."""
-        dim = pairs.anchors.shape[1]
-        pool = pairs.positives if pairs.negatives is None else pairs.negatives.reshape(-1, dim)
+        """The rows, with the rows of a pool that are each one's negatives."""
+        count, dim = pairs.anchors.shape
+        negatives = pairs.positives[:0] if pairs.negatives is None else pairs.negatives.reshape(-1, dim)
         indices = pairs.indices
         if indices is None:
-            own = pairs.negatives is not None and pairs.negatives.ndim == 3
-            indices = np.arange(len(pool)).reshape(len(pairs.anchors) if own else 1, -1)
-        column_ids = pairs.column_ids.reshape(len(pool), -1)
+            indices = np.arange(len(negatives)).reshape(count, -1)
+        column_ids = pairs.column_ids[: len(negatives)] if pairs.negatives is None else pairs.column_ids
         return kernels.Batch(
             pairs.anchors,
             pairs.positives,
-            pool,
+            negatives,
             indices,
             pairs.row_ids,
-            column_ids,
-            pairs.negatives is None,
+            column_ids.reshape(len(negatives), -1) if len(negatives) else pairs.row_ids[:0],
             self.margin,
             self.form == "triplet",
         )
 
     def _evaluate_graph(
-        self, embeddings: Any, edges: Any, negative_edges: Any
-    ) -> tuple[Any, graph.Lengths, np.ndarray]:
-        """The value, the edges, and the derivatives of what is returned by their lengths."""
+        self, embeddings: ArrayLike, edges: ArrayLike, negative_edges: ArrayLike | None
+    ) -> tuple[float | Floats, graph.Lengths, np.ndarray]:
+        """The value, the edges, and the derivatives of the value, or of the sum of the values, by their lengths."""
         if self.form == "triplet" and negative_edges is None:
             raise ValueError("negative_edges must be given in the triplet form, got None")
         lengths = graph.measure(embeddings, edges, negative_edges)
@@ -290,25 +318,22 @@ class LocalContrastiveLoss:
         return float(values.sum()), lengths, slopes
 
 
-def _columns(pairs: Pairs, batch: kernels.Batch) -> kernels.Columns:
-    """For each pool row that is anyone's negative, whose."""
-    count = len(pairs.anchors)
-    if len(batch.indices) == 1 and pairs.indices is None:
+def _places(pairs: Pairs, batch: kernels.Batch) -> kernels.Places:
+    """Where each pool row that is a negative of any row is used."""
+    if pairs.indices is None:
         every = np.arange(len(batch.pool))
-        return kernels.Columns(every, np.zeros_like(every), np.full_like(every, count), np.arange(count))
+        return kernels.Places(every, every, every + 1, every)
     order, bounds, named = inverse_index(batch.indices)
-    return kernels.Columns(named, bounds[:-1], bounds[1:], order // max(batch.indices.shape[1], 1))
+    return kernels.Places(named, bounds[:-1], bounds[1:], order)
 
 
 def _refuse(batch: kernels.Batch, row: int) -> None:
-    """Name what made the distances of this row NaN or infinite."""
+    """Raise the error that tells why distances of this row are NaN or infinite."""
     check.finite("anchors", batch.anchors)
     check.finite("positives", batch.positives)
-    candidates = batch.indices[row % len(batch.indices)]
+    candidates = batch.indices[row]
     candidates = candidates[candidates >= 0]
     bad = candidates[~np.isfinite(batch.pool[candidates]).all(axis=1)]
     if len(bad):
         raise NotFiniteError(f"negatives must be finite, got a NaN or an infinity in row {bad[0]}")
-    raise NotFiniteError(
-        f"anchors must be within 1e150 of positives and negatives, got a longer distance in row {row}"
-    )
+    raise pool.too_far(row)

@@ -26,7 +26,7 @@ class Softmax(NamedTuple):
     hardness: float
     """α, by which a negative's logit exceeds its score / τ"""
 
-    SUMS, SEPARABLE, EQUAL = 1, True, False
+    SUMS, SEPARABLE, EQUAL = 1, True, False  # type: ignore[misc]
 
 
 class Decoupled(NamedTuple):
@@ -36,7 +36,7 @@ class Decoupled(NamedTuple):
     temperature: float
     hardness: float
 
-    SUMS, SEPARABLE, EQUAL = 1, True, False
+    SUMS, SEPARABLE, EQUAL = 1, True, False  # type: ignore[misc]
 
 
 def octaves(dtype: np.dtype, temperature: float, hardness: float = 0.0) -> np.floating:

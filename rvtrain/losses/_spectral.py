@@ -1,14 +1,16 @@
-"""Spectral regularization: neighbours in a graph should have like embeddings."""
+"""Spectral regularization: embeddings of neighbours in a graph are drawn together."""
 
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from rvtrain import _validation as check
 from rvtrain._errors import NotFiniteError
 from rvtrain.losses._arguments import like_wrt, parse_wrt
 from rvtrain.losses._graph import parse_embeddings, squared_lengths, sum_differences
-from rvtrain.losses._spectral_graph import Edges, parse_graph
+from rvtrain.losses._spectral_graph import Edges, SparseMatrix, parse_graph
+from rvtrain.losses.base import Floats
 
 WRT = ("embeddings", "edge_weights")
 
@@ -22,7 +24,7 @@ class SpectralRegularization:
         = λ \sum_{i<j} w_{ij} \Big\| \frac{z_i}{s_i} - \frac{z_j}{s_j} \Big\|^2
 
     with s_i = 1 for the Laplacian L = D − W, and s_i = √d_i for the symmetric-normalised one,
-    L = I − D^-½ W D^-½. It is computed edge by edge, without a matrix, and not as a difference of large sums.
+    L = I − D^-½ W D^-½. It is computed as this sum over edges, because tr(ZᵀDZ) − tr(ZᵀWZ) would cancel.
 
     Parameters
     ----------
@@ -37,16 +39,16 @@ class SpectralRegularization:
     point, so something else must keep them apart. The losses of this package do so only in part:
     `LocalContrastiveLoss` stops pushing at its margin, and `InfoNCELoss` reads directions but not lengths, so that
     rows shrink and each step turns them further. The term is also a sum over edges where those losses are means: at
-    λ = 0.01 and 256 edges it counts 2.56 times a mean. On real graphs, λ = 0.01 beside `LocalContrastiveLoss` drew
-    the neighbours of hubs together until links were found little better than by chance. λ = 0.001 beside the
-    triplet form, or beside InfoNCE, helped on graphs with 3 or 4 links for each node and harmed on those with more
-    than 10. Where links depend on communities alone, λ = 0.01 helps. Choose λ by edges that were held back.
+    λ = 0.01 and 256 edges it has the weight of 2.56 means. On real graphs, λ = 0.01 beside `LocalContrastiveLoss`
+    drew the neighbours of hubs together until links were predicted little better than by chance. λ = 0.001 beside
+    the triplet form, or beside InfoNCE, helped on graphs with 3 or 4 links for each node and harmed on graphs with
+    more than 10. On graphs whose links depend on communities alone, λ = 0.01 helped. Choose λ by edges that are held
+    back.
 
     Each pair of nodes is one undirected edge: listed more than once, in either direction, it counts once,
-    with the mean of its listed weights. Self-loops are ignored, in the degrees too, and a node without edges,
-    or with weights of 0 alone, contributes nothing. For a symmetric matrix this is what
-    ``scipy.sparse.csgraph.laplacian`` does. At a degree of 0 the normalised form has no derivative by an edge
-    weight: the degree counts as a constant there.
+    with the mean of its listed weights. Self-loops are ignored, in the degrees too. A node without edges, or whose
+    weights are all 0, contributes nothing. For a symmetric matrix this is what ``scipy.sparse.csgraph.laplacian``
+    does. At a degree of 0 the normalised form has no derivative by an edge weight, and the degree counts as constant.
 
     References
     ----------
@@ -75,7 +77,7 @@ class SpectralRegularization:
 
     @property
     def weight(self) -> float:
-        """λ, by which the trace is multiplied."""
+        """λ, the factor of the trace."""
         return self._weight
 
     @weight.setter
@@ -85,7 +87,9 @@ class SpectralRegularization:
     def __repr__(self) -> str:
         return f"SpectralRegularization(weight={self.weight:g}, normalized={self.normalized})"
 
-    def compute(self, embeddings: Any, graph: Any, edge_weights: Any = None) -> float:
+    def compute(
+        self, embeddings: ArrayLike, graph: ArrayLike | SparseMatrix, edge_weights: ArrayLike | None = None
+    ) -> float:
         """The regularization term alone.
 
         Parameters
@@ -112,11 +116,31 @@ class SpectralRegularization:
         """
         return self._evaluate(embeddings, graph, edge_weights, ())[0]
 
+    @overload
     def compute_with_gradients(
         self,
-        embeddings: Any,
-        graph: Any,
-        edge_weights: Any = None,
+        embeddings: ArrayLike,
+        graph: ArrayLike | SparseMatrix,
+        edge_weights: ArrayLike | None = None,
+        *,
+        wrt: str = "embeddings",
+    ) -> tuple[float, Floats]: ...
+
+    @overload
+    def compute_with_gradients(
+        self,
+        embeddings: ArrayLike,
+        graph: ArrayLike | SparseMatrix,
+        edge_weights: ArrayLike | None = None,
+        *,
+        wrt: tuple[str, ...],
+    ) -> tuple[float, tuple[Floats, ...]]: ...
+
+    def compute_with_gradients(
+        self,
+        embeddings: ArrayLike,
+        graph: ArrayLike | SparseMatrix,
+        edge_weights: ArrayLike | None = None,
         *,
         wrt: str | tuple[str, ...] = "embeddings",
     ) -> tuple[float, Any]:
@@ -133,8 +157,8 @@ class SpectralRegularization:
         -------
         value : float
         gradient : array of shape (n, d), or (E,) for the edge weights, or a tuple of these
-            That to the edge weights goes through the degrees too; an edge listed c times gives each listing
-            1/c of its gradient, a self-loop gets 0.
+            The gradient to the edge weights includes the degrees. Each of c listings of one edge gets 1/c of the
+            edge's gradient, a self-loop 0.
 
         Raises
         ------
@@ -145,7 +169,11 @@ class SpectralRegularization:
         return value, like_wrt(wrt, gradients)
 
     def _evaluate(
-        self, embeddings: Any, graph: Any, edge_weights: Any, names: tuple[str, ...]
+        self,
+        embeddings: ArrayLike,
+        graph: ArrayLike | SparseMatrix,
+        edge_weights: ArrayLike | None,
+        names: tuple[str, ...],
     ) -> tuple[float, dict[str, np.ndarray]]:
         z = parse_embeddings(embeddings)
         edges = parse_graph(graph, edge_weights, z)

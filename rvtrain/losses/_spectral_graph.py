@@ -1,18 +1,30 @@
 """The undirected weighted graph behind a list of edges or a sparse matrix."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from rvtrain import _validation as check
 
 
+@runtime_checkable
+class SparseMatrix(Protocol):
+    """A matrix of scipy.sparse, by what is used of it."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def tocoo(self) -> Any: ...
+
+
 @dataclass(frozen=True)
 class Edges:
-    """Distinct edges (U,) with first < second and their float64 weights, made from E listings.
+    """Distinct edges with first < second and their weights, united from E listings.
 
-    Listing kept[r] is one of the counts[edge[r]] listings of edge[r]; those not kept are self-loops.
+    Shapes: first, second, weights (float64), counts (U,); kept, edge (R,). Listing kept[r] is one of the
+    counts[edge[r]] listings of the edge edge[r]; the listings that are not kept are self-loops.
     """
 
     nodes: int
@@ -26,17 +38,17 @@ class Edges:
     counts: np.ndarray
 
     def to_listings(self, slopes: np.ndarray) -> np.ndarray:
-        """Derivatives by the edges' weights as derivatives by the listed weights, whose means they are."""
+        """Derivatives by the listed weights (E,), from those by the weights of edges (U,), which are their means."""
         out = np.zeros(self.listings, self.dtype)
         out[self.kept] = (slopes / self.counts)[self.edge]
         return out
 
 
-def parse_graph(graph: Any, edge_weights: Any, embeddings: np.ndarray) -> Edges:
-    """Check a graph over the rows of `embeddings`, and unite the listings of each edge."""
+def parse_graph(graph: ArrayLike | SparseMatrix, edge_weights: ArrayLike | None, embeddings: np.ndarray) -> Edges:
+    """Check a graph whose nodes are the rows of `embeddings`, and unite the listings of each edge."""
     nodes = len(embeddings)
     dtype = embeddings.dtype
-    if hasattr(graph, "tocoo"):
+    if isinstance(graph, SparseMatrix):
         listed, weights = _from_sparse(graph, nodes)
     else:
         listed = check.indices("graph", graph, (None, 2), nodes)
@@ -56,8 +68,8 @@ def parse_graph(graph: Any, edge_weights: Any, embeddings: np.ndarray) -> Edges:
     return Edges(nodes, dtype, pairs // nodes, pairs % nodes, means, len(listed), kept, edge, counts)
 
 
-def _from_sparse(graph: Any, nodes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Listings (E, 2) and float64 weights of what looks like a scipy.sparse matrix."""
+def _from_sparse(graph: SparseMatrix, nodes: int) -> tuple[np.ndarray, np.ndarray]:
+    """The edges (E, 2) that a sparse matrix stores, and their weights in float64 (E,)."""
     if graph.shape != (nodes, nodes):
         raise ValueError(f"graph must have shape ({nodes}, {nodes}), one node per embedding, got {graph.shape}")
     coo = graph.tocoo()

@@ -36,7 +36,7 @@ class ContrastiveLoss:
     def __init__(self, reduction: str = "mean") -> None:
         self.reduction = check.choice("reduction", reduction, REDUCTIONS)
 
-    def treatment(self, dtype: np.dtype) -> Any:
+    def treatment(self, dtype: np.dtype) -> tuple[Any, ...]:
         """The treatment of scores of this type, a named tuple."""
         raise NotImplementedError
 
@@ -167,7 +167,9 @@ class ContrastiveLoss:
         value, gradients = self._run(pairs, names, sample_weight)
         return value, like_wrt(wrt, gradients)
 
-    def _run(self, pairs: Pairs, names: tuple[str, ...], sample_weight: Any, **options: Any) -> tuple[Any, dict]:
+    def _run(
+        self, pairs: Pairs, names: tuple[str, ...], sample_weight: Any, **options: Any
+    ) -> tuple[Any, dict[str, Any]]:
         """The value, and the gradients named, by name; options are those of the subclass's `_measured`."""
         if "negatives" in names and pairs.negatives is None:
             raise ValueError("wrt names negatives, but negatives is None (in-batch): ask for positives")

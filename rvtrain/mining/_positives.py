@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rvtrain import _validation as check
-from rvtrain._engine._blocks import Rows
+from rvtrain._engine._blocks import CHUNK, Rows
 from rvtrain._engine._norms import checked_inverse_norms
 from rvtrain._engine._pairs import paired_cosines
 from rvtrain.mining._candidates import Candidates
@@ -54,7 +54,7 @@ class Positives(NamedTuple):
             else:
                 x = check.readable(given[:, p], candidates.dtype)
             rows = Rows(x, checked_inverse_norms("positives", x))
-            paired_cosines.sized(2 * x.size)(len(x), anchors, rows, cosines)
+            paired_cosines.sized(2 * x.size)(len(x), anchors, rows, CHUNK, cosines)
             scores = np.where(given[:, p] < 0, np.inf, cosines) if self.vectors is None else cosines
             lowest = np.minimum(lowest, scores)
         return lowest

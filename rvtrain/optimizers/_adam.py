@@ -1,7 +1,6 @@
 """Adam and AdamW."""
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,7 +8,8 @@ import numpy as np
 from rvtrain import _validation as check
 from rvtrain.optimizers import _adam_compact_kernels as compact_kernels
 from rvtrain.optimizers import _adam_kernels as kernels
-from rvtrain.optimizers._base import Optimizer
+from rvtrain.optimizers._arrays import Params
+from rvtrain.optimizers._base import Groups, Optimizer
 from rvtrain.optimizers._rows import Gradient, Idle, by_table
 from rvtrain.optimizers._state import as_table, blocks_of, compact, flat, noise
 
@@ -24,34 +24,36 @@ class Adam(Optimizer):
 
     Parameters
     ----------
-    params : int, shape, array, or dict of these
-        What will be optimised, by its shape: a length, a shape, or an array (which is not kept).
+    params : int, tuple of int, array, or dict of these
+        The parameters' shapes: a length, a shape, or an array, of which only the shape is read.
     lr : float
         η ≥ 0; readable and settable as `learning_rate`.
     betas : tuple of two floats
         β₁ and β₂ in [0, 1).
     eps : float
-        ε ≥ 0, added to the corrected root.
+        ε ≥ 0, added to the root of the corrected v.
     weight_decay : float
         λ ≥ 0.
     amsgrad : bool
-        Use the largest v so far in the denominator.
+        AMSGrad: the largest v so far takes the place of v in the denominator.
     maximize : bool
         Ascend: the gradient is negated.
     lazy : {"idle", "exact"}
-        What rows not named in ``step(..., rows=...)`` do: nothing, as in ``torch.optim.SparseAdam``; or, once
-        they are touched, all that whole steps with zero gradients would have done to them.
+        Treatment of the rows that ``step(..., rows=...)`` does not name. "idle": they keep their values and state,
+        as in ``torch.optim.SparseAdam``. "exact": they get the same steps with gradient zero as in a dense step,
+        made up for when the row is next named, or by `catch_up`.
     state_dtype : {"float32", "bfloat16", "int8"}
-        How the moments are kept: as the parameters, in 16 bits each (rounded at random, right in the mean), or in 8
-        with a scale for every block of 256 elements of a row. Steps are computed in the parameters' type. In 8 bits
-        v grows at most 2¹⁰-fold in a step beyond the rest of its block, m in proportion to √v: a huge gradient
-        costs the other elements no more than some precision.
+        Storage of the moments. "float32": in the dtype of the parameters. "bfloat16": in 16 bits, rounded at random
+        so that the mean is right. "int8": in 8 bits, with a scale for each block of 256 elements of a row. Steps are
+        computed in the dtype of the parameters. In 8 bits, v may exceed the rest of its block by a factor of 2¹⁰
+        more in each step, and m in proportion to √v, so that one huge gradient costs the other elements of its block
+        no more than some precision.
     nonfinite : {"raise", "skip"}
-        What a gradient with NaN or infinity does: an error, or a step that changes nothing and is counted in
-        `skipped`.
+        Treatment of a gradient with a NaN or an infinity. "raise": ValueError. "skip": the step changes nothing, and
+        is counted in `skipped`.
     groups : dict of dicts, optional
-        Other options for single arrays of a dict, as ``{"bias": {"weight_decay": 0.0}}``; an lr keeps its ratio to
-        `learning_rate`.
+        Other options for single arrays of a dict, as ``{"bias": {"weight_decay": 0.0}}``. A group's lr keeps its
+        ratio to `learning_rate`.
 
     References
     ----------
@@ -85,7 +87,7 @@ class Adam(Optimizer):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
@@ -96,7 +98,7 @@ class Adam(Optimizer):
         lazy: str = "idle",
         state_dtype: str = "float32",
         nonfinite: str = "raise",
-        groups: Mapping[str, Mapping[str, Any]] | None = None,
+        groups: Groups | None = None,
     ) -> None:
         super().__init__(
             params, lr, maximize=maximize, lazy=lazy, state_dtype=state_dtype, nonfinite=nonfinite, groups=groups
@@ -114,7 +116,7 @@ class Adam(Optimizer):
         self._make_rules()
 
     def _decays(self) -> tuple[float, float]:
-        """The L2 term in the gradient, and what the parameters are multiplied by."""
+        """The factor of the L2 term in the gradient, and the factor of the parameters."""
         return self.weight_decay, 1.0
 
     def _constants(self, step: int) -> np.ndarray:
@@ -135,18 +137,17 @@ class Adam(Optimizer):
     ) -> None:
         if self.state_dtype == "float32" and not len(g.rows):
             values, gradient, m, v = flat(p, g.given, state["exp_avg"], state["exp_avg_sq"])
-            top = state["max_exp_avg_sq"].reshape(-1) if self.amsgrad else m[:0]
+            top = state["max_exp_avg_sq"].reshape(-1) if self.amsgrad else None
             kernels.adam_dense.sized(4 * p.size)(p.size, values, gradient, m, v, top, c, wipe)
             return
         work = 20 * (len(g.rows) * p.shape[1] if len(g.rows) else p.size)
         if self.state_dtype == "float32":
-            first, history = idle or (g.rows[:0], np.empty((0, len(c))))
-            missed = self._idle_table(history, p)
-            kernels.adam_rows.sized(work)(len(g.rows), p, g, *self._tables(state), c, first, history, missed)
+            owed = (None, None, None) if idle is None else (*idle, self._idle_table(idle.history, p))
+            kernels.adam_rows.sized(work)(len(g.rows), p, g, *self._tables(state), c, *owed)
             return
         if idle is not None:
             self._missed(p, g.rows, state, idle, name)
-        codes, scales = self._compact(state, p)
+        codes, scales = compact(state, self._buffers, p.shape)
         table = as_table(p)
         compact_kernels.adam_compact.sized(work)(
             blocks_of(table, g.rows, codes[0]),
@@ -161,12 +162,14 @@ class Adam(Optimizer):
 
     def _missed(self, p: np.ndarray, rows: np.ndarray, state: dict[str, Any], idle: Idle, name: str) -> None:
         first, history = idle
+        if not len(history):
+            return
         table = self._idle_table(history, p)
         work = 20 * len(rows) * p.shape[1]
         if self.state_dtype == "float32":
             kernels.adam_missed.sized(work)(len(rows), p, rows, *self._tables(state), first, history, table)
         else:
-            codes, scales = self._compact(state, p)
+            codes, scales = compact(state, self._buffers, p.shape)
             compact_kernels.adam_compact_missed.sized(work)(
                 len(rows), p, rows, codes, scales, first, history, table, noise(name, state["step"], idle=True)
             )
@@ -174,19 +177,12 @@ class Adam(Optimizer):
     def _idle_table(self, history: np.ndarray, p: np.ndarray) -> np.ndarray:
         table = np.empty((len(history), kernels.COLUMNS))
         if len(history):
-            left_out = 0.1 * float(np.finfo(p.dtype).eps)  # below the rounding of the movement
+            left_out = 0.1 * float(np.finfo(p.dtype).eps)  # a tenth of the rounding of the movement
             kernels.idle_table.serial(history, self.amsgrad, left_out, table)
         return table
 
-    def _tables(self, state: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        m, v = state["exp_avg"], state["exp_avg_sq"]
-        return m, v, state["max_exp_avg_sq"] if self.amsgrad else np.empty((len(m), 0), m.dtype)
-
-    def _compact(self, state: dict[str, Any], p: np.ndarray) -> tuple[Any, Any]:
-        codes, scales = compact(state, self._buffers, p.shape)
-        if not self.amsgrad:
-            codes, scales = (*codes, np.empty((len(codes[0]), 0), codes[1].dtype)), (*scales, scales[1])
-        return codes, scales
+    def _tables(self, state: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        return state["exp_avg"], state["exp_avg_sq"], state["max_exp_avg_sq"] if self.amsgrad else None
 
 
 class AdamW(Adam):
@@ -218,7 +214,7 @@ class AdamW(Adam):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float = 1e-3,
         weight_decay: float = 1e-2,
         betas: tuple[float, float] = (0.9, 0.999),
@@ -229,7 +225,7 @@ class AdamW(Adam):
         lazy: str = "idle",
         state_dtype: str = "float32",
         nonfinite: str = "raise",
-        groups: Mapping[str, Mapping[str, Any]] | None = None,
+        groups: Groups | None = None,
     ) -> None:
         super().__init__(
             params,

@@ -1,36 +1,43 @@
-"""What the optimizers accept: one array or a dict of arrays, checked as a whole before anything changes."""
+"""Arguments of the optimizers: one array or a dict of arrays, all checked before any is changed."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from rvtrain import _validation as check
 
+Floats = NDArray[np.floating]
+Arrays = ArrayLike | Mapping[str, ArrayLike]
+"""One array, or several by name."""
+Params = ArrayLike | Mapping[str, ArrayLike]
+"""A length, a shape or an array, or several of these by name."""
+
 ONE = "params"
-"""The name of the only array where no dict was given."""
+"""The name of the array where no dict was given."""
 
 
 class Update(NamedTuple):
-    """One array's part in a step: all arrays C-contiguous and of the parameter's dtype."""
+    """One array's part in a step; `values` and `gradient` are C-contiguous, writeable and of one dtype."""
 
     name: str
     g_name: str
-    """What messages call the gradient."""
+    """The gradient's name in messages."""
     target: np.ndarray
-    """The caller's array."""
+    """The caller's array of parameters."""
     values: np.ndarray
-    """The same memory where it is contiguous, else a copy to be written back."""
+    """`target` if it is contiguous, else a copy, to be written back."""
     gradient: np.ndarray
-    """Writeable too: the caller's array, or a copy."""
+    """`given` if it can serve, else a copy."""
     given: np.ndarray
-    """The caller's gradient."""
+    """The caller's array of gradients."""
     rows: np.ndarray | None
     shared: bool
-    """Whether another array's gradient has some of the same memory: zeros have to wait for its step."""
+    """Whether `given` shares memory with the gradient of another array, so that it may be zeroed only at the end."""
 
     def write_back(self, zero_grads: bool) -> None:
-        """Bring the new values, and zeros for the gradient, to the caller's arrays, if they are not there already."""
+        """Copy the new values, and zeros for the gradient, to the caller's arrays where the step worked on copies."""
         if self.values is not self.target:
             self.target[...] = self.values
         if zero_grads and (self.rows is not None or self.gradient is not self.given):
@@ -38,7 +45,7 @@ class Update(NamedTuple):
 
 
 def shapes_of(params: Any) -> tuple[dict[str, tuple[int, ...]], bool]:
-    """The shapes that `params` describes, by name, and whether it was a single one."""
+    """The shapes that `params` describes, by name, and whether no dict was given."""
     if isinstance(params, Mapping):
         if not params:
             raise ValueError("params must not be an empty dict")
@@ -81,8 +88,10 @@ def updates(shapes: dict[str, tuple[int, ...]], single: bool, params: Any, grads
     return [part._replace(shared=True) if i in shared else part for i, part in enumerate(parts)] if shared else parts
 
 
-def by_name(shapes: Mapping[str, Any], single: bool, params: Any, rows: Any) -> tuple[Mapping, Mapping]:
-    """`params` and `rows`, which may be None, as dicts with the keys of `shapes`, or some of them."""
+def by_name(
+    shapes: Mapping[str, Any], single: bool, params: Any, rows: Any
+) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """`params` as a dict with the keys of `shapes`, and `rows`, which may be None, as a dict with some of them."""
     if single:
         return {ONE: params}, {} if rows is None else {ONE: rows}
     params = _keyed("params", params, shapes)
@@ -92,7 +101,7 @@ def by_name(shapes: Mapping[str, Any], single: bool, params: Any, rows: Any) -> 
 
 
 def called(argument: str, name: str, single: bool) -> str:
-    """What messages call an array of an argument."""
+    """The name in messages of an array of an argument."""
     return argument if single else f"{argument}[{name!r}]"
 
 
@@ -122,7 +131,7 @@ def _update(name: str, single: bool, shape: tuple[int, ...], param: Any, grad: A
 
 
 def fitting(name: str, param: Any, shape: tuple[int, ...]) -> np.ndarray:
-    """An array of parameters that can be updated in place, of that shape."""
+    """`param` as an array of that shape that can be updated in place, uncopied."""
     target = check.writeable_array(name, param)
     if target.shape != shape:
         raise ValueError(f"{name} must have shape {shape}, got {target.shape}")
@@ -130,29 +139,29 @@ def fitting(name: str, param: Any, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def rows_of(name: str, rows: Any, shape: tuple[int, ...]) -> np.ndarray:
-    """Rows of a table of that shape, (m,), possibly repeated."""
+    """`rows` (m,) as checked indices of rows, possibly repeated, of a table of that shape."""
     if len(shape) != 2:
         raise ValueError(f"{name} needs a table of 2 dimensions, got params of shape {shape}")
     return check.indices(name, rows, (None,), shape[0])
 
 
-# Comparing all pairs of strided arrays exactly takes exponential time at worst: above this much work they count as
-# sharing memory.
+# To compare two strided arrays exactly takes exponential time at worst: beyond this much work they count as sharing
+# memory.
 _MOST_WORK: Any = 100_000
 
 
 def overlaps(arrays: Sequence[np.ndarray]) -> list[tuple[int, int]]:
     """The pairs i < j of arrays that have elements in common.
 
-    Arrays that own their memory, or alone are views of one that does, as most are, have none in common. Of others
-    those are compared whose extents overlap: one pass over them, sorted by address.
+    Arrays that all own their memory have none in common, which is the usual case and costs nothing. Of others, sorted
+    by address, those are compared whose extents overlap.
     """
     owners = [array if array.base is None else array.base for array in arrays]
     if len(set(map(id, owners))) == len(arrays) and all(type(x) is np.ndarray and x.flags.owndata for x in owners):
         return []
     extents = sorted((*_extent(array), i) for i, array in enumerate(arrays))
     pairs: list[tuple[int, int]] = []
-    reaching: list[tuple[int, int]] = []  # the ends and numbers of arrays that may reach the next
+    reaching: list[tuple[int, int]] = []  # (end, number) of the arrays that may overlap the next
     for low, high, i in extents:
         if reaching:
             reaching = [other for other in reaching if other[0] > low]
@@ -162,7 +171,7 @@ def overlaps(arrays: Sequence[np.ndarray]) -> list[tuple[int, int]]:
 
 
 def _extent(x: np.ndarray) -> tuple[int, int]:
-    """The addresses of the first byte of an array and after the last."""
+    """The addresses of the first byte of an array and of the first after its last."""
     low = x.__array_interface__["data"][0]
     if x.flags.c_contiguous or not x.size:
         return low, low + x.nbytes

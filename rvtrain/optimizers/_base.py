@@ -1,13 +1,13 @@
-"""What all optimizers share: state per array, whole steps and row steps, saving and loading."""
+"""The base of the optimizers: state of each array, dense steps and row steps, saving and loading."""
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
 from rvtrain import _validation as check
-from rvtrain.optimizers._arrays import Update, by_name, called, fitting, rows_of, shapes_of, updates
+from rvtrain.optimizers._arrays import Arrays, Params, Update, by_name, called, fitting, rows_of, shapes_of, updates
 from rvtrain.optimizers._clip import is_finite, refuse, squares
 from rvtrain.optimizers._rows import Gradient, Idle, by_row, whole
 from rvtrain.optimizers._saving import flatten, nest, restored
@@ -15,33 +15,37 @@ from rvtrain.optimizers._state import STATE_DTYPES, new_state
 
 LAZY = ("idle", "exact")
 NONFINITE = ("raise", "skip")
-# Steps that idle rows may owe before all rows are brought up to date: bounds the history, at one pass over the table.
+Groups = Mapping[str, Mapping[str, object]]
+"""Options of single arrays, by the name of the array and of the option."""
+
 _LONGEST = 4096
+"""Steps of the history: when it is full, all rows are brought up to date, in one pass over the table."""
 
 
 class Optimizer:
-    """Base of the optimizers: a rule says what one step does to an element, this class does the rest.
+    """Base of the optimizers. A subclass is a rule for one element; this class does all the rest.
 
-    A rule provides `_buffers`, the names of its state arrays, and of them `_positive`; `_constants`, the numbers of
-    one step, which are all that a later catch-up needs to know of it; and `_apply` and `_missed`, its kernels.
+    A rule provides `_buffers`, the names of its state arrays, and `_positive`, those of them that are never negative;
+    `_constants`, the numbers of one step, from which the step can be made up for later; and `_apply` and `_missed`,
+    which call its kernels.
     """
 
     _options: tuple[str, ...] = ()
     _buffers: tuple[str, ...] = ()
     _positive: tuple[str, ...] = ()
     _sign: int
-    """Which of the constants the gradient is multiplied by."""
+    """Index of the constant by which the gradient is multiplied."""
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float,
         *,
         maximize: bool,
         lazy: str,
         state_dtype: str,
         nonfinite: str,
-        groups: Mapping[str, Mapping[str, Any]] | None,
+        groups: Groups | None,
     ) -> None:
         self._shapes, self._single = shapes_of(params)
         self.learning_rate = lr
@@ -55,7 +59,10 @@ class Optimizer:
         self._rules: dict[str, Optimizer] = {}
 
     def _make_rules(self) -> None:
-        """An optimizer for the options of each group, of which only the rule is used; ends a constructor."""
+        """Build one rule for each entry of `groups`: an optimizer of which only the constants and kernels are used.
+
+        Must be the last call of a subclass's ``__init__``, because it reads the options set there.
+        """
         for name, options in self.groups.items():
             if self._single or name not in self._shapes:
                 raise ValueError(f"groups must have keys of params, got {name!r}")
@@ -70,7 +77,7 @@ class Optimizer:
         self._ratios = {name: rule.learning_rate / (self.learning_rate or 1.0) for name, rule in self._rules.items()}
 
     def _rule(self, name: str) -> "Optimizer":
-        """Who knows the options of this array, at the present learning rate."""
+        """The optimizer with the options of this array, set to the present learning rate."""
         rule = self._rules.get(name, self)
         if rule is not self:
             rule.learning_rate = (
@@ -91,8 +98,36 @@ class Optimizer:
         options = ", ".join(f"{name}={getattr(self, name)!r}" for name in self._options)
         return f"{type(self).__name__}(lr={self.learning_rate:g}, {options})"
 
+    @overload
     def step(
-        self, params: Any, grads: Any, rows: Any = None, *, max_norm: float | None = None, zero_grads: bool = False
+        self,
+        params: Arrays,
+        grads: Arrays,
+        rows: Arrays | None = None,
+        *,
+        max_norm: None = None,
+        zero_grads: bool = False,
+    ) -> None: ...
+
+    @overload
+    def step(
+        self,
+        params: Arrays,
+        grads: Arrays,
+        rows: Arrays | None = None,
+        *,
+        max_norm: float,
+        zero_grads: bool = False,
+    ) -> float: ...
+
+    def step(
+        self,
+        params: Arrays,
+        grads: Arrays,
+        rows: Arrays | None = None,
+        *,
+        max_norm: float | None = None,
+        zero_grads: bool = False,
     ) -> float | None:
         """Update the parameters in place by their gradients.
 
@@ -101,15 +136,15 @@ class Optimizer:
         params : array or dict of arrays
             float32 or float64, of the shapes given to the constructor; changed in place.
         grads : array or dict of arrays
-            Of the same shapes, or (len(rows), d) where rows are given. One array may serve under several names.
+            Of the same shapes, or (len(rows), d) where rows are given. One array may be the gradient of several.
         rows : integer array of shape (m,), or dict of these, optional
-            Only these rows of a table (n, d) get a step; their gradients are `grads`, and repeated rows are
-            summed first. In a dict, arrays without rows get a whole step.
+            Rows of a table (n, d): only these get a step. `grads` holds their gradients, one row for each; the
+            gradients of repeated rows are summed. In a dict, arrays without rows get a dense step.
         max_norm : float, optional
-            Clip: the step is that of the gradients times min(1, max_norm / (norm + 1e-6)), their global norm being
-            taken over all arrays, repeated rows summed. The gradients are read for it once, and not changed.
+            Clip: the step is that of the gradients times min(1, max_norm / (norm + 1e-6)). The norm is global, over
+            all arrays, with the gradients of repeated rows summed. It costs one pass that reads the gradients.
         zero_grads : bool
-            Leave zeros in grads, written in the same pass.
+            Overwrite grads with zeros, in the pass that reads them.
 
         Returns
         -------
@@ -122,7 +157,7 @@ class Optimizer:
             If an array is not float32 or float64, or cannot be updated in place.
         ValueError
             If keys or shapes differ, params are read-only, or share memory with one another or with grads, a
-            gradient is not finite (unless ``nonfinite="skip"``), or a row is out of range. Nothing has been changed
+            gradient is not finite (unless ``nonfinite="skip"``), or a row is out of range. All arrays are unchanged
             then.
         """
         if max_norm is not None:
@@ -138,7 +173,7 @@ class Optimizer:
         ]
         total = 0.0
         for update, _, gradient in steps:
-            part = _worth(gradient, max_norm is not None)
+            part = _square_sum(gradient, max_norm is not None)
             if not math.isfinite(part) and self.nonfinite == "raise":
                 refuse(update.g_name, update.gradient)
             total += part
@@ -160,7 +195,7 @@ class Optimizer:
     def _update(
         self, update: Update, state: dict[str, Any], gradient: Gradient, scale: float, zero_grads: bool
     ) -> None:
-        """One array's step, its gradient times `scale`; idle steps that rows owe come first, as if made in time."""
+        """The step of one array, with its gradient times `scale`, after the idle steps that its rows have missed."""
         values, before, is_whole = update.values, state["step"], update.rows is None
         if not is_whole and self.lazy == "exact" and "touched" not in state:
             state["touched"] = np.full(len(values), before)
@@ -178,24 +213,24 @@ class Optimizer:
         if is_whole or len(gradient.rows):
             self._apply(values, gradient, state, constants, idle, update.name, zero_grads and is_whole)
 
-    def catch_up(self, params: Any, rows: Any = None) -> None:
-        """Bring rows up to the last step, under ``lazy="exact"``: make the idle steps that they still owe.
+    def catch_up(self, params: Arrays, rows: Arrays | None = None) -> None:
+        """Bring rows up to the last step, under ``lazy="exact"``, by the idle steps that they have missed.
 
-        A row step does so for its rows, and a whole step for all; call this before reading a table. Nothing is owed,
-        and nothing changed, under ``lazy="idle"``.
+        Call this before reading a table: a row step brings up its own rows alone, a dense step all. Under
+        ``lazy="idle"`` no row misses a step, and nothing is changed.
 
         Parameters
         ----------
         params : array or dict of arrays
             As in `step`; changed in place.
         rows : integer array of shape (m,), or dict of these, optional
-            Only these rows of a table, at the cost of the rows; they may be repeated. In a dict, all rows of arrays
-            without rows.
+            Rows of a table, possibly repeated: only these are brought up, at the cost of these alone. In a dict, all
+            rows of the arrays without rows.
 
         Raises
         ------
         TypeError, ValueError
-            If params or rows do not fit, as in `step`; nothing has been changed then.
+            If params or rows do not fit, as in `step`; all arrays are unchanged then.
         """
         named, chosen = by_name(self._shapes, self._single, params, rows)
         parts = []
@@ -214,7 +249,7 @@ class Optimizer:
                 target[...] = values
 
     def _state_of(self, update: Update) -> dict[str, Any]:
-        """The state of an array, or a new one, which is not kept yet."""
+        """The state of an array, or that of a first step, which is not stored yet."""
         rule, state = self._rules.get(update.name, self), self._state.get(update.name)
         if state is None:
             fresh = new_state(rule._buffers, rule._positive, rule.state_dtype, update.values)
@@ -223,7 +258,7 @@ class Optimizer:
         return state
 
     def _check_dtype(self, name: str, values: np.ndarray) -> None:
-        """Raise if an array that has been stepped has another dtype by now than its state."""
+        """Raise if the dtype of an array is not that of its first step."""
         rule = self._rules.get(name, self)
         if rule.state_dtype == "float32" and rule._buffers:
             was = self._state[name][rule._buffers[0]].dtype
@@ -232,42 +267,38 @@ class Optimizer:
                 raise TypeError(f"{called_here} must keep the dtype of the first step, {was}, got {values.dtype}")
 
     def _next_constants(self, state: dict[str, Any], scale: float) -> np.ndarray:
-        """The constants of the next step, gradients times `scale`; kept, where rows may have to catch up."""
+        """The constants of the next step, with gradients times `scale`, stored in the history if there is one."""
         state["step"] += 1
         constants = self._constants(state["step"])
         if scale != 1.0:
             constants[self._sign] *= scale
         if "history" in state:
             place = state["step"] - 1 - state["history_start"]
-            if place == len(state["history"]):  # doubled, so that a step costs the same on average
+            if place == len(state["history"]):  # doubling keeps the average cost of a step constant
                 state["history"] = np.concatenate([state["history"], np.zeros((max(place, 8), len(constants)))])
             state["history"][place] = constants
         return constants
 
     def _catch_up(self, name: str, table: np.ndarray, state: dict[str, Any], rows: np.ndarray | None = None) -> None:
-        """Bring these rows up to the last step, distinct and ascending, or all of them."""
+        """Bring rows, distinct and ascending, up to the last step, or all rows."""
         if "touched" not in state:
             return
         behind = state["touched"] < state["step"] if rows is None else state["touched"][rows] < state["step"]
         late = np.flatnonzero(behind) if rows is None else rows[behind]
-        idle = self._idle(late, state, state["step"])
-        if idle is not None:
-            self._missed(table, late, state, idle, name)
+        self._missed(table, late, state, self._idle(late, state, state["step"]), name)
         state["touched"][late] = state["step"]
         if rows is None:
-            state["history_start"] = state["step"]  # nobody owes the steps before any more
+            state["history_start"] = state["step"]  # no row has missed an earlier step
 
-    def _idle(self, rows: np.ndarray, state: dict[str, Any], until: int) -> Idle | None:
-        """The steps with zero gradient that the rows missed up to step `until`, if any did."""
+    def _idle(self, rows: np.ndarray, state: dict[str, Any], until: int) -> Idle:
+        """The steps with gradient zero that the rows have missed up to step `until`."""
         first = state["touched"][rows]
         owed = until - int(first.min(initial=until))
-        if not owed:
-            return None
         end = until - state["history_start"]
         return Idle(first - (until - owed), state["history"][end - owed : end])
 
     def _constants(self, step: int) -> np.ndarray:
-        """The numbers of this step, float64."""
+        """The numbers of this step, float64; the kernels name them."""
         raise NotImplementedError
 
     def _apply(
@@ -280,19 +311,22 @@ class Optimizer:
         name: str,
         wipe: bool,
     ) -> None:
-        """The idle steps of rows, if they owe any, and a step of them or of a whole array; wipe: leave zeros in g."""
+        """Run the kernels of a step: the idle steps of g.rows, then a step of these rows or of all of p.
+
+        wipe: leave zeros in g.
+        """
         raise NotImplementedError
 
     def _missed(self, p: np.ndarray, rows: np.ndarray, state: dict[str, Any], idle: Idle, name: str) -> None:
-        """The idle steps of these rows."""
+        """Run the kernels of the idle steps of these rows."""
         raise NotImplementedError
 
     def reset(self) -> None:
-        """Forget all state, as if no step had been made; the learning rate stays."""
+        """Forget all state, as before the first step; the learning rate stays."""
         self._state, self.skipped = {}, 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything a run needs to go on: a flat dict of numbers, strings and copies of arrays.
+        """All that is needed to resume: a flat dict of numbers, strings and copies of arrays.
 
         ``np.savez(path, **optimizer.state_dict())`` saves it without pickle, and `load_state_dict` takes
         ``np.load(path)``.
@@ -308,18 +342,18 @@ class Optimizer:
         )
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a `state_dict` of an optimizer of this kind and these shapes.
+        """Resume from a `state_dict` of an optimizer of the same class and shapes.
 
         Parameters
         ----------
         state : dict, or another mapping
-            As `state_dict` returned it, its numbers possibly arrays by now; its options and learning rate are
-            taken over too.
+            As `state_dict` returned it, or as ``np.load`` reads it, with numbers as arrays. Its options and its
+            learning rate replace this optimizer's.
 
         Raises
         ------
         ValueError
-            If it is of another kind, or its arrays do not fit; nothing has been changed then.
+            If it is of another class, or its arrays do not fit; the optimizer is unchanged then.
         """
         try:
             found = nest(state, self._shapes)
@@ -342,8 +376,8 @@ class Optimizer:
         self._state = loaded
 
 
-def _worth(gradient: Gradient, squared: bool) -> float:
-    """Σ g² where it is wanted, else 0; not finite if a gradient is not."""
+def _square_sum(gradient: Gradient, squared: bool) -> float:
+    """Σ g² if `squared`, else 0; not finite if an element of the gradient is not."""
     if squared:
         return squares(gradient.used())
     return 0.0 if is_finite(gradient.given) and (not len(gradient.sums) or is_finite(gradient.sums)) else math.nan

@@ -2,31 +2,29 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import numpy as np
 
 from rvtrain import _validation as check
 from rvtrain._errors import NotFiniteError
-from rvtrain._kernels import kernel, njit
-from rvtrain.optimizers._arrays import overlaps
+from rvtrain._kernels import Kernel, kernel, njit
+from rvtrain.optimizers._arrays import Arrays, overlaps
 
-# Partial sums over pieces of this length: the order of a sum does not depend on the threads.
 _PIECE = 1 << 14
-
-
-# Up to this size NumPy's own dot product is quicker than a call of a kernel.
+"""Elements of a partial sum: a fixed number, so that the order of a sum does not depend on the threads."""
 _SMALL = 4096
+"""Elements up to which NumPy's dot product is quicker than a call of a kernel."""
 
 
 def is_finite(x: np.ndarray) -> bool:
-    """Whether a C-contiguous array holds neither NaN nor infinity, in one pass at memory speed."""
+    """Whether a C-contiguous array holds no NaN and no infinity, in one pass at memory speed."""
     if x.size <= _SMALL and math.isfinite(np.vdot(x, x)):
         return True
     return _sums(_zero_products, x) == 0.0
 
 
-def clip_grad_norm(grads: Any, max_norm: float) -> float:
+def clip_grad_norm(grads: Arrays, max_norm: float) -> float:
     r"""Scale gradients in place so that their global norm is at most `max_norm`.
 
     .. math:: g \leftarrow g \cdot \min\Big(1, \frac{c}{\|g\|_2 + 10^{-6}}\Big),
@@ -51,7 +49,7 @@ def clip_grad_norm(grads: Any, max_norm: float) -> float:
     TypeError
         If an array is not float32 or float64, or cannot be changed in place.
     ValueError
-        If `max_norm` ≤ 0, an array is read-only, or the norm is not finite; nothing has been changed.
+        If `max_norm` ≤ 0, an array is read-only, or the norm is not finite; the arrays are unchanged then.
 
     References
     ----------
@@ -79,7 +77,7 @@ def clip_grad_norm(grads: Any, max_norm: float) -> float:
     norm = math.sqrt(total)
     scale = max_norm / (norm + 1e-6)
     if scale < 1.0:
-        if overlaps(list(arrays.values())):  # an element that several names have is scaled once
+        if overlaps(list(arrays.values())):  # memory that two arrays share is scaled once
             for array, scaled in [(array, array * array.dtype.type(scale)) for array in arrays.values()]:
                 array[...] = scaled
         else:
@@ -94,12 +92,12 @@ def squares(x: np.ndarray) -> float:
 
 
 def refuse(name: str, x: np.ndarray) -> NoReturn:
-    """Raise, where `x` or the sum of its squares is not finite."""
+    """Raise for an array whose sum of squares is not finite."""
     check.finite(name, x)
     raise NotFiniteError(f"{name} must have a norm that float64 can hold, got elements as large as {abs(x).max()}")
 
 
-def _sums(pieces: Any, x: np.ndarray) -> float:
+def _sums(pieces: Kernel, x: np.ndarray) -> float:
     flat = x.reshape(-1)
     partial = np.empty(-(-flat.size // _PIECE))
     pieces.sized(flat.size)(len(partial), flat, partial)

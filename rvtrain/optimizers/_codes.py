@@ -1,22 +1,22 @@
 """Optimizer state in 16 or 8 bits, decoded and encoded a block at a time inside the pass of a step.
 
-bfloat16: the upper half of a float32, rounded up or down at random so that the mean is right. To the nearest, an
-average that moves by a thousandth a step would never leave its place.
+bfloat16: the upper half of a float32, rounded up or down at random so that the mean is right. Rounded to the nearest,
+an average that changes by a thousandth in each step would never change at all.
 
 int8: 255 or 256 codes for a block of up to 256 elements of a row, beside the block's largest magnitude s in float32:
 
     momentum, signed      |c| = R₂(|m| / s), up to 127      R₂ is about the square root, R₄ about the fourth:
     squares, positive       c = R₄(v / s), up to 255        the bits of the float, as one integer, over 2 or 4
 
-A root makes the steps between codes small near zero and relative errors nearly even over four to nine decades, as the
-dynamic map of Dettmers et al. (2021, arXiv:2110.02861) does by a table. Taken on the bits it costs a shift and an
-addition each way instead of a search, and it is undone exactly.
+With a root, the steps between codes are small near zero, and relative errors are nearly even over four to nine
+decades, as in the dynamic map of Dettmers et al. (2021, arXiv:2110.02861). That map is a table to be searched; a root
+of the bits costs a shift and an addition each way, and decoding inverts it exactly.
 
 Adam divides m by √v, so v may not become 0 where m does not: a square above 0 has a code above 0 (the zero-point
 problem of Li et al., 2023, arXiv:2309.01507).
 
-A scale is finite, and one huge gradient may not take the codes from the 255 others: `grown` bounds the growth of a
-scale in a step, and `shrunk` cuts the squares above it.
+A scale is finite, and one huge gradient must not turn the codes of the 255 other elements into zeros: `grown` bounds
+the growth of a scale in a step, and `shrunk` cuts the squares above it.
 """
 
 import numpy as np
@@ -25,9 +25,9 @@ from rvtrain._engine._random import row_key
 from rvtrain._kernels import njit
 
 BLOCK = 256
-"""Elements that share a scale, at most."""
+"""Largest number of elements that share a scale."""
 HALF_BLOCK = 2048
-"""Of bfloat16, those that share a key: as many as keep the first cache free for what streams by."""
+"""The same for bfloat16, whose blocks share a noise key: small enough to leave the first cache to the arrays."""
 INFINITE = np.float32(np.inf).view(np.int32)
 """The `magnitude` of infinity; those of NaN are above it."""
 
@@ -43,7 +43,7 @@ _LARGEST = np.float32(np.finfo(np.float32).max)
 # A step may raise a block's scale s of squares by this factor: 32 in √v. Codes reach from s down to 2⁻³² s, in steps
 # that grow; where v is by this factor below s, they are of 8 % in √v.
 _GROWTH = np.float32(2.0**10)
-_FEW = 32  # of so many elements one may be an outlier, and one of any number
+_FEW = 32  # of L elements, 1 + L // _FEW may be outliers
 _GOLDEN = np.uint32(0x9E3779B9)
 _S16 = np.uint32(16)
 
@@ -56,21 +56,19 @@ def span(codes):
 
 @njit
 def noise_key(name, step, block):
-    """The key of a block's random bits, uint32: another for every array, step and block."""
+    """The key of the random bits of a block, uint32, which differs between arrays, steps and blocks."""
     return np.uint32(row_key(name, step, block) >> np.uint64(32))
 
 
 @njit
 def noise(key, k):
-    """32 bits for element k of a block, uniform in the key: the key plus a sequence that fills the range evenly."""
+    """32 random bits for element k of a block: the key plus a sequence that fills the range evenly."""
     return np.uint32(key + np.uint32(np.uint32(k) * _GOLDEN))
 
 
 @njit
-def decoded(code, half, scale):
-    """Momentum from an int8 code and its block's scale, or with `half` from a bfloat16's bits."""
-    if half:
-        return np.uint32(np.uint32(code) << _S16).view(np.float32)
+def decoded(code, scale):
+    """Momentum from an int8 code and its block's scale."""
     bits = np.float32(code).view(np.int32)
     root = np.int32(np.int32(bits & _MAGNITUDE) - _SIGNED)
     x = np.int32(np.int32(root if root > _0 else _0) << _1)
@@ -78,12 +76,16 @@ def decoded(code, half, scale):
 
 
 @njit
-def decoded_positive(code, half, scale):
-    """The same for squares, of uint8 codes."""
-    if half:
-        return np.uint32(np.uint32(code) << _S16).view(np.float32)
+def decoded_positive(code, scale):
+    """A square from a uint8 code and its block's scale."""
     root = np.int32(np.float32(code).view(np.int32) - _POSITIVE)
     return np.int32(np.int32(root if root > _0 else _0) << _2).view(np.float32) * scale
+
+
+@njit
+def from_bfloat16(bits):
+    """The number of a bfloat16's bits."""
+    return np.uint32(np.uint32(bits) << _S16).view(np.float32)
 
 
 @njit
@@ -111,7 +113,7 @@ def code_positive(x, inverse):
 
 @njit
 def magnitude(x):
-    """The bits of |x|: integers in the order of the magnitudes, which are compared in vectors."""
+    """The bits of |x|: integers in the order of the magnitudes. Comparisons of integers vectorise in a maximum."""
     return np.float32(abs(x)).view(np.int32)
 
 
@@ -124,19 +126,19 @@ def scale_of(most):
 
 @njit
 def grown(scale):
-    """The largest square that a block of this scale takes without a look at the others: bits, as of `magnitude`."""
+    """The largest square that needs no `shrunk`, in a block whose squares had this scale: bits, as of `magnitude`."""
     return magnitude(min(scale * _GROWTH, _LARGEST))
 
 
 @njit
 def shrunk(scratch, length, scale):
-    """Cut the squares of a block that `grown` does not allow; returns the largest magnitudes of m and v.
+    """Cut the squares of a block that outgrow the others; returns the largest magnitudes of m and v.
 
-    scratch: m at [: length], v at [BLOCK : BLOCK + length]; scale: the block's of v before this step.
+    scratch: m at [: length], v at [BLOCK : BLOCK + length]; scale: that of the block's squares before this step.
 
-    The limit is the scale, or the first v after the few largest, times a factor: where more than a few elements grow,
-    none is cut. An m shrinks with its √v, so that the element moves as it would have. Where v is infinite, m becomes
-    0: the element stands still, as it does with state in float32.
+    The limit is a factor times the scale, or times the first v after the few largest if that is more, so that no v is
+    cut where more than a few grow. An m shrinks with its √v, so that the element moves as without the cut. Where v is
+    infinite, m becomes 0 and the element stands still, as it does with state in float32.
     """
     usual = np.int32(INFINITE + _1)
     for _ in range(2 + length // _FEW):
@@ -162,7 +164,7 @@ def shrunk(scratch, length, scale):
 
 @njit
 def finite(values, length):
-    """Make values[: length] finite, 0 where NaN; returns the largest magnitude."""
+    """Make values[: length] finite, and 0 where they are NaN; returns the largest magnitude."""
     most = _0
     for k in range(length):
         x = values[k]
@@ -175,40 +177,56 @@ def finite(values, length):
 
 
 @njit
-def at(scales, row, block):
-    """A block's scale; bfloat16 has none."""
-    return scales[row, block] if scales.size > 0 else _ZERO
-
-
-@njit
-def decode(codes, scales, row, block, out, positive):
-    """The state of a block, out (L,), from codes (n, d) and scales (n, blocks)."""
-    half, scale, low = codes.itemsize == 2, at(scales, row, block), block * BLOCK
+def decode(codes, scale, out):
+    """out[k] = the momentum of codes[k]; both (L,)."""
     for k in range(len(out)):
-        if positive:
-            out[k] = decoded_positive(codes[row, low + k], half, scale)
-        else:
-            out[k] = decoded(codes[row, low + k], half, scale)
+        out[k] = decoded(codes[k], scale)
 
 
 @njit
-def encode(values, codes, scales, row, block, positive, key):
-    """The inverse; bits from the key round bfloat16, squares by others than momentum."""
-    low, half = block * BLOCK, codes.itemsize == 2
-    most = np.int32(0)
+def decode_positive(codes, scale, out):
+    """out[k] = the square of codes[k]; both (L,)."""
+    for k in range(len(out)):
+        out[k] = decoded_positive(codes[k], scale)
+
+
+@njit
+def decode_bfloat16(bits, out):
+    """out[k] = the number of bits[k]; both (L,)."""
+    for k in range(len(out)):
+        out[k] = from_bfloat16(bits[k])
+
+
+@njit
+def encode(values, codes):
+    """codes[k] = the code of the momentum values[k]; both (L,). Returns the scale."""
+    scale, inverse = scale_of(_largest(values))
+    for k in range(len(values)):
+        codes[k] = code(values[k], inverse)
+    return scale
+
+
+@njit
+def encode_positive(values, codes):
+    """codes[k] = the code of the square values[k]; both (L,). Returns the scale."""
+    scale, inverse = scale_of(_largest(values))
+    for k in range(len(values)):
+        codes[k] = code_positive(values[k], inverse)
+    return scale
+
+
+@njit
+def encode_bfloat16(values, bits, key, shift):
+    """bits[k] = the bits of values[k], rounded by the noise of the key, shifted left; both (L,)."""
+    for k in range(len(values)):
+        bits[k] = bfloat16(values[k], np.uint32(noise(key, k) << shift))
+
+
+@njit
+def _largest(values):
+    """The largest `magnitude` of values (L,), which are made finite."""
+    most = _0
     for k in range(len(values)):
         bits = magnitude(values[k])
         most = bits if bits > most else most
-    if not half and most >= INFINITE:
-        most = finite(values, len(values))
-    scale, inverse = scale_of(most)
-    for k in range(len(values)):
-        if half:
-            bits = noise(key, k)
-            codes[row, low + k] = bfloat16(values[k], np.uint32(bits << _S16) if positive else bits)
-        elif positive:
-            codes[row, low + k] = code_positive(values[k], inverse)
-        else:
-            codes[row, low + k] = code(values[k], inverse)
-    if scales.size > 0:
-        scales[row, block] = scale
+    return finite(values, len(values)) if most >= INFINITE else most

@@ -1,8 +1,8 @@
 """The arithmetic of one element of a step, in the order written.
 
-Which products are fused, and how a sum is grouped, fastmath leaves to the compiler, which chose otherwise in vectors
-than in the elements left over at a thread's end, and otherwise when just compiled than when read from disk. With
-their order fixed, an element's bits depend on nothing but its numbers. Steps wait for memory anyway.
+Under fastmath the compiler may fuse and reorder products differently in vectors, in scalar tails and in cached code,
+so that results depended on the number of threads. These functions are compiled without it: the bits of an element
+depend on its numbers alone. Nothing is lost, because steps wait for memory.
 """
 
 import numpy as np
@@ -18,7 +18,7 @@ def mixed(a, x, b, y):
 
 @in_order
 def between(x, y, part):
-    """x + part · (y − x): x itself where the two are equal."""
+    """x + part · (y − x), which is x where y = x."""
     return x + part * (y - x)
 
 

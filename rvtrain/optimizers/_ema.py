@@ -1,19 +1,22 @@
 """Averaged weights."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Generic, TypeVar, overload
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from rvtrain import _validation as check
 from rvtrain._kernels import kernel
-from rvtrain.optimizers._arrays import string_keys
+from rvtrain.optimizers._arrays import Arrays, Floats, string_keys
 from rvtrain.optimizers._elements import between
 from rvtrain.optimizers._saving import flatten
 
+Average = TypeVar("Average")
 
-class EMA:
-    r"""Exponential moving average of parameters, which often retrieves better than the parameters themselves.
+
+class EMA(Generic[Average]):
+    r"""Exponential moving average of parameters, with which retrieval is often better than with the parameters.
 
     .. math:: a \leftarrow a + (1 - β) (p - a)
 
@@ -43,20 +46,33 @@ class EMA:
     array([1. , 0.1])
     """
 
-    def __init__(self, params: Any, decay: float = 0.999) -> None:
+    average: Average
+
+    @overload
+    def __init__(self: "EMA[dict[str, Floats]]", params: Mapping[str, ArrayLike], decay: float = 0.999) -> None: ...
+
+    @overload
+    def __init__(self: "EMA[Floats]", params: ArrayLike, decay: float = 0.999) -> None: ...
+
+    def __init__(self, params: Arrays, decay: float = 0.999) -> None:
         self.decay = check.number("decay", decay, low=0.0, high=1.0, open_high=True)
         self.average = _copies("params", params)
 
     def __repr__(self) -> str:
         return f"EMA(decay={self.decay:g})"
 
-    def update(self, params: Any) -> None:
+    def update(self, params: Arrays) -> None:
         """Move the average towards the parameters, in one pass over memory.
+
+        Parameters
+        ----------
+        params : array or dict of arrays
+            Of the keys, shapes and dtypes that were given to the constructor.
 
         Raises
         ------
         TypeError, ValueError
-            If keys, shapes or dtypes are not those of the constructor; nothing has been changed then.
+            If keys, shapes or dtypes are others; the average is unchanged then.
         """
         mine, given = _named("params", self.average), _named("params", params)
         if set(given) != set(mine):
@@ -66,21 +82,21 @@ class EMA:
             _move.sized(2 * p.size)(p.size, mine[name].reshape(-1), np.ascontiguousarray(p).reshape(-1), self.decay)
 
     def state_dict(self) -> dict[str, Any]:
-        """The average, and how it is taken: a flat dict of arrays and numbers, which ``np.savez`` saves."""
+        """The average and the decay: a flat dict of arrays and numbers, which ``np.savez`` saves."""
         return flatten({"decay": self.decay, "average": self.average})
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a `state_dict` of parameters of these shapes; ValueError if it is of others."""
+        """Resume from a `state_dict`; ValueError if it is of parameters with other keys, shapes or dtypes."""
         mine = flatten({"average": self.average})
         if not isinstance(state, Mapping) or set(state) != {"decay", *mine}:
             raise ValueError(f"state must have the keys {['decay', *mine]}")
         decay = check.number("state['decay']", state["decay"], low=0.0, high=1.0, open_high=True)
         loaded = {name: np.array(_fitting(name, dict(state), average)) for name, average in mine.items()}
         self.decay = decay
+        average: Any = loaded.get("average")
         if isinstance(self.average, Mapping):
-            self.average = {name: loaded[f"average/{name}"] for name in self.average}
-        else:
-            self.average = loaded["average"]
+            average = {name: loaded[f"average/{name}"] for name in self.average}
+        self.average = average
 
 
 def _named(argument: str, value: Any) -> dict[str, Any]:
@@ -105,9 +121,10 @@ def _fitting(name: str, values: dict[str, Any], average: np.ndarray) -> np.ndarr
 
 @kernel
 def _move(start, stop, average, p, decay):
-    """average ← average + (1 − decay) (p − average), from whichever of the two is nearer to the result; both (n,).
+    """average ← average + (1 − decay) (p − average); both (n,), the range is that of their elements.
 
-    With decay and 1 − decay each rounded, their sum would not be 1, and the average of a constant would drift.
+    The sum starts from the one of the two that has the larger weight. In the form decay · average + (1 − decay) · p
+    the two weights, each rounded, would not add to 1, and the average of a constant would drift.
     """
     old, new = average.dtype.type(decay), average.dtype.type(1.0 - decay)
     average, p = average[start:stop], p[start:stop]

@@ -1,4 +1,4 @@
-"""Row updates of tables: repeated rows summed first, in an order that no thread decides."""
+"""Gradients of rows of a table. Those of repeated rows are summed, in an order that no thread changes."""
 
 from typing import NamedTuple
 
@@ -7,22 +7,23 @@ import numpy as np
 from rvtrain._kernels import driver, kernel, njit
 from rvtrain.optimizers._state import as_table
 
-_DIGIT = 11  # bits sorted at a time: a histogram that fits in the first cache
+_DIGIT = 11
+"""Bits sorted at a time: the histogram of 2¹¹ counts fits in the first cache."""
 
 
 class Gradient(NamedTuple):
-    """The gradient of an array, or of distinct rows of it: each is one of those given, or a sum of several."""
+    """The gradient of an array, or of distinct rows of it. That of a row is a row of `given`, or a sum of several."""
 
     given: np.ndarray
     sums: np.ndarray
-    """(S, d): those of repeated rows."""
+    """(S, d): the gradients of the repeated rows."""
     source: np.ndarray
-    """Row r's gradient is given[source[r]], or where that is negative, sums[−1 − source[r]]."""
+    """The gradient of rows[r] is given[source[r]], or sums[−1 − source[r]] where source[r] < 0."""
     rows: np.ndarray
-    """Distinct, ascending; empty for the whole array."""
+    """Distinct and ascending; empty for the whole array."""
 
     def used(self) -> np.ndarray:
-        """Every gradient once, repeated rows summed: a copy, unless no row is repeated."""
+        """The gradients of the distinct rows, in any order; `given` itself if no row is repeated."""
         return (
             self.given
             if not len(self.sums)
@@ -31,15 +32,15 @@ class Gradient(NamedTuple):
 
 
 def by_table(g: Gradient) -> Gradient:
-    """The same, where an array that is no table is one long row."""
+    """The same gradient for a parameter that is read by `as_table`."""
     return g._replace(given=as_table(g.given), sums=as_table(g.sums))
 
 
 class Idle(NamedTuple):
-    """The steps with zero gradient that rows owe."""
+    """The steps with gradient zero that rows have missed."""
 
     first: np.ndarray
-    """Row r owes the steps first[r], first[r] + 1, … of the history: possibly none."""
+    """Row r has missed the steps first[r], first[r] + 1, … of the history; none, if first[r] is its length."""
     history: np.ndarray
     """(T, …): the constants of each step."""
 
@@ -53,11 +54,15 @@ def whole(gradient: np.ndarray) -> Gradient:
 
 
 def by_row(gradient: np.ndarray, rows: np.ndarray, length: int) -> Gradient:
-    """The gradient (m, d) of `rows` (m,) of a table of that length."""
-    order, distinct, bounds, source = np.empty((4, len(rows) + 1), np.int64)
-    counts = np.empty(2, np.int64)
-    _group.serial(rows, length, order, distinct, bounds, source, counts)
-    count, repeated = counts
+    """The gradient (m, d) of `rows` (m,), possibly repeated, of a table with `length` rows."""
+    groups, counts, sizes = (
+        np.empty((5, len(rows) + 1), np.int64),
+        np.empty((1 << _DIGIT) + 1, np.int64),
+        np.empty(2, np.int64),
+    )
+    _group.serial(rows, length, groups, counts, sizes)
+    count, repeated = sizes
+    order, distinct, bounds, source, _ = groups
     distinct, source = distinct[:count], source[:count]
     sums = np.empty((repeated, gradient.shape[1]), gradient.dtype)
     if repeated:
@@ -66,21 +71,22 @@ def by_row(gradient: np.ndarray, rows: np.ndarray, length: int) -> Gradient:
 
 
 @driver
-def _group(threads, rows, length, order, distinct, bounds, source, sizes):
-    """A stable radix sort of rows (m,) < length, and its groups; sizes: how many, and how many of several.
+def _group(threads, rows, length, groups, counts, sizes):
+    """Group equal rows: a stable radix sort of rows (m,) < length.
 
-    Group r is the row distinct[r], at order[bounds[r]] … order[bounds[r + 1] − 1]; source as in `Gradient`.
+    groups (5, m + 1) are order, distinct, bounds, source and scratch: group r is the row distinct[r], found at
+    order[bounds[r]] … order[bounds[r + 1] − 1], and source is as in `Gradient`. sizes (2,): the number of groups, and
+    of groups of several. counts: scratch of `_sort_digit`.
     """
+    order, distinct, bounds, source, scratch = groups[0], groups[1], groups[2], groups[3], groups[4]
     for i in range(len(rows)):
         order[i] = i
-    spare = np.empty(len(rows), np.int64)
-    counts = np.empty((1 << _DIGIT) + 1, np.int64)
-    shift = 0
-    while length >> shift > 0:
-        _sort_digit(rows, shift, order, spare, counts)
+    for shift in range(0, 63, _DIGIT):
+        if length >> shift == 0:
+            break
+        _sort_digit(rows, shift, order, scratch, counts)
         for i in range(len(rows)):
-            order[i] = spare[i]
-        shift += _DIGIT
+            order[i] = scratch[i]
     count = repeated = 0
     for i in range(len(rows)):
         if i == 0 or rows[order[i]] != rows[order[i - 1]]:
@@ -95,7 +101,7 @@ def _group(threads, rows, length, order, distinct, bounds, source, sizes):
 
 @njit
 def _sort_digit(rows, shift, order, out, counts):
-    """out: `order` sorted by _DIGIT bits of rows[order] from `shift` on, else as it was."""
+    """out = order, sorted by the _DIGIT bits of rows[order] from `shift` on; the sort is stable."""
     mask = (1 << _DIGIT) - 1
     counts[:] = 0
     for i in range(len(rows)):
@@ -110,7 +116,7 @@ def _sort_digit(rows, shift, order, out, counts):
 
 @kernel
 def _sum_rows(start, stop, gradient, order, bounds, groups, sums):
-    """sums[s] = Σ gradient[order[i]] over group groups[s]; gradient (m, d), sums (S, d)."""
+    """sums[s] = Σ gradient[order[i]] over the group groups[s]; gradient (m, d), sums (S, d), groups (S,)."""
     for s in range(start, stop):
         first, end = bounds[groups[s]], bounds[groups[s] + 1]
         for k in range(sums.shape[1]):

@@ -10,7 +10,7 @@ from rvtrain.optimizers._state import layout
 
 
 def flatten(nested: Mapping[str, Any], path: str = "") -> dict[str, Any]:
-    """Nested dicts as one, with paths for keys; arrays are copied."""
+    """Nested dicts as one flat dict, whose keys are paths; arrays are copied."""
     flat: dict[str, Any] = {}
     for key, value in nested.items():
         if isinstance(value, Mapping):
@@ -21,9 +21,10 @@ def flatten(nested: Mapping[str, Any], path: str = "") -> dict[str, Any]:
 
 
 def nest(flat: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, Any]:
-    """An optimizer's state dict taken apart; `names` are the arrays', which may contain the separator.
+    """The nested dicts of an optimizer's flat state dict: numbers, options, and the state of each array.
 
-    Options and numbers come back as Python's own.
+    `names` are those of the arrays, in which a path's separator may occur. Options and numbers become Python's own
+    types.
     """
     found: dict[str, Any] = {"options": {}, "state": {}}
     for key, value in flat.items():
@@ -48,7 +49,7 @@ def _plain(value: Any) -> Any:
 
 
 def restored(name: str, stored: Mapping[str, Any], shape: tuple[int, ...], rule: Any) -> dict[str, Any]:
-    """One array's state, checked against the optimizer that is to use it."""
+    """The state of one array, checked against `rule`, the optimizer that is to use it."""
     wanted: dict[str, Any] = {}
     for buffer in rule._buffers:
         wanted |= layout(buffer, buffer in rule._positive, rule.state_dtype, shape)

@@ -9,7 +9,7 @@ from rvtrain import _validation as check
 
 @dataclass(frozen=True, repr=False)
 class Schedule:
-    """Base of the schedules: called with a step, it returns the learning rate there.
+    """Base of the schedules: called with a step, it returns the learning rate of this step.
 
     A schedule is a frozen dataclass of the arguments of the function that makes it, and prints as its call.
     """
@@ -38,7 +38,7 @@ class _Constant(Schedule):
 
 @dataclass(frozen=True, repr=False)
 class _Warmup(Schedule):
-    """A rise, then from the peak to the end as `_left` falls from 1 to 0 over [0, 1]."""
+    """A linear rise to the peak, then a fall to the end: `_left` is the part of the way that is left, from 1 to 0."""
 
     peak: float
     warmup_steps: int
@@ -79,7 +79,7 @@ class _ExponentialDecay(Schedule):
     decay_steps: int
 
     def _at(self, t: int) -> float:
-        return self.lr * self.decay_rate ** (t / self.decay_steps)
+        return float(self.lr * self.decay_rate ** (t / self.decay_steps))
 
 
 @dataclass(frozen=True, repr=False)
@@ -103,7 +103,8 @@ def constant(lr: float) -> Schedule:
 
     Returns
     -------
-    function of the step, an int ≥ 0, to the learning rate
+    Schedule
+        A function of the step, an int ≥ 0, to the learning rate.
 
     Raises
     ------
@@ -140,7 +141,8 @@ def warmup_cosine(peak: float, warmup_steps: int, total_steps: int, end: float =
 
     Returns
     -------
-    function of the step, an int ≥ 0, to the learning rate
+    Schedule
+        A function of the step, an int ≥ 0, to the learning rate.
 
     Raises
     ------
@@ -178,7 +180,8 @@ def warmup_linear(peak: float, warmup_steps: int, total_steps: int, end: float =
 
     Returns
     -------
-    function of the step, an int ≥ 0, to the learning rate
+    Schedule
+        A function of the step, an int ≥ 0, to the learning rate.
 
     Raises
     ------
@@ -202,7 +205,7 @@ def warmup_linear(peak: float, warmup_steps: int, total_steps: int, end: float =
 
 
 def exponential_decay(lr: float, decay_rate: float, decay_steps: int = 1) -> Schedule:
-    r"""A constant factor every so many steps, continuously: :math:`η(t) = η_0 γ^{t / s}`.
+    r"""Exponential decay, by the factor γ in s steps: :math:`η(t) = η_0 γ^{t / s}`.
 
     Parameters
     ----------
@@ -215,7 +218,8 @@ def exponential_decay(lr: float, decay_rate: float, decay_steps: int = 1) -> Sch
 
     Returns
     -------
-    function of the step, an int ≥ 0, to the learning rate
+    Schedule
+        A function of the step, an int ≥ 0, to the learning rate.
 
     Raises
     ------
@@ -239,7 +243,7 @@ def exponential_decay(lr: float, decay_rate: float, decay_steps: int = 1) -> Sch
 
 
 def step_decay(lr: float, factor: float, every: int) -> Schedule:
-    r"""A constant factor at every s-th step: :math:`η(t) = η_0 γ^{⌊t / s⌋}`.
+    r"""Decay in stairs, by the factor γ at every s-th step: :math:`η(t) = η_0 γ^{⌊t / s⌋}`.
 
     Parameters
     ----------
@@ -252,7 +256,8 @@ def step_decay(lr: float, factor: float, every: int) -> Schedule:
 
     Returns
     -------
-    function of the step, an int ≥ 0, to the learning rate
+    Schedule
+        A function of the step, an int ≥ 0, to the learning rate.
 
     Raises
     ------
@@ -277,7 +282,7 @@ def step_decay(lr: float, factor: float, every: int) -> Schedule:
 
 
 def _warmup(peak: float, warmup_steps: int, total_steps: int, end: float) -> tuple[float, int, int, float]:
-    """The arguments, checked."""
+    """The arguments of a schedule with a warm-up, checked."""
     peak = check.number("peak", peak, low=0.0)
     end = check.number("end", end, low=0.0)
     warmup = check.integer("warmup_steps", warmup_steps, low=0)

@@ -1,13 +1,13 @@
 """Stochastic gradient descent."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from rvtrain import _validation as check
 from rvtrain.optimizers import _sgd_kernels as kernels
-from rvtrain.optimizers._base import Optimizer
+from rvtrain.optimizers._arrays import Params
+from rvtrain.optimizers._base import Groups, Optimizer
 from rvtrain.optimizers._rows import Gradient, Idle, by_table
 from rvtrain.optimizers._state import as_table, blocks_of, compact, flat, noise
 
@@ -22,32 +22,34 @@ class SGD(Optimizer):
 
     Parameters
     ----------
-    params : int, shape, array, or dict of these
-        What will be optimised, by its shape: a length, a shape, or an array (which is not kept).
+    params : int, tuple of int, array, or dict of these
+        The parameters' shapes: a length, a shape, or an array, of which only the shape is read.
     lr : float
         η ≥ 0; readable and settable as `learning_rate`.
     momentum : float
-        μ ≥ 0; 0: none.
+        μ ≥ 0; 0: no momentum, and no state.
     dampening : float
-        d, which Nesterov momentum requires to be 0.
+        d; 0 if `nesterov`.
     weight_decay : float
         λ ≥ 0, as L2 in the gradient.
     nesterov : bool
-        Look ahead; requires momentum.
+        Nesterov momentum: the step is that of g + μ b; requires μ > 0.
     maximize : bool
         Ascend: the gradient is negated.
     lazy : {"idle", "exact"}
-        What rows not named in ``step(..., rows=...)`` do: nothing; or, once they are touched, all that whole
-        steps with zero gradients would have done to them.
+        Treatment of the rows that ``step(..., rows=...)`` does not name. "idle": they keep their values and state.
+        "exact": they get the same steps with gradient zero as in a dense step, made up for when the row is next
+        named, or by `catch_up`.
     state_dtype : {"float32", "bfloat16", "int8"}
-        How the momentum is kept: as the parameters, in 16 bits each (rounded at random, right in the mean), or in 8
-        with a scale for every block of 256 elements of a row. Steps are computed in the parameters' type.
+        Storage of the momentum. "float32": in the dtype of the parameters. "bfloat16": in 16 bits, rounded at random
+        so that the mean is right. "int8": in 8 bits, with a scale for each block of 256 elements of a row. Steps are
+        computed in the dtype of the parameters.
     nonfinite : {"raise", "skip"}
-        What a gradient with NaN or infinity does: an error, or a step that changes nothing and is counted in
-        `skipped`.
+        Treatment of a gradient with a NaN or an infinity. "raise": ValueError. "skip": the step changes nothing, and
+        is counted in `skipped`.
     groups : dict of dicts, optional
-        Other options for single arrays of a dict, as ``{"bias": {"weight_decay": 0.0}}``; an lr keeps its ratio to
-        `learning_rate`.
+        Other options for single arrays of a dict, as ``{"bias": {"weight_decay": 0.0}}``. A group's lr keeps its
+        ratio to `learning_rate`.
 
     References
     ----------
@@ -81,7 +83,7 @@ class SGD(Optimizer):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float,
         momentum: float = 0.0,
         dampening: float = 0.0,
@@ -92,7 +94,7 @@ class SGD(Optimizer):
         lazy: str = "idle",
         state_dtype: str = "float32",
         nonfinite: str = "raise",
-        groups: Mapping[str, Mapping[str, Any]] | None = None,
+        groups: Groups | None = None,
     ) -> None:
         super().__init__(
             params, lr, maximize=maximize, lazy=lazy, state_dtype=state_dtype, nonfinite=nonfinite, groups=groups
@@ -125,7 +127,7 @@ class SGD(Optimizer):
             self._missed(p, g.rows, state, idle, name)
         work = 8 * (len(g.rows) * p.shape[1] if len(g.rows) else p.size)
         if self._buffers and self.state_dtype != "float32":
-            (codes,), (scales,) = compact(state, self._buffers, p.shape)
+            (codes,), scales = compact(state, self._buffers, p.shape)
             table = as_table(p)
             kernels.sgd_compact.sized(work)(
                 blocks_of(table, g.rows, codes),
@@ -138,23 +140,32 @@ class SGD(Optimizer):
                 wipe,
             )
         elif len(g.rows):
-            kernels.sgd_rows.sized(work)(len(g.rows), p, g, self._buffer(state, p), c)
+            kernels.sgd_rows.sized(work)(len(g.rows), p, g, self._buffer(state), c)
         else:
             values, gradient = flat(p, g.given)
-            b = state["momentum_buffer"].reshape(-1) if self._buffers else values[:0]
+            b = state["momentum_buffer"].reshape(-1) if self._buffers else None
             kernels.sgd_dense.sized(2 * p.size)(p.size, values, gradient, b, c, wipe)
 
     def _missed(self, p: np.ndarray, rows: np.ndarray, state: dict[str, Any], idle: Idle, name: str) -> None:
+        if not len(idle.history):
+            return
         table = np.empty((len(idle.history), kernels.COLUMNS))
         kernels.idle_table.serial(idle.history, bool(self._buffers), table)
         work = 8 * len(rows) * p.shape[1]
         if self._buffers and self.state_dtype != "float32":
-            (codes,), (scales,) = compact(state, self._buffers, p.shape)
+            (codes,), scales = compact(state, self._buffers, p.shape)
             kernels.sgd_compact_missed.sized(work)(
-                len(rows), p, rows, codes, scales, idle.first, table, noise(name, state["step"], idle=True)
+                len(rows),
+                p,
+                rows,
+                codes,
+                scales,
+                idle.first,
+                table,
+                noise(name, state["step"], idle=True),
             )
         else:
-            kernels.sgd_missed.sized(work)(len(rows), p, rows, self._buffer(state, p), idle.first, table)
+            kernels.sgd_missed.sized(work)(len(rows), p, rows, self._buffer(state), idle.first, table)
 
-    def _buffer(self, state: dict[str, Any], p: np.ndarray) -> np.ndarray:
-        return state["momentum_buffer"] if self._buffers else np.empty((len(p), 0), p.dtype)
+    def _buffer(self, state: dict[str, Any]) -> np.ndarray | None:
+        return state["momentum_buffer"] if self._buffers else None

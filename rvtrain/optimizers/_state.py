@@ -1,4 +1,4 @@
-"""State arrays in the precision asked for: as the parameters, 16 bits, or 8 bits with a scale for each block."""
+"""State arrays: in the dtype of the parameters, in 16 bits, or in 8 bits with a scale for each block."""
 
 import zlib
 from typing import Any
@@ -11,7 +11,7 @@ STATE_DTYPES = ("float32", "bfloat16", "int8")
 
 
 def layout(name: str, positive: bool, state_dtype: str, shape: tuple[int, ...]) -> dict[str, Any]:
-    """Shape and dtype of what holds the state array `name`; None: the dtype of the parameters."""
+    """Shape and dtype of the arrays of the state `name`, by their names; dtype None: that of the parameters."""
     if state_dtype == "float32":
         return {name: (shape, None)}
     if state_dtype == "bfloat16":
@@ -24,7 +24,7 @@ def layout(name: str, positive: bool, state_dtype: str, shape: tuple[int, ...]) 
 def new_state(
     names: tuple[str, ...], positive: tuple[str, ...], state_dtype: str, like: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """State arrays that are all zero, for parameters `like`."""
+    """The state arrays of the first step, all zero, for parameters `like`."""
     return {
         key: np.zeros(shape, dtype or like.dtype)
         for name in names
@@ -33,25 +33,24 @@ def new_state(
 
 
 def compact(state: dict[str, Any], names: tuple[str, ...], shape: tuple[int, ...]) -> tuple[Any, Any]:
-    """The codes of the named arrays as tables (n, d), and their scales, (n, blocks) or empty."""
-    empty = np.empty((0, 0), np.float32)
+    """The codes of the named arrays as tables (n, d), and their scales (n, blocks); bfloat16 has none: ()."""
     codes = tuple(state[name].reshape(_as_rows(shape)) for name in names)
-    return codes, tuple(state.get(f"{name}_scale", empty) for name in names)
+    return codes, tuple(state[key] for key in (f"{name}_scale" for name in names) if key in state)
 
 
 def blocks_of(table: np.ndarray, rows: np.ndarray, codes: np.ndarray) -> int:
     """The number of blocks of all rows of a table (n, d), or of `rows` of it unless they are empty."""
     length = HALF_BLOCK if codes.itemsize == 2 else BLOCK
-    return (len(rows) or len(table)) * -(-table.shape[1] // length)
+    return (len(rows) or len(table)) * int(-(-table.shape[1] // length))
 
 
 def flat(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:
-    """C-contiguous arrays of one shape, as vectors of all elements."""
+    """C-contiguous arrays of one shape as vectors."""
     return arrays if arrays[0].ndim == 1 else tuple(x.reshape(-1) for x in arrays)
 
 
 def as_table(x: np.ndarray) -> np.ndarray:
-    """A table as it is, anything else as one long row: where blocks lie."""
+    """A table as it is, another array as one row. Blocks are parts of a row of these."""
     return x.reshape(_as_rows(x.shape)) if x.ndim != 2 else x
 
 
@@ -60,5 +59,5 @@ def _as_rows(shape: tuple[int, ...]) -> tuple[int, int]:
 
 
 def noise(name: str, step: int, idle: bool = False) -> tuple[int, int]:
-    """What the random bits of a step, or of the idle steps made up for before it, depend on."""
+    """The key of the random bits of a step, or (idle) of the idle steps that are made up for before it."""
     return zlib.crc32(name.encode()), 2 * step + idle

@@ -8,7 +8,8 @@ from rvtrain._engine._exp import exp, exp2
 from rvtrain._engine._largest import largest
 from rvtrain._engine._norms import checked_inverse_norms
 from rvtrain._engine._random import row_key, uniform
-from rvtrain._engine._workspace import release_workspaces, workspace
+from rvtrain._engine._scratch import release_workspaces
+from rvtrain._engine._workspace import workspace
 from rvtrain._kernels import njit
 
 

@@ -13,7 +13,7 @@ def test_paired_cosines__are_the_diagonal_of_all_products(dim, dtype, rng):
     a, b = (engine.Rows(rng.normal(size=(70, dim)).astype(dtype), rng.uniform(0.1, 9.0, 70)) for _ in range(2))
     for chosen in (paired_cosines.serial, paired_cosines):
         found = np.empty(70, dtype)
-        chosen(70, a, b, found)
+        chosen(70, a, b, engine.CHUNK, found)
         whole = np.empty((70, 70), dtype)
         row_products(a, packed_columns(b), whole)
         np.testing.assert_array_equal(found, whole.diagonal())

@@ -233,39 +233,97 @@ def test_prompt__may_define_a_kernel_again_and_keeps_none(tmp_path):
 
 
 FACTORY = """
-from rvtrain._kernels import Kernel
+import numpy as np
+from rvtrain._kernels import Kernel, njit
 
-def make(factor, name=None):
-    def times(start, stop, x, out):
+def make(factor, name):
+    @njit
+    def rotate(x):  # too large to be put in place of its calls
+        for _ in range(9):
+            x = np.sin(x) + np.tanh(x) + np.exp(-abs(x)) + np.arctan(x) * np.log(abs(x) + 1) + factor * np.cos(x)
+        return x
+
+    def rotated(start, stop, x, out):
         for i in range(start, stop):
-            out[i] = factor * x[i]
-    return Kernel(times, name)
+            out[i] = 1000 * (rotate(x[i]) + rotate(x[i] + 1) * rotate(x[i] + 2))
 
-two, three = make(2, "times two"), make(3, "times three")
+    return Kernel(rotated, name)
+
+two, three = make(2, "two"), make(3, "three")
 """
 
 
 def test_factory__makes_kernels_that_are_told_apart_by_name(tmp_path):
     """Even by the linker, where numba counts its functions alike in one process and the next."""
     modules, same = Modules(tmp_path, factory=FACTORY), {"PYTHONHASHSEED": "0"}
-    assert modules.call("from factory import two; two(3, x, out)", **same)[0] == [2, 4, 6]
-    both = "from factory import two, three; two(3, x, out); x = out.copy(); three(3, x, out)"
-    assert modules.call(both, **same) == ([6, 12, 18], {"times three": 1, "times three entry": 1})
-    assert modules.call(both, **same) == ([6, 12, 18], {})
+    expected, _ = modules.call("from factory import three; three(3, x, out)", RVTRAIN_CACHE_DIR="", HOME="/dev/null")
+    two, _ = modules.call("from factory import two; two(3, x, out)", **same)
+    assert two != expected
+    both = "from factory import two, three; two(3, x, out); three(3, x, out)"
+    compiled = {"three": 1, "three entry": 1, "make.<locals>.rotate": 1}
+    assert modules.call(both, **same) == (expected, compiled)
+    assert modules.call(both, **same) == (expected, {})
+
+
+OTHERS = """
+from typing import NamedTuple
+from rvtrain._kernels import implements, kernel, seam
+
+@seam
+def value(treatment, x):
+    pass
+
+@kernel
+def treated(start, stop, treatment, x, out):
+    for i in range(start, stop):
+        out[i] = value(treatment, x[i])
+"""
+SAME_NAME = """
+from typing import NamedTuple
+from others import implements, treated, value
+
+class Scaled(NamedTuple):
+    factor: float
+
+@implements(value, Scaled)
+def _(treatment, x):
+    return treatment.factor * x + {}
+"""
+
+
+def test_classes__of_one_name_are_told_apart(tmp_path):
+    modules = Modules(tmp_path, others=OTHERS, first=SAME_NAME.format(0), second=SAME_NAME.format(5))
+    one, other = ("import first; first.treated(3, first.Scaled(1.0), x, out)",
+                  "import second; second.treated(3, second.Scaled(1.0), x, out)")  # fmt: skip
+    both = f"{one}; assert out.tolist() == [1, 2, 3]; {other}"
+    assert modules.call(both)[0] == [6, 7, 8]
+    values, compiled = modules.call(both)
+    assert values == [6, 7, 8] and compiled == {}
+    assert modules.call(other)[0] == [6, 7, 8]
+    assert modules.call(f"{other}; {one}")[0] == [1, 2, 3]
+
+
+def test_class__that_a_notebook_defines_again_gets_new_code(tmp_path):
+    code = f"""
+    for source in ({SAME_NAME.format(0)!r}, {SAME_NAME.format(5)!r}):
+        exec(source, globals())
+        treated(3, Scaled(1.0), x, out)
+    """
+    assert Modules(tmp_path, others=OTHERS).call(code)[0] == [6, 7, 8]
 
 
 def test_name__that_another_kernel_has_is_refused_but_not_to_a_reloaded_module(tmp_path, monkeypatch):
     modules = Modules(tmp_path, factory_of_two=FACTORY)
     monkeypatch.syspath_prepend(modules.path)
     module = importlib.import_module("factory_of_two")
-    with pytest.raises(ValueError, match=r"differ from kernel to kernel, got 'factory_of_two\.times two'"):
-        module.make(4, "times two")
-    modules.write("factory_of_two", FACTORY.replace("factor * x[i]", "x[i] * factor"))
+    with pytest.raises(ValueError, match=r"differ from kernel to kernel, got 'factory_of_two\.two'"):
+        module.make(4, "two")
+    modules.write("factory_of_two", FACTORY.replace("range(9)", "range(8)"))
     importlib.invalidate_caches()
     again = importlib.reload(module)
     assert again.two is not None
     with pytest.raises(ValueError, match="name must differ"):
-        again.make(5, "times three")
+        again.make(5, "three")
 
 
 def test_kernel__of_the_same_function_may_be_made_again():
@@ -279,6 +337,32 @@ def test_kernel__of_the_same_function_may_be_made_again():
         return x.tolist()
 
     assert made() == made() == [0, 1, 2]
+
+
+OF_NUMBA = """
+import numba
+from rvtrain._kernels import kernel, njit
+
+@numba.njit
+def factorial(n):
+    return 1.0 if n <= 1 else n * factorial(n - 1)
+
+@njit
+def shifted(x):
+    return factorial(x) + 1
+
+@kernel
+def factorials(start, stop, x, out):
+    for i in range(start, stop):
+        out[i] = shifted(x[i])
+"""
+
+
+def test_helper__of_numbas_own_may_be_called_from_python_too(tmp_path):
+    modules = Modules(tmp_path, of_numba=OF_NUMBA)
+    call = "from of_numba import *; factorials(3, x, out); assert factorial(3.0) == 6 and factorial(4) == 24"
+    for _ in range(2):
+        assert modules.call(call)[0] == [2, 3, 7]
 
 
 def scaled_sums(start, stop, x, factor, out):

@@ -5,7 +5,6 @@ import pytest
 import reference
 from conftest import TOLERANCE, relative_error
 
-from rvtrain.losses import _local_contrastive_kernels as kernels
 from rvtrain.losses._local_contrastive import WRT, LocalContrastiveLoss
 
 SHAPES = [(1, 1), (2, 3), (7, 5), (17, 100), (101, 31), (13, 768)]
@@ -296,10 +295,12 @@ def test_compute__takes_strided_mixed_and_foreign_arrays(form, rng):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_result__same_bits_for_any_number_of_threads_and_from_the_serial_twins(kind, dtype, rng, monkeypatch):
+def test_result__same_bits_for_any_number_of_threads(kind, form, dtype, rng):
     numba = pytest.importorskip("numba")
-    args, extra, _ = make_case(kind, 101, 33, dtype, rng)
-    loss = LocalContrastiveLoss(1.0)
+    args, extra, _ = make_case(kind, 301, 133, dtype, rng)  # large enough for parallel kernels
+    for x in args:
+        x.reshape(-1, 133)[::3] = x.reshape(-1, 133)[0]  # pairs whose distances come from differences
+    loss = LocalContrastiveLoss(1.0, form=form)
 
     def bits():
         value, gradients = loss.compute_with_gradients(*args, wrt=names_of(kind), **extra)
@@ -307,17 +308,75 @@ def test_result__same_bits_for_any_number_of_threads_and_from_the_serial_twins(k
 
     before, results = numba.get_num_threads(), set()
     try:
-        for kernel in (kernels.row_terms, kernels.column_terms):
-            monkeypatch.setattr(kernel, "sized", lambda work, kernel=kernel: kernel.parallel)
         for threads in (1, min(2, numba.config.NUMBA_NUM_THREADS)):
             numba.set_num_threads(threads)
             results.add(bits())
     finally:
         numba.set_num_threads(before)
-    for kernel in (kernels.row_terms, kernels.column_terms):
-        monkeypatch.setattr(kernel, "sized", lambda work, kernel=kernel: kernel.serial)
-    results.add(bits())
     assert len(results) == 1
+
+
+def naive_gradients(a, p, n, margin, form):
+    """Float64 gradients of the sum of the losses to anchors, positives and a pool, from the differences."""
+    a, p, n = (x.astype(np.float64) for x in (a, p, n))
+    near = np.linalg.norm(a - p, axis=1)
+    to_a, to_p, to_n = np.zeros_like(a), np.zeros_like(p), np.zeros_like(n)
+    for i in range(len(a)):
+        difference = a[i] - n
+        far = np.linalg.norm(difference, axis=1)
+        gap = (margin if form == "pairwise" else near[i] + margin) - far
+        slope = np.where(gap > 0, 2 * gap if form == "pairwise" else 1.0, 0.0) / len(n)
+        steps = np.divide(slope, far, out=np.zeros(len(n)), where=far > 0)[:, None] * difference
+        pull = 2.0 if form == "pairwise" else (gap > 0).mean() / near[i]
+        to_a[i] = pull * (a[i] - p[i]) - steps.sum(axis=0)
+        to_p[i] = -pull * (a[i] - p[i])
+        to_n += steps
+    return to_a, to_p, to_n
+
+
+def make_hard_case(kind, dtype, rng):
+    """Anchors, positives and a pool whose distances a sum ‖a‖² + ‖n‖² − 2 a · n would lose, and a margin."""
+    count, pool, dim, margin = 150, 190, 24, 1.0
+    a, p, n = (rng.normal(size=(rows, dim)) / np.sqrt(2 * dim) for rows in (count, count, pool))
+    if kind == "offset":
+        a, p, n = a + 1e3, p + 1e3, n + 1e3
+    elif kind == "clusters":
+        centres = 10 * rng.normal(size=(7, dim))
+        a, p, n = (0.3 * x + centres[np.arange(len(x)) % 7] for x in (a, p, n))
+    elif kind == "near_duplicates":
+        n[:count] = a + 1e-4 * rng.normal(size=a.shape)
+    elif kind == "duplicates":
+        n[:count] = a
+        n[count:] = a[0]
+    elif kind == "outlier":
+        a[3], n[5] = 1e3, -1e6
+    elif kind == "large_margin":
+        margin = 1e15
+    return a.astype(dtype), p.astype(dtype), n.astype(dtype), margin
+
+
+HARD = ["offset", "clusters", "near_duplicates", "duplicates", "outlier", "large_margin"]
+
+
+@pytest.mark.parametrize("kind", HARD)
+def test_pool__is_accurate_where_dot_products_cancel(kind, form, dtype, rng):
+    a, p, n, margin = make_hard_case(kind, dtype, rng)
+    values = LocalContrastiveLoss(margin, "none", form).compute(a, p, n)
+    assert relative_error(values, reference.local_contrastive(a, p, n, margin, form)) < TOLERANCE[dtype]
+    _, gradients = LocalContrastiveLoss(margin, "sum", form).compute_with_gradients(a, p, n, wrt=WRT)
+    for gradient, expected in zip(gradients, naive_gradients(a, p, n, margin, form), strict=True):
+        assert relative_error(gradient, expected) < TOLERANCE[dtype]
+
+
+def test_pool__triplets_at_the_kink_have_no_gradient(dtype):
+    axes = np.eye(40, dtype=dtype) * dtype(3)
+    a, n = axes[:20], axes[20:]  # all √18 apart
+    p = (a + n[::-1]) / 2
+    value, gradients = LocalContrastiveLoss(0.5 * np.sqrt(18.0), "sum", "triplet").compute_with_gradients(
+        a, p, n, wrt=WRT
+    )
+    assert value == 0.0
+    assert not any(g.any() for g in gradients)
 
 
 def test_compute__leaves_its_inputs_alone(rng):

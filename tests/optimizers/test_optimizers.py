@@ -433,11 +433,12 @@ def source_of(kernel):
 
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="looks for x86 instructions")
-@pytest.mark.parametrize(("kernel", "arrays"), [(adam_dense, 5), (sgd_dense, 3)])
-def test_dense_kernels__stay_in_float32(kernel, arrays):
+@pytest.mark.parametrize(("kernel", "given"), [(adam_dense, 4), (adam_dense, 5), (sgd_dense, 2), (sgd_dense, 3)])
+def test_dense_kernels__stay_in_float32(kernel, given):
     # One Python float, or ** 0.5, and the compiler converts every element to float64 and back.
     compiled = numba.njit(source_of(kernel), fastmath=FASTMATH, error_model="numpy")
-    compiled.compile((numba.intp, numba.intp) + (numba.float32[::1],) * arrays + (numba.float64[::1], numba.boolean))
+    arrays = (numba.float32[::1],) * given + (numba.none,) * (given % 2 == 0)  # the last may be None
+    compiled.compile((numba.intp, numba.intp, *arrays, numba.float64[::1], numba.boolean))
     (assembly,) = compiled.inspect_asm().values()
     assert "ps\t" in assembly
     assert "cvtps2pd" not in assembly

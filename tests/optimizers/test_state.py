@@ -156,13 +156,13 @@ def test_bfloat16__rounding_is_right_in_the_mean():
 
 
 def test_codes__each_comes_back_as_itself():
-    for half, codes, read, write in (
-        (False, np.arange(-127, 128), _codes.decoded, _codes.code),
-        (False, np.arange(256), _codes.decoded_positive, _codes.code_positive),
+    for codes, read, write in (
+        (np.arange(-127, 128), _codes.decoded, _codes.code),
+        (np.arange(256), _codes.decoded_positive, _codes.code_positive),
     ):
         read, write = from_python(read), from_python(write)
         for scale in np.float32([1.0, 3e-20, 7e30]):
-            values = [read(int(c), half, scale) for c in codes]
+            values = [read(int(c), scale) for c in codes]
             assert [int(write(v, np.float32(1) / scale)) for v in values] == list(codes)
             assert values[-1] == scale and (np.diff(values) > 0).all()
 

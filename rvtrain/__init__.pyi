@@ -1,0 +1,66 @@
+"""The public names of the package for editors and type checkers; `__init__.py` fetches them when they are used."""
+
+from rvtrain import checkpoint as checkpoint
+from rvtrain import curriculum as curriculum
+from rvtrain import functional as functional
+from rvtrain import losses as losses
+from rvtrain import mining as mining
+from rvtrain import optimizers as optimizers
+from rvtrain import training as training
+from rvtrain._engine._scratch import release_workspaces as release_workspaces
+from rvtrain.checkpoint import load_checkpoint as load_checkpoint
+from rvtrain.checkpoint import save_checkpoint as save_checkpoint
+from rvtrain.curriculum import CurriculumScheduler as CurriculumScheduler
+from rvtrain.curriculum import CurriculumStage as CurriculumStage
+from rvtrain.curriculum import TemperatureAnnealing as TemperatureAnnealing
+from rvtrain.functional import cosine_similarity as cosine_similarity
+from rvtrain.functional import logsumexp as logsumexp
+from rvtrain.losses import CoSENTLoss as CoSENTLoss
+from rvtrain.losses import CosineSimilarityLoss as CosineSimilarityLoss
+from rvtrain.losses import DecoupledContrastiveLoss as DecoupledContrastiveLoss
+from rvtrain.losses import DistillKLLoss as DistillKLLoss
+from rvtrain.losses import HardNegativeContrastiveLoss as HardNegativeContrastiveLoss
+from rvtrain.losses import InfoNCELoss as InfoNCELoss
+from rvtrain.losses import ListNetLoss as ListNetLoss
+from rvtrain.losses import LocalContrastiveLoss as LocalContrastiveLoss
+from rvtrain.losses import MarginMSELoss as MarginMSELoss
+from rvtrain.losses import MatryoshkaLoss as MatryoshkaLoss
+from rvtrain.losses import MultiSimilarityLoss as MultiSimilarityLoss
+from rvtrain.losses import SigmoidLoss as SigmoidLoss
+from rvtrain.losses import SpectralRegularization as SpectralRegularization
+from rvtrain.losses import SpreadRegularization as SpreadRegularization
+from rvtrain.losses import SupConLoss as SupConLoss
+from rvtrain.mining import GraphNegativeMiner as GraphNegativeMiner
+from rvtrain.mining import HardNegativeMiner as HardNegativeMiner
+from rvtrain.mining import InBatchMiner as InBatchMiner
+from rvtrain.mining import MiningStrategy as MiningStrategy
+from rvtrain.mining import top_k as top_k
+from rvtrain.mining import weighted_sample as weighted_sample
+from rvtrain.optimizers import EMA as EMA
+from rvtrain.optimizers import SGD as SGD
+from rvtrain.optimizers import Adam as Adam
+from rvtrain.optimizers import AdamW as AdamW
+from rvtrain.optimizers import clip_grad_norm as clip_grad_norm
+from rvtrain.optimizers import constant as constant
+from rvtrain.optimizers import exponential_decay as exponential_decay
+from rvtrain.optimizers import step_decay as step_decay
+from rvtrain.optimizers import warmup_cosine as warmup_cosine
+from rvtrain.optimizers import warmup_linear as warmup_linear
+from rvtrain.training import EmbeddingTable as EmbeddingTable
+from rvtrain.training import LinearAdapter as LinearAdapter
+from rvtrain.training import MLPAdapter as MLPAdapter
+from rvtrain.training import Trainer as Trainer
+from rvtrain.training import TwoTower as TwoTower
+from rvtrain.training import alignment as alignment
+from rvtrain.training import evaluate_retrieval as evaluate_retrieval
+from rvtrain.training import load_model as load_model
+from rvtrain.training import map_at_r as map_at_r
+from rvtrain.training import mrr_at_k as mrr_at_k
+from rvtrain.training import ndcg_at_k as ndcg_at_k
+from rvtrain.training import precision_at_k as precision_at_k
+from rvtrain.training import recall_at_k as recall_at_k
+from rvtrain.training import save_model as save_model
+from rvtrain.training import uniformity as uniformity
+
+__version__: str
+__all__: list[str]

@@ -1,0 +1,220 @@
+"""Numbers, vectors and places in memory, for functions that emit vector instructions (`emitted`)."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba.core import cgutils
+
+_REALS: dict[Any, np.dtype[Any]] = {ir.FloatType(): np.dtype(np.float32), ir.DoubleType(): np.dtype(np.float64)}
+_LLVM_OF = {dtype: kind for kind, dtype in _REALS.items()}
+
+
+def _operator(of_integers: str, of_floats: str | None = None, *relation: str) -> Callable[["Value", Any], "Value"]:
+    def method(self: "Value", other: Any) -> "Value":
+        name = of_floats if of_floats and self.dtype.kind == "f" else of_integers
+        operation = getattr(self.builder, name)
+        return Value(self.builder, operation(*relation, self.llvm, self.like(other)))
+
+    return method
+
+
+class Value:
+    """A number or a vector of numbers, in a register.
+
+    Operators work element by element, as in NumPy, and in the order written: there is no fastmath here. `//` and `%`
+    are those of unsigned integers, comparisons those of signed ones.
+    """
+
+    def __init__(self, builder: Any, llvm: Any) -> None:
+        self.builder, self.llvm = builder, llvm
+
+    @property
+    def lanes(self) -> int | None:
+        """How many numbers; None: no vector."""
+        return self.llvm.type.count if isinstance(self.llvm.type, ir.VectorType) else None
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of the number, or of each."""
+        kind = self.llvm.type if self.lanes is None else self.llvm.type.element
+        return _REALS.get(kind) or np.dtype(bool if kind.width == 1 else f"i{kind.width // 8}")
+
+    def like(self, other: Any) -> Any:
+        """LLVM's value of another one, or a constant of this one's type."""
+        if isinstance(other, Value):
+            return other.llvm
+        return ir.Constant(self.llvm.type, other if self.lanes is None else [other] * self.lanes)
+
+    def astype(self, dtype: Any) -> "Value":
+        """The same numbers in another type: integers as floats, floats narrower or wider."""
+        old, new = self.dtype, np.dtype(dtype)
+        if old == new:
+            return self
+        name = "sitofp" if old.kind == "i" else "fpext" if new.itemsize > old.itemsize else "fptrunc"
+        return Value(self.builder, getattr(self.builder, name)(self.llvm, _llvm(new, self.lanes)))
+
+    def view(self, dtype: Any) -> "Value":
+        """The same bits as numbers of another type; in a vector, as many as there is room for."""
+        new = np.dtype(dtype)
+        lanes = self.lanes and self.lanes * self.dtype.itemsize // new.itemsize
+        return Value(self.builder, self.builder.bitcast(self.llvm, _llvm(new, lanes)))
+
+    def broadcast(self, lanes: int) -> "Value":
+        """A vector of this number."""
+        vector = ir.VectorType(self.llvm.type, lanes)
+        undefined = ir.Constant(vector, ir.Undefined)
+        one = self.builder.insert_element(undefined, self.llvm, ir.IntType(32)(0))
+        return Value(self.builder, one).shuffle(Value(self.builder, undefined), [0] * lanes)
+
+    def shuffle(self, other: "Value", picks: Sequence[int]) -> "Value":
+        """A vector of numbers of these two, by their places in this one followed by the other."""
+        mask = ir.Constant(ir.VectorType(ir.IntType(32), len(picks)), list(picks))
+        return Value(self.builder, self.builder.shuffle_vector(self.llvm, other.llvm, mask))
+
+    def bits(self) -> "Value":
+        """The truth values of a vector of at most 32 as bits of one number, the first as the lowest bit."""
+        lanes = self.lanes or 1
+        number = self.builder.bitcast(self.llvm, ir.IntType(lanes))
+        return Value(self.builder, number if lanes == 32 else self.builder.zext(number, ir.IntType(32)))
+
+    def choose(self, one: "Value", other: "Value") -> "Value":
+        """One value where this is true, the other where it is not."""
+        return Value(self.builder, self.builder.select(self.llvm, one.llvm, other.llvm))
+
+    __add__ = _operator("add", "fadd")
+    __mul__ = _operator("mul", "fmul")
+    __sub__ = _operator("sub", "fsub")
+    __floordiv__ = _operator("udiv")
+    __mod__ = _operator("urem")
+    __lshift__ = _operator("shl")
+    __and__ = _operator("and_")
+    __or__ = _operator("or_")
+    __lt__ = _operator("icmp_signed", "fcmp_ordered", "<")
+    __gt__ = _operator("icmp_signed", "fcmp_ordered", ">")
+    __ge__ = _operator("icmp_signed", "fcmp_ordered", ">=")
+    differs = _operator("icmp_unsigned", "fcmp_unordered", "!=")
+
+
+class Place:
+    """The address of an element of an array."""
+
+    def __init__(self, builder: Any, llvm: Any) -> None:
+        self.builder, self.llvm = builder, llvm
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of the elements."""
+        return Value(self.builder, ir.Constant(self.llvm.type.pointee, ir.Undefined)).dtype
+
+    def __add__(self, count: Any) -> "Place":
+        number = count.llvm if isinstance(count, Value) else cgutils.intp_t(count)
+        return Place(self.builder, self.builder.gep(self.llvm, [number]))
+
+    def _as(self, kind: Any) -> Any:
+        return self.builder.bitcast(self.llvm, kind.as_pointer())
+
+    def load(self, lanes: int | None = None) -> Value:
+        """The element, or a vector of so many from here on."""
+        place = self.llvm if lanes is None else self._as(_llvm(self.dtype, lanes))
+        return Value(self.builder, self.builder.load(place, align=self.dtype.itemsize))
+
+    def store(self, value: Value) -> None:
+        """Write a number or a vector."""
+        self.builder.store(value.llvm, self._as(value.llvm.type), align=self.dtype.itemsize)
+
+    def prefetch(self, for_writing: bool) -> None:
+        """Begin to fetch the cache line."""
+        int32 = ir.IntType(32)
+        hints = [int32(int(for_writing)), int32(3), int32(1)]  # to be kept; data
+        kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, *[int32] * 3])
+        fetch = cgutils.get_or_insert_function(self.builder.module, kind, "llvm.prefetch.p0")
+        self.builder.call(fetch, [self._as(ir.IntType(8)), *hints])
+
+
+class Array(Place):
+    """A C-contiguous array: the place of its first element, and its shape."""
+
+    def __init__(self, builder: Any, llvm: Any, shape: list[Value]) -> None:
+        super().__init__(builder, llvm)
+        self.shape = shape
+
+
+class Emitter:
+    """Constants, instructions with names, and the flow of control."""
+
+    def __init__(self, builder: Any) -> None:
+        self.builder = builder
+
+    def constant(self, number: Any, dtype: Any = np.intp, lanes: int | None = None) -> Value:
+        """A number, or a vector of it."""
+        kind = _llvm(np.dtype(dtype), lanes)
+        return Value(self.builder, ir.Constant(kind, number if lanes is None else [number] * lanes))
+
+    def call(self, name: str, like: Value, *values: Value) -> Value:
+        """An LLVM intrinsic, whose result is of the type of `like`."""
+        kind = ir.FunctionType(like.llvm.type, [value.llvm.type for value in values])
+        function = cgutils.get_or_insert_function(self.builder.module, kind, name)
+        return Value(self.builder, self.builder.call(function, [value.llvm for value in values]))
+
+    def fma(self, a: Value, b: Value, c: Value) -> Value:
+        """a b + c, fused where the processor can."""
+        size = f"f{8 * c.dtype.itemsize}"
+        return self.call(f"llvm.fmuladd.{size if c.lanes is None else f'v{c.lanes}{size}'}", c, a, b, c)
+
+    def two_products(self, a: Value, b: Value, c: Value, d: Value) -> Value:
+        """a b + c d, one of the products fused with the sum where the processor can."""
+        fused = ("contract",)
+        first, second = (self.builder.fmul(x.llvm, y.llvm, flags=fused) for x, y in ((a, b), (c, d)))
+        return Value(self.builder, self.builder.fadd(first, second, flags=fused))
+
+    def loop(
+        self,
+        first: Value,
+        stop: Value,
+        step: int,
+        carried: Sequence[Any],
+        body: Callable[..., Sequence[Any]],
+        empty: bool = True,
+    ) -> list[Any]:
+        """The values and places of `carried = body(i, *carried)`, after i from `first` up to `stop` by steps.
+
+        A range that cannot be empty needs no test before the loop.
+        """
+        builder, before = self.builder, self.builder.block
+        head = builder.append_basic_block("loop")
+        within = builder.append_basic_block("loop.body") if empty else head
+        after = builder.append_basic_block("loop.after")
+        builder.branch(head)
+        builder.position_at_end(head)
+        started = [first, *carried]
+        phis = [builder.phi(value.llvm.type) for value in started]
+        i, *values = (type(value)(builder, phi) for value, phi in zip(started, phis, strict=True))
+        if empty:
+            builder.cbranch((i < stop).llvm, within, after)
+            builder.position_at_end(within)
+        results = list(body(i, *values))
+        more = i + step
+        for phi, value, following in zip(phis, started, [more, *results], strict=True):
+            phi.add_incoming(value.llvm, before)
+            phi.add_incoming(following.llvm, builder.block)
+        if empty:
+            builder.branch(head)
+        else:
+            builder.cbranch((more < stop).llvm, head, after)
+        builder.position_at_end(after)
+        return values if empty else results
+
+    def either(self, condition: Value, then: Callable[[], None], otherwise: Callable[[], None]) -> None:
+        """Instructions where a condition holds, others where it does not."""
+        with self.builder.if_else(condition.llvm) as (if_so, if_not):
+            with if_so:
+                then()
+            with if_not:
+                otherwise()
+
+
+def _llvm(dtype: np.dtype, lanes: int | None = None) -> Any:
+    element = _LLVM_OF.get(dtype) or ir.IntType(1 if dtype.kind == "b" else 8 * dtype.itemsize)
+    return element if lanes is None else ir.VectorType(element, lanes)

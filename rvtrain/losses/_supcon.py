@@ -1,0 +1,215 @@
+"""SupCon: all rows of the same label are positives."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from rvtrain import _validation as check
+from rvtrain._engine._blocks import Rows
+from rvtrain._engine._inputs import to_inputs, unscaled
+from rvtrain._engine._scratch import Scratch, scratch
+from rvtrain._engine._sweep import masked, sweep
+from rvtrain._engine._treatment import Own
+from rvtrain.losses._arguments import REDUCTIONS, like_wrt, parse_wrt
+from rvtrain.losses._labelled import mean_weights, parse_labelled, total
+from rvtrain.losses._softmax import Decoupled, in_range, octaves
+from rvtrain.losses.base import Floats
+
+
+class SupConLoss:
+    r"""Supervised contrastive loss (L_out) on labelled embeddings, with analytic gradients.
+
+    .. math:: \ell_i = -\frac{1}{|P(i)|} \sum_{p \in P(i)} \Big(s_{ip} - \log \sum_{j \neq i} e^{s_{ij}}\Big),
+        \qquad s = \cos / τ
+
+    over the positives P(i), the other rows of the same label, and all other rows j. A row without a positive has
+    value 0 and is not in the mean (the authors' code counts it, as 0, and multiplies by τ over a base temperature).
+    With references, rows are compared with these, and nothing is left out.
+
+    Parameters
+    ----------
+    temperature : float
+        τ > 0. May be set between calls.
+    reduction : {"mean", "sum", "none"}
+        Over the rows; "none" gives one value each (and gradients of their sum).
+
+    References
+    ----------
+    Khosla et al. (2020), Supervised Contrastive Learning, arXiv:2004.11362.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rvtrain as rt
+    >>> embeddings = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    >>> round(rt.SupConLoss(temperature=1.0).compute(embeddings, [0, 0, 1]), 6)  # log(e + 1) - 1
+    0.313262
+    """
+
+    def __init__(self, temperature: float = 0.1, reduction: str = "mean") -> None:
+        self.temperature = temperature
+        self.reduction = check.choice("reduction", reduction, REDUCTIONS)
+
+    @property
+    def temperature(self) -> float:
+        """τ, by which the cosines are divided."""
+        return self._temperature
+
+    @temperature.setter
+    def temperature(self, value: float) -> None:
+        self._temperature = check.temperature(value)
+
+    def __repr__(self) -> str:
+        return f"SupConLoss(temperature={self.temperature:g}, reduction={self.reduction!r})"
+
+    def compute(
+        self,
+        embeddings: ArrayLike,
+        labels: ArrayLike,
+        references: ArrayLike | None = None,
+        reference_labels: ArrayLike | None = None,
+    ) -> float | Floats:
+        """The loss alone.
+
+        Parameters
+        ----------
+        embeddings : array of shape (n, d), float32 or float64
+        labels : integer array of shape (n,)
+        references : array of shape (m, d), optional
+            Other rows to compare with; by default the embeddings themselves, each row without itself.
+        reference_labels : integer array of shape (m,), with references
+
+        Returns
+        -------
+        float, or array of shape (n,) where the reduction is "none"
+
+        Raises
+        ------
+        TypeError
+            If an array is not float32 or float64, or labels are not integers.
+        ValueError
+            If shapes do not fit, something is empty or not finite, or one of references and their labels is missing.
+        """
+        return self._run(embeddings, labels, references, reference_labels, ())[0]
+
+    def compute_with_gradients(
+        self,
+        embeddings: ArrayLike,
+        labels: ArrayLike,
+        references: ArrayLike | None = None,
+        reference_labels: ArrayLike | None = None,
+        *,
+        wrt: str | tuple[str, ...] = "embeddings",
+    ) -> tuple[float | Floats, Any]:
+        """The loss and its gradients.
+
+        Parameters
+        ----------
+        embeddings, labels, references, reference_labels
+            As in `compute`.
+        wrt : {"embeddings", "references"} or tuple of these
+            A name gives one gradient, a tuple a tuple.
+
+        Returns
+        -------
+        value : float, or array of shape (n,) where the reduction is "none"
+        gradient : array of its input's shape, or a tuple of these
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `compute`, and if `wrt` names references where there are none.
+        """
+        names = parse_wrt(wrt, ("embeddings", "references"))
+        if "references" in names and references is None:
+            raise ValueError("wrt names references, but references is None: ask for embeddings")
+        value, gradients = self._run(embeddings, labels, references, reference_labels, names)
+        return value, like_wrt(wrt, gradients)
+
+    def _run(
+        self, embeddings: Any, labels: Any, references: Any, reference_labels: Any, names: tuple[str, ...]
+    ) -> tuple[Any, dict[str, np.ndarray]]:
+        if (references is None) != (reference_labels is None):
+            missing = "references" if references is None else "reference_labels"
+            raise ValueError(f"references and reference_labels must be given together, got {missing}=None")
+        rows, codes = parse_labelled("embeddings", embeddings, "labels", labels)
+        columns, others, alone = rows, codes, references is None
+        if not alone:
+            columns, others = parse_labelled("references", references, "reference_labels", reference_labels)
+            if columns.x.shape[1] != rows.x.shape[1]:
+                dim = rows.x.shape[1]
+                raise ValueError(f"references must have {dim} columns like embeddings, got shape {columns.x.shape}")
+            x, y = check.promoted(rows.x, columns.x)
+            rows, columns = rows._replace(x=x), columns._replace(x=y)
+        with scratch() as memory:
+            return self._evaluate(rows, codes, columns, others, alone, names, memory)
+
+    def _evaluate(
+        self,
+        rows: Rows,
+        labels: np.ndarray,
+        columns: Rows,
+        others: np.ndarray,
+        alone: bool,
+        names: tuple[str, ...],
+        memory: Scratch,
+    ) -> tuple[Any, dict[str, np.ndarray]]:
+        (n, _), dtype = rows.x.shape, rows.x.dtype
+        _, codes = np.unique(np.concatenate([labels, others]), return_inverse=True)
+        mine, theirs = codes[:n], codes[n:]
+        unit_rows, unit_columns = _unit(rows), _unit(columns)
+        sums, counts = _class_sums(unit_columns, theirs, codes.max() + 1)
+        positives = counts[mine] - alone
+        means = (sums[mine] - (unit_rows if alone else 0.0)) / np.maximum(positives, 1)[:, np.newaxis]
+        weights, none = mean_weights(positives > 0, self.reduction), np.empty(0)
+        own = Own(np.einsum("ij,ij->i", unit_rows, means), weights, none, none)
+        mask = masked(n, len(columns.x), dtype, diagonals=(0,) if alone else ())
+        treatment = Decoupled(octaves(dtype, self.temperature), self.temperature, 0.0)
+        result = sweep(
+            rows,
+            columns,
+            treatment,
+            mask,
+            own,
+            memory,
+            bounded=in_range(self.temperature),
+            to_rows="embeddings" in names,
+            to_columns=bool(names) and (alone or "references" in names),
+        )
+        losses = np.where(positives > 0, result.losses, 0.0)
+        value = total(losses, weights, self.reduction, dtype)
+        # The slope of a row's mean is shared by its positives: by all of the class, less the row itself.
+        each = (result.slopes / np.maximum(positives, 1))[:, np.newaxis] * unit_rows
+        back, gradients = _class_sums(each, mine, codes.max() + 1)[0], {}
+        to_columns = None
+        if result.to_columns is not None:
+            to_columns = result.to_columns[: len(columns.x), : rows.x.shape[1]] + back[theirs]
+        if "embeddings" in names:
+            assert result.to_rows is not None
+            to_rows = result.to_rows[:n, : rows.x.shape[1]] * result.shares[:, np.newaxis]
+            if alone:
+                to_rows += to_columns - each
+            own_rows = unscaled(means.astype(dtype))
+            gradients["embeddings"], _ = to_inputs(to_rows.astype(dtype), rows, result.slopes, own_rows)
+        if "references" in names:
+            assert to_columns is not None
+            zeros = np.zeros(len(columns.x))
+            gradients["references"], _ = to_inputs(to_columns.astype(dtype), columns, zeros, columns)
+        return value, gradients
+
+
+def _unit(rows: Rows) -> NDArray[np.float64]:
+    return rows.x * rows.inverse[:, np.newaxis]
+
+
+def _class_sums(x: np.ndarray, codes: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Sum of the rows of each class, (classes, d), and how many they are."""
+    counts = np.bincount(codes, minlength=classes)
+    out = np.zeros((classes, x.shape[1]))
+    order = np.argsort(codes, kind="stable")
+    present = np.flatnonzero(counts)
+    starts = np.concatenate([[0], np.cumsum(counts[present])[:-1]])
+    if len(present):
+        out[present] = np.add.reduceat(x[order], starts, axis=0)
+    return out, counts
