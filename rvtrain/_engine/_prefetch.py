@@ -1,15 +1,17 @@
-"""A hint to fetch memory before it is needed: rows in no order are not foreseen by the processor."""
+"""Prefetching of rows whose order the processor cannot foresee."""
 
 from rvtrain._kernels import emitted, inlined, njit
 
-_LINE = 64  # bytes of a cache line
-_AHEAD = 3  # rows
+_LINE = 64
+"""Bytes of a cache line."""
+_AHEAD = 3
+"""Rows between the row that is used and the one that is prefetched."""
 
 
 def _prefetching(for_writing):
     @emitted(lambda table, row, column: None)
     def prefetch(emit, table, row, column):
-        """Begin to fetch the cache line of table[row, column]."""
+        """Begin to load the cache line of table[row, column], and go on."""
         (table + (row * table.shape[1] + column)).prefetch(for_writing)
 
     return prefetch
@@ -20,14 +22,14 @@ _to_read, _to_write = _prefetching(False), _prefetching(True)
 
 @njit
 def prefetch_row(table, row):
-    """Begin to fetch a row of a C-contiguous table (n, d), to be read."""
+    """Begin to load a row of a C-contiguous table (n, d) for reading, and go on."""
     for column in range(0, table.shape[1], _LINE // table.itemsize):
         _to_read(table, row, column)
 
 
 @inlined
 def prefetch_rows(rows, r, a, b, c):
-    """Begin to fetch the row of three C-contiguous tables (n, d) whose turn comes a little after that of rows[r]."""
+    """Begin to load row rows[r + _AHEAD] of three C-contiguous tables (n, d) for writing, where there is one."""
     if r + _AHEAD < len(rows):
         row = rows[r + _AHEAD]
         for column in range(0, a.shape[1], _LINE // a.itemsize):

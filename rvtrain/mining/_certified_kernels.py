@@ -11,16 +11,16 @@
 #
 #     bytes ─ tile_bytes ─▶ int32 tile ─ screen: upper bound ≥ T? ─▶ list ─ at the end ─▶ float scores, selection
 #
-# Lines of tiles with candidates that pass the screen are collected, and admitted LINES at a time, because a call costs
-# as much as all else that is done for a line.
+# Lines of tiles with candidates that pass the screen are collected, and admitted LINES at a time, because a call
+# costs as much as all else that is done for a line.
 #
 # T starts at a guess, because from nothing it rises slowly and admits ten times as many candidates. One panel in
-# SAMPLED goes first. The m-th best q̃ · x̃ of this sample, m well above k / SAMPLED, is likely below the k-th score of
-# all. It need not be: if k scores are at the guess or above, no candidate with an upper bound below it was missed, and
-# if not, the query is given up.
+# SAMPLED goes first. The m-th best q̃ · x̃ of this sample, m well above k / SAMPLED, is likely below the k-th score
+# of all. It need not be: if k scores are at the guess or above, no candidate with an upper bound below it was
+# missed; otherwise the query is given up.
 #
-# The float scores are those of the tile engine to the bit, so the result is that of `scan`. h also covers the rounding
-# of float32 arithmetic, there and here. A query whose list overflows is given up, and left to `scan`.
+# The float scores are those of the tile engine to the bit, so the result is that of `scan`. h also covers the
+# rounding of float32 arithmetic, there and here. A query whose list overflows is given up, and left to `scan`.
 """
 
 from typing import NamedTuple
@@ -78,7 +78,8 @@ class Waiting(NamedTuple):
     sizes: np.ndarray
     """(B,) int64; −1: given up"""
     needs: np.ndarray
-    """(panels · ROWS,) float32: what (q̃ · x̃ + ‖q̃‖ e_x) / s_q must reach; inf for queries given up or beyond the last"""
+    """(panels · ROWS,) float32: least (q̃ · x̃ + ‖q̃‖ e_x) / s_q that is admitted; inf for queries given up, and
+    beyond the last"""
     spreads: np.ndarray
     """(panels · ROWS,) float32: ‖q̃‖ / s_q"""
 
@@ -131,46 +132,47 @@ def encode(start, stop, rows, levels, offset, lines, codes):
 
 @njit
 def _encode_panel(panel, rows, levels, offset, line, codes):
-    """The code of an element x is rint(g x), with the rounding error r = g x − code: e = s ‖r‖ with s = 1 / g of the
-    unit row.
+    """The code of an element x is rint(g x), its error r = g x − code; e = s ‖r‖ with s = 1 / g of the unit row.
 
-    g is as large as `levels`, and sums of 16 bits, allow. The computed r is wrong by at most 2.3e-5: three roundings of
-    a number up to 127, the highest level.
+    g is as large as `levels`, and sums of 16 bits, allow. The computed r is wrong by at most 2.3e-5: three roundings
+    of a number up to 127, the highest level.
     """
     width, (count, dim) = codes.words.shape[2], rows.x.shape
-    whole_words = line.view(np.int32)
+    words = line.view(np.int32)
     for r in range(width):
         i = panel * width + r
         line[:] = offset
         codes.starts[panel, :, r] = 0
-        scale, lost = np.float32(0), np.float32(0)
+        scale, squares = np.float32(0), np.float32(0)
         if i < count:
             x = rows.x[i]
-            top = _largest_magnitude(x)
+            largest = _largest_magnitude(x)
             stretch = np.float32(0)
-            if top > 1e-30:
-                stretch = _most_levels(x, np.float32(1) / top, np.float32(levels)) / top
+            if largest > 1e-30:
+                stretch = _most_levels(x, np.float32(1) / largest, np.float32(levels)) / largest
                 scale = np.float32(rows.inverse[i] / stretch)
             for k in range(dim):
                 stretched = x[k] * stretch
                 code = np.rint(stretched)
-                lost += (stretched - code) * (stretched - code)
+                squares += (stretched - code) * (stretched - code)
                 line[k] = np.uint8(np.int32(code) + offset)
             if offset == 0:
                 _sum_codes(line.view(np.int8), codes.starts[panel, :, r])
-        for k in range(len(whole_words)):
-            codes.words[panel, k, r] = whole_words[k]
+        for k in range(len(words)):
+            codes.words[panel, k, r] = words[k]
         codes.scales[panel, r] = scale
         growth = np.float32(1) + np.float32(dim) * np.float32(2.4e-7)
-        wrong = np.sqrt(np.float32(dim)) * np.float32(2.3e-5)
-        codes.errors[panel, r] = scale * (np.sqrt(lost) * growth + wrong) + np.float32(4e-7)
+        slack = np.sqrt(np.float32(dim)) * np.float32(2.3e-5)
+        codes.errors[panel, r] = scale * (np.sqrt(squares) * growth + slack) + np.float32(4e-7)
 
 
 @njit
-def _most_levels(x, inverse_top, levels):
-    """The largest code: at most `levels`, and so that the codes that a sum of 16 bits meets are not longer than 181.
+def _most_levels(x, inverse, levels):
+    """The largest code: at most `levels`, and such that the norm of the codes of a 16-bit sum is at most 181.
 
-    Rounding makes n codes longer by √n / 2 at most.
+    Shapes: x (d,); `inverse` is 1 / max |x|.
+
+    Rounding adds at most √n / 2 to the norm of n codes.
     """
     if PARTIAL == 0:
         return levels
@@ -178,7 +180,7 @@ def _most_levels(x, inverse_top, levels):
     for start in range(0, len(x), 4 * PARTIAL):
         both, first = np.float32(0), np.float32(0)
         for k in range(min(4 * PARTIAL, len(x) - start)):
-            a = x[start + k] * inverse_top
+            a = x[start + k] * inverse
             both += a * a
             first += a * a * _LANE[k]
         longest = max(longest, first, both - first)
@@ -188,7 +190,7 @@ def _most_levels(x, inverse_top, levels):
 
 @njit
 def _sum_codes(line, starts):
-    """starts = −128 Σ codes; where sums have 16 bits, of each lane of each part by itself, modulo 2¹⁶."""
+    """starts = −128 Σ codes; with 16-bit sums, one for each lane of each part, modulo 2¹⁶."""
     if PARTIAL == 0:
         total = np.int32(0)
         for k in range(len(line)):
@@ -206,13 +208,13 @@ def _sum_codes(line, starts):
 
 @njit
 def _largest_magnitude(x):
-    """max |x| of float32, whose order is that of its bits without the sign: integers compare in vectors."""
+    """max |x| of float32 x (n,): by the bits without the sign, because comparisons of integers vectorise."""
     bits = x.view(np.int32)
-    top = np.int32(0)
+    largest = np.int32(0)
     for k in range(len(bits)):
         magnitude = bits[k] & np.int32(0x7FFFFFFF)
-        top = magnitude if magnitude > top else top
-    return np.int32(top).view(np.float32)
+        largest = magnitude if magnitude > largest else largest
+    return np.int32(largest).view(np.float32)
 
 
 @kernel
@@ -255,7 +257,7 @@ def _meet(search, sampling, begin, end, block, tile, lines, places):
     query_codes, codes, waiting = search.query_codes, search.codes, search.waiting
     (across, steps, _), parts = codes.words.shape, query_codes.starts.shape[1]
     stride, high = SAMPLED if sampling else 1, max(1, _GROUP_BYTES // (4 * ROWS * steps))
-    found = np.int64(0)  # not 0, whose type is that of a constant: `_admit` would be compiled for it too
+    found = 0
     for start in range(0, across, block * stride):
         for group in range(begin, end, high):
             for j in range(start, min(start + block * stride, across), stride):

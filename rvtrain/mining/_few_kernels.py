@@ -1,11 +1,11 @@
-"""The search for a few queries: candidates are read where they stand, once, and nothing is packed.
+"""The search for at most FEW queries: candidates are read once, where they are, and not packed.
 
-# Design: most rows cannot enter a heap, and a product in vectors, in any order, tells:
+# Design: most rows cannot enter a heap. A product in vectors, summed in any order, shows that:
 #
-#     Σ x u, Σ x²  →  Σ x u ≥ (root − slack) ‖x‖ ?   no: next rows   yes: length one, summed in the engine's order
+#     Σ x u, Σ x²  →  Σ x u ≥ (root − slack) ‖x‖ ?   no: next rows   yes: unit row, summed in the order of the engine
 #
-# Either sum of d products is within d ε/2 of the truth, relative to ‖x‖ ‖u‖ and ‖x‖², whatever its order. So is the
-# score; the slack is four times what these can amount to. Scores and result are those of `scan` to the bit.
+# Each of these sums of d products has an error of at most d ε/2, relative to ‖x‖ ‖u‖ and ‖x‖², in whatever order. So
+# has the score; the slack is four times the sum of these errors. Scores and result are those of `scan` to the bit.
 """
 
 import numpy as np
@@ -17,18 +17,18 @@ from rvtrain._kernels import kernel, njit
 from rvtrain.mining._selection_kernels import BY_SCORE, push_scores
 
 FEW = 4
-"""Queries from which on packing pays."""
+"""The most queries for which this search is faster than packing the candidates."""
 
 _SQUARES = 1e-12, 1e30
-"""Between these ‖x‖² is a normal number in either type, and ‖x‖ is above EPS: the bound holds."""
+"""Range of ‖x‖² in which it is a normal number of either type, and ‖x‖ is above EPS, as the bound requires."""
 
 
 @kernel
 def scan_few(start, stop, queries, rows, origin, limits, rule, best, units, others, scores):
     """Push the scores of all rows for each of at most FEW queries on the query's heap.
 
-    Shapes: queries Rows of (B, d); rows Rows of (m, d), the candidates from `origin` on. Count is the number of parts;
-    units (parts, FEW, d), others (parts, TOGETHER, d) and scores (parts, TOGETHER) are scratch.
+    Shapes: queries Rows of (B, d); rows Rows of (m, d), the candidates from `origin` on. Count is the number of
+    parts; units (parts, FEW, d), others (parts, TOGETHER, d) and scores (parts, TOGETHER) are scratch.
 
     rows.inverse is written for rows that are scored, NaN if a row is not finite. Other rows are finite, and theirs
     stays as it is.

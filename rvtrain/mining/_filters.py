@@ -1,16 +1,19 @@
-"""Which candidates may be negatives at all: windows of score and rank, against false negatives."""
+"""Windows of score and rank outside of which a candidate is no negative: against false negatives."""
 
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rvtrain import _validation as check
 
 SAMPLING = ("top", "random")
 
+Floats = NDArray[np.floating]
+
 
 class Filters(NamedTuple):
-    """Checked filters; None: not asked for."""
+    """The filters of a call; None: no such filter."""
 
     range_min: int = 0
     range_max: int | None = None
@@ -20,18 +23,21 @@ class Filters(NamedTuple):
     relative_margin: float | None = None
     sampling: str = "top"
 
-    def window(self, positives: np.ndarray | None, rows: int, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
-        """(floors, ceilings) of `dtype`, such that a score passes if and only if it lies strictly between them."""
+    def window(self, own: NDArray[np.float64] | None, rows: int, dtype: np.dtype) -> tuple[Floats, Floats]:
+        """(floors, ceilings) of `dtype`: a score passes if and only if it lies strictly between them.
+
+        `own` are the scores of the positives (B,).
+        """
         low = np.full(rows, -np.inf, dtype)
         if self.min_score is not None:
             low = at_least(np.full(rows, self.min_score), dtype)
         high = np.full(rows, np.inf, dtype)
         caps = [] if self.max_score is None else [np.full(rows, self.max_score)]
-        if positives is not None:
+        if own is not None:
             if self.absolute_margin is not None:
-                caps.append(positives - self.absolute_margin)
+                caps.append(own - self.absolute_margin)
             if self.relative_margin is not None:
-                caps.append(positives - abs(positives) * self.relative_margin)
+                caps.append(own - abs(own) * self.relative_margin)
         for cap in caps:
             high = np.minimum(high, at_most(cap, dtype))
         return low, high
@@ -57,6 +63,7 @@ def parsed(
 
 
 def _bound(name: str, value: Any, positives: Any = ()) -> float | None:
+    """A filter by score as a float; one that is relative to the positives needs them."""
     if value is None:
         return None
     if positives is None:
@@ -65,23 +72,23 @@ def _bound(name: str, value: Any, positives: Any = ()) -> float | None:
 
 
 @np.errstate(over="ignore")
-def above(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """t of `dtype` with s > t if and only if s > x, for all s of `dtype`: x (float64) rounded down."""
+def above(x: NDArray[np.float64], dtype: np.dtype) -> Floats:
+    """The t of `dtype` such that s > t if and only if s > x, for all s of `dtype`: x rounded down."""
     t = x.astype(dtype)
     return np.where(t > x, np.nextafter(t, dtype.type(-np.inf)), t)
 
 
-def below(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """t with s < t if and only if s < x: x rounded up."""
+def below(x: NDArray[np.float64], dtype: np.dtype) -> Floats:
+    """The t such that s < t if and only if s < x: x rounded up."""
     return -above(-x, dtype)
 
 
 @np.errstate(over="ignore")
-def at_least(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """t with s > t if and only if s ≥ x."""
+def at_least(x: NDArray[np.float64], dtype: np.dtype) -> Floats:
+    """The t such that s > t if and only if s ≥ x."""
     return np.nextafter(below(x, dtype), dtype.type(-np.inf))
 
 
-def at_most(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """t with s < t if and only if s ≤ x."""
+def at_most(x: NDArray[np.float64], dtype: np.dtype) -> Floats:
+    """The t such that s < t if and only if s ≤ x."""
     return -at_least(-x, dtype)

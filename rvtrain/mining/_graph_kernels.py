@@ -13,7 +13,8 @@ def mine_graph(start, stop, rows, nodes, starts, others, hops, marks, queues, be
 
     Shapes: rows Rows of (n, d), nodes (B,), starts (n + 1,), where the neighbours of node v are
     others[starts[v]: starts[v + 1]]. Count is the number of lanes: lane l searches from nodes l, l + lanes, …, with a
-    line of marks and queues (lanes, n) of its own. marks[l, v] = i where the search from nodes[i] has reached v; −1 at first.
+    line of marks and queues (lanes, n) of its own. marks[l, v] = i where the search from nodes[i] has reached v, and
+    −1 at first.
     """
     for lane in range(start, stop):
         mark, queue = marks[lane], queues[lane]

@@ -1,8 +1,8 @@
 """Selection fused with scoring: for each query the k candidates with the largest keys, ties to the lower index.
 
-# Design: a group of queries meets a block of candidates (`_engine/_blocks.py`). While the block's scores are in cache,
-# each row of them is screened, a tile's width at a time; scores that may be among the best are pushed on the row's
-# heap (`_heap.py`):
+# Design: a group of queries meets a block of candidates (`_engine/_blocks.py`). While the block's scores are in
+# cache, each row of them is screened, a tile's width at a time; scores that may be among the best are pushed on the
+# row's heap (`_heap.py`):
 #
 #     scores of a row   │▒▒▒▒▒▒▒▒│▒▒▒▒▒▒▒▒│▒▒▒▒▒▒▒▒│ …      screen: may one of these NR scores beat the root?
 #                            no       no      yes           one comparison of vectors; then one score after the other
@@ -43,8 +43,7 @@ class Rule(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """Which candidates count for a row: those with floor < s < ceiling, not excluded, and with an id that is not among
-    the row's."""
+    """Which candidates count for a row: floor < s < ceiling, not excluded, and an id that is none of the row's."""
 
     floors: np.ndarray
     """(B,), of the scores' dtype"""
@@ -161,7 +160,11 @@ def draw(start, stop, weights, limits, rule, best):
 
 @njit
 def push_scores(values, count, column, origin, noise, part, row, limits, rule, best):
-    """Push the first `count` of these scores that the limits allow on the row's heap; the first is of column `column`."""
+    """Push those of the first `count` scores that the limits allow on the row's heap.
+
+    values[0] is the score of column `column`, which is candidate origin + column; `noise` is the key of the row's
+    random numbers.
+    """
     keys, columns, scores = best.keys[part, row], best.columns[part, row], best.scores[part, row]
     size = best.sizes[part, row]
     screened = size == len(keys) and rule.kind >= EXPONENTIAL  # no logarithm for what cannot beat the root
@@ -232,7 +235,7 @@ def _may_beat_root(values, j, root, noise, rule):
 
 @njit
 def _noise_bound(root, rule):
-    """The key of a draw is above root only if 1 − u is below this bound; for WEIGHT, below the bound times the weight."""
+    """A key is above root only if 1 − u is below this bound, or below the bound times the weight for WEIGHT."""
     largest = 0.0
     if rule.kind == EXPONENTIAL:
         largest = 1.000001 / rule.temperature  # no cosine is larger than 1
@@ -279,7 +282,7 @@ def _noise(start, stop, columns, rule, out):
 
 @kernel
 def finish(start, stop, best):
-    """Merge the heaps of a row's parts into its first, and sort it: best first, −1 and −inf where there are fewer than k."""
+    """Merge the heaps of a row's parts into the first and sort it, best first; −1 and −inf beyond the last entry."""
     for row in range(start, stop):
         keys, columns, scores = best.keys[0, row], best.columns[0, row], best.scores[0, row]
         size = best.sizes[0, row]
