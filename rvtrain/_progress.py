@@ -1,4 +1,4 @@
-"""Progress bars: shown on a terminal or in a notebook, with the compilation of kernels as a phase of its own."""
+"""Progress bars, on a terminal or in a notebook, with the compilation of kernels as a phase of its own."""
 
 import sys
 from collections.abc import Iterator
@@ -9,12 +9,12 @@ from rvtrain._kernels import _compiling
 
 
 def is_visible() -> bool:
-    """Whether somebody watches: stderr is a terminal, or the process is a notebook's kernel."""
+    """Whether a bar would be seen: stderr is a terminal, or the process is a notebook's kernel."""
     return "ipykernel" in sys.modules or (sys.stderr is not None and sys.stderr.isatty())
 
 
 class Bar:
-    """A tqdm bar whose description is the present phase, and "compiling" while a kernel is compiled; or none."""
+    """A tqdm bar, or none. Its description is the present phase, or "compiling" while a kernel is compiled."""
 
     def __init__(self, bar: Any = None) -> None:
         self._bar = bar
@@ -22,24 +22,24 @@ class Bar:
         self._shown: dict[str, str] = {}
 
     def phase(self, name: str) -> None:
-        """Say what is being done."""
+        """Set the description."""
         self._phase = name
         self.compiling(False)
 
     def compiling(self, active: bool) -> None:
-        """Hear of a compilation."""
+        """Show that a compilation has begun, or ended."""
         if self._bar is not None:
             self._bar.set_description_str("compiling" if active else self._phase or None)
 
     def update(self, count: int, **values: float) -> None:
-        """Go on by `count` units, and show these values."""
+        """Advance by `count` units, and show these values."""
         if self._bar is not None:
             self._shown |= {name: f"{value:.4g}" for name, value in values.items()}
             self._bar.set_postfix(self._shown, refresh=False)
             self._bar.update(count)
 
     def reach(self, done: int, total: int | None) -> None:
-        """Stand at `done` of `total`, as the miners' `progress` says it."""
+        """Set the bar to `done` of `total` units: the form in which miners call `progress`."""
         if self._bar is not None:
             self._bar.total = total
             self._bar.update(done - self._bar.n)
@@ -47,7 +47,7 @@ class Bar:
 
 @contextmanager
 def shown(total: int | None, unit: str, initial: int = 0, visible: bool | None = None) -> Iterator[Bar]:
-    """A bar, if it is to be visible; None: where somebody watches."""
+    """A bar, drawn if `visible`; None: if `is_visible()`."""
     if not (is_visible() if visible is None else visible):
         yield Bar()
         return

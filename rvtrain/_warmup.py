@@ -10,9 +10,6 @@ import numpy as np
 
 import rvtrain as rt
 from rvtrain._kernels import _cache, _compiling, disabled
-from rvtrain.losses._distillation import DistillKLLoss, ListNetLoss, MarginMSELoss
-from rvtrain.losses._graded import CoSENTLoss, CosineSimilarityLoss
-from rvtrain.losses._spread import SpreadRegularization
 from rvtrain.mining._certified import FEWEST_CANDIDATES
 from rvtrain.training._adapter_kernels import add_rows
 
@@ -85,12 +82,12 @@ def _labelled_and_graded(dtype: np.dtype, rng: np.random.Generator) -> None:
     for labelled in (rt.SupConLoss(), rt.MultiSimilarityLoss()):
         labelled.compute_with_gradients(a, labels)
     rt.SupConLoss().compute_with_gradients(a, labels, b, labels, wrt=("embeddings", "references"))
-    for graded in (CoSENTLoss(), CosineSimilarityLoss()):
+    for graded in (rt.CoSENTLoss(), rt.CosineSimilarityLoss()):
         graded.compute_with_gradients(a, b, grades, wrt=("a", "b"))
-    SpreadRegularization().compute_with_gradients(a)
+    rt.SpreadRegularization().compute_with_gradients(a)
     every, scores = ("anchors", "positives", "negatives"), rng.random((ROWS, ROWS + 1))
     indices = rng.integers(0, ROWS, (ROWS, 3))
-    for taught in (MarginMSELoss(), DistillKLLoss(), ListNetLoss()):
+    for taught in (rt.MarginMSELoss(), rt.DistillKLLoss(), rt.ListNetLoss()):
         taught.compute_with_gradients(a, b, a, scores, wrt=every)
         taught.compute_with_gradients(a, b, a, scores[:, :4], wrt=every, negative_indices=indices)
 

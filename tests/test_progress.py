@@ -54,17 +54,17 @@ def test_notebook__shows_bars_though_stderr_is_no_terminal(rng, monkeypatch):
 def test_compilation__is_a_phase_of_the_bar(rng, monkeypatch, call):
     monkeypatch.setattr(sys, "stderr", Terminal())
     x = rng.normal(size=(40, 8)).astype(np.float32)
-    told = _compiling.told(lambda: None)
+    compilation = _compiling.announced(lambda: None)
 
     def compiling(*_):
-        told()
+        compilation()
         return 0.01
 
     if call == "trainer":
         model = rt.LinearAdapter(8)
         rt.Trainer(model, schedule=compiling, epochs=1, batch_size=8, progress=True).fit(x, x, PAIRS)
     else:
-        blocks = (told() or x for _ in range(1))
+        blocks = (compilation() or x for _ in range(1))
         rt.HardNegativeMiner.hardest().mine(x[:2], blocks, 3, progress=True)
         assert "candidates: 40.0 rows" in sys.stderr.getvalue()
     assert "compiling" in sys.stderr.getvalue()

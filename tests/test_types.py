@@ -87,9 +87,8 @@ def test_public_functions__are_annotated_and_take_no_any(name):
         signature = inspect.signature(function)
         parameters = [p for p in signature.parameters.values() if p.name not in ("self", "cls")]
         missing = [p.name for p in parameters if p.annotation is p.empty]
-        # A checkpoint takes any objects.
-        loose = [p.name for p in parameters if Any in (p.annotation, *get_args(p.annotation)) and p.name != "objects"]
-        loose = [p for p in loose if p != "state"]  # a state dict holds what it holds
+        single = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+        loose = [p.name for p in single if Any in (p.annotation, *get_args(p.annotation)) and p.name != "state"]
         assert not missing and not loose, f"{function.__qualname__}: no types of {missing}, Any for {loose}"
         assert signature.return_annotation not in (signature.empty, Any), function.__qualname__
 

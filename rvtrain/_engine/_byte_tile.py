@@ -5,11 +5,11 @@
 #
 #     left  [k / 4][ROWS]   signed codes, one word broadcast        right [k / 4][COLUMNS]   codes + 128, unsigned
 #
-# The 128 is taken back by where the accumulators start: at −128 Σ left codes. With AVX-512 VNNI the four products are
-# one instruction (vpdpbusd). AVX2 has vpmaddubsw, which adds a pair of products into int16 and saturates; so left
-# codes have fewer levels there: 2 · 255 · 64 < 2¹⁵. Pairs are summed in int16 too, for PARTIAL words: sums that wrap,
-# but end right, since Σ left · right of a lane cannot leave int16 where neither side is longer than 181 there
-# (Cauchy–Schwarz: 181² < 2¹⁵). Only then do vpmaddwd with ones and vpaddd make int32 of them:
+# The accumulators start at −128 Σ left codes, which takes the 128 out of the sums. With AVX-512 VNNI the products of
+# a word are one instruction (vpdpbusd). AVX2 has vpmaddubsw, which adds a pair of products into int16 and saturates;
+# so left codes have fewer levels there: 2 · 255 · 64 < 2¹⁵. Pairs are summed in int16 as well, for PARTIAL words.
+# These sums may wrap on the way, but the last one is right, because Σ left · right of a lane cannot leave int16 where
+# neither side is longer than 181 there (Cauchy–Schwarz: 181² < 2¹⁵). Then vpmaddwd with ones and vpaddd add in int32:
 #
 #     word k:  b0 b1 │ b2 b3          lane 0 sums b0, b1 of PARTIAL words, lane 1 their b2, b3
 """
@@ -22,17 +22,17 @@ from rvtrain._kernels import cpu_features, emitted
 
 
 class ByteTile(NamedTuple):
-    """What the processor makes of the microkernel."""
+    """The form of the microkernel on one kind of processor."""
 
     instructions: str
     rows: int
     columns: int
     lanes: int
-    """int32 numbers of a vector"""
+    """Number of int32 in a vector."""
     left_levels: int
-    """left codes lie within ± this; right codes within ±127 everywhere"""
+    """Left codes lie in ± this; right codes lie in ±127 on every processor."""
     partial: int
-    """words that are summed in 16 bits; 0: none"""
+    """Number of words that are summed in 16 bits; 0: none."""
 
 
 VNNI = ByteTile("AVX-512 VNNI", 12, 32, 16, 127, 0)
@@ -42,9 +42,9 @@ AVX2 = ByteTile("AVX2", 4, 16, 8, 64, 16)
 
 
 def byte_tile() -> ByteTile | None:
-    """The tile of the processor that kernels are compiled for, if its products of bytes are faster than its floats'.
+    """The tile of the processor that kernels are compiled for; None where products of floats are as fast.
 
-    In vectors of 512 bits without VNNI they are not.
+    They are in vectors of 512 bits without VNNI.
     """
     features = cpu_features()
     if {"avx512vnni", "avx512f", "avx512bw"} <= features:
@@ -76,7 +76,7 @@ def tile_bytes(emit, left, at, right, right_at, steps, start, start_at, out):
     """out[r, c] = start[r] + Σ over bytes of left word [k, r] · right word [k, c], for k < steps.
 
     left, right, start and out are C-contiguous int32 arrays, read from element offsets `…at`; out (ROWS, COLUMNS).
-    start has ROWS words for each PARTIAL words of k, two int16 each where there are lanes for them.
+    start has ROWS words for each PARTIAL words of k; with PARTIAL a word of it is two int16.
     """
     places = [out + (r * COLUMNS + c) for r in range(ROWS) for c in range(0, COLUMNS, LANES)]
     vectors = COLUMNS // LANES
@@ -124,17 +124,17 @@ def _add_products(emit, sums, unsigned, signed):
 
 
 def words(dim: int) -> int:
-    """int32 words of four codes that a row of this dimension takes."""
+    """Number of int32 words, of four codes each, in a row of this dimension."""
     return -(-dim // 4)
 
 
 def parts(dim: int) -> int:
-    """Sums of words, each with its start, that a row of this dimension takes."""
+    """Number of partial sums, each with a start of its own, in a row of this dimension."""
     return -(-words(dim) // PARTIAL) if PARTIAL else 1
 
 
 def packed_shape(count: int, dim: int, width: int) -> tuple[int, int, int]:
-    """Shape of so many rows packed in panels of `width`, as int32 words."""
+    """Shape of `count` rows packed in panels of `width`, as int32 words."""
     return -(-count // width), words(dim), width
 
 

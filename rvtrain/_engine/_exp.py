@@ -1,9 +1,9 @@
-"""Exponentials that the compiler can vectorise, from kernels.
+"""Exponentials for kernels, in a form that the compiler can vectorise.
 
-2ˣ = 2ⁿ 2ʳ with n = round(x) and |r| ≤ ½, where 2ʳ is a polynomial: for float32 the best of degree 6, which leaves
-2e-9; for float64 Taylor's of degree 13, 4e-18. The integer n goes straight into the exponent of a float, and the
-smallest one makes that float zero. All constants are of x's type: one Python float would turn a float32 loop into
-a float64 one. Few of them, and one product in a chain: AVX2's sixteen registers have to hold them all.
+2ˣ = 2ⁿ 2ʳ with n = round(x) and |r| ≤ ½. 2ʳ is a polynomial: for float32 the best of degree 6, error 2e-9; for
+float64 the Taylor polynomial of degree 13, error 4e-18. The integer n is put into the exponent bits of a float; the
+smallest n makes that float 0. All constants are of x's type, because one Python float would turn a float32 loop into
+a float64 loop. There are few constants, because AVX2's sixteen registers have to hold them all.
 """
 
 import math
@@ -16,8 +16,8 @@ from rvtrain._kernels import element_type, emitted, overload, register_jitable
 def exp2(x):
     """2ˣ to about one unit in the last place of 2ʳ; 0 for x < −126.5 (float32), −1022.5; x NaN gives NaN.
 
-    For x < 127.5, 1023.5: above, the result is meaningless. Where eʸ is wanted, y log₂ e is rounded once more, an
-    error of |y| units: of no weight in a sum of exponentials the largest of which is 1.
+    For x < 127.5, 1023.5: above, the result is meaningless. 2^(y log₂ e) for eʸ rounds once more, an error of |y|
+    units in the last place: negligible in a sum of exponentials the largest of which is 1.
     """
     return np.exp2(x) * (x > (-126.5 if x.dtype == np.float32 else -1022.5))
 
@@ -42,18 +42,18 @@ def float_of_bits(emit, bits):
 
 @emitted(lambda a, b, c: a * b + c, lambda a, b, c: a)
 def fused(emit, a, b, c):
-    """a b + c as it stands: what the fastmath flags allow with a product and a sum is not done to it."""
+    """a b + c, one fused operation where the processor has it, which fastmath flags do not regroup."""
     return emit.fma(a, b, c)
 
 
 LOG2_E = 1.0 / math.log(2.0)
 
-# Best in the sense of the largest relative error on [−½, ½] (Remez), the first set to 1.
+# Coefficients with the least maximum of the relative error on [−½, ½] (Remez), the first fixed at 1.
 _BEST = (1.0, 0.693147205737, 0.240226468906, 0.05550328777, 0.00961848895652, 0.00133999312095, 0.000153458121587)
 
 
 def _parts(single):
-    """For an element type: the smallest exponent, and a function of n and r, 2ⁿ 2ʳ, for kernels."""
+    """The smallest exponent of float32 or float64, and the function (n, r) ↦ 2ⁿ 2ʳ."""
     real, integer = (np.float32, np.int32) if single else (np.float64, np.int64)
     bias, mantissa = integer(127 if single else 1023), integer(23 if single else 52)
     taylor = tuple(real(math.log(2.0) ** k / math.factorial(k)) for k in range(14))

@@ -1,7 +1,7 @@
-"""The largest of a vector, by the order of its bits: comparisons of floats, which know NaN, do not vectorise.
+"""Maximum of a vector, compared as integers, because comparisons of floats do not vectorise (for the sake of NaN).
 
-The bits of positive floats, read as integers, ascend with them; those of negative ones descend, until all but the
-sign are flipped.
+Read as integers, the bits of positive floats are ordered as the floats are. Those of negative floats are ordered the
+other way round, until all bits but the sign are flipped.
 """
 
 import numpy as np
@@ -23,7 +23,7 @@ def _largest(x):
     single = element_type(x) == np.float32
     real, integer = (np.float32, np.int32) if single else (np.float64, np.int64)
     sign, all_but_sign = integer(31 if single else 63), integer(np.iinfo(integer).max)
-    lowest = integer(real(-np.inf).view(integer) ^ all_but_sign)  # type: ignore[operator]
+    lowest = integer(np.array(-np.inf, real).view(integer)) ^ all_but_sign
 
     def implementation(x):
         bits, top = x.view(integer), lowest

@@ -1,4 +1,4 @@
-"""Euclidean norms of rows, and what brings them to length one."""
+"""Euclidean norms of rows, their inverses, and cosines."""
 
 import numpy as np
 
@@ -11,7 +11,7 @@ EPS = 1e-8
 
 @njit
 def norm(x):
-    """‖x‖ of a vector as float64, right wherever it can be represented; NaN if x is not finite."""
+    """‖x‖ of a vector as float64, without over- or underflow of the squares; NaN if x is not finite."""
     total = 0.0
     for k in range(len(x)):
         total += np.float64(x[k]) * np.float64(x[k])
@@ -30,7 +30,7 @@ def inverse_norm(x, eps):
 
 @in_order
 def _factors(x):
-    """(t, ‖x‖ / t) with t the largest magnitude in x, where the squares leave float64; NaN if x is not finite."""
+    """(t, ‖x‖ / t) with t the largest magnitude in x, for squares outside float64; NaN if x is not finite."""
     top = 0.0
     for k in range(len(x)):
         magnitude = abs(np.float64(x[k]))
@@ -55,9 +55,9 @@ def _inverse_beyond(x):
 
 @njit
 def cosine(a, inverse_a, b, inverse_b):
-    """a · b of vectors brought to length one, summed in float64: divided by a small τ, float32 sums would show.
+    """a · b of the unit vectors, summed in float64, because the error of a float32 sum grows with 1 / τ.
 
-    Products of the vectors as they are may leave float64; those of the unit vectors do not.
+    Where products of the vectors themselves leave float64, those of the unit vectors are summed.
     """
     total = 0.0
     for k in range(len(a)):
@@ -89,10 +89,10 @@ def inverse_norms(start, stop, x, eps, out):
 
 
 def checked_inverse_norms(name: str, x: np.ndarray, eps: float = EPS, first: int = 0) -> np.ndarray:
-    """What brings the rows of x (n, d) to length one, float64; ValueError if a row is not finite.
+    """1 / max(‖x[i]‖, eps) of the rows of x (n, d), float64; ValueError if a row is not finite.
 
-    x are the rows from `first` on of what has that name. No pass over memory is spent on looking: a NaN or an
-    infinity shows in the norm.
+    For the error, x is the argument `name` from row `first` on. A NaN or an infinity shows in the norm, so that no
+    second pass over memory is needed to find it.
     """
     out = np.empty(len(x))
     inverse_norms.sized(2 * x.size)(len(x), x, eps, out)

@@ -1,4 +1,4 @@
-"""How rows become packed panels: MR elements in a register at a time, as they are or turned on their side.
+"""Rows copied or transposed into packed panels, MR elements in a register at a time.
 
 # Design: MR rows, MR elements of each, one vector a row. In round s = 1, 2, 4, … the blocks of s × s across the
 # diagonal of each block of 2s × 2s change places; after all of them, vector c holds element c of every row:
@@ -24,13 +24,13 @@ def _copy_part(x, row, c, target, at):
 def copy_part(emit, x, row, c, target, at):
     """target[at + r] = x[row, c + r] for r < MR; x (n, d), target C-contiguous, `at` in elements.
 
-    Views of rows would do the same, each for the price of the copy.
+    An assignment of views would do the same, but making a view takes as long as the copy.
     """
     (target + at).store((x + (row * x.shape[1] + c)).load(tile_shape(x.dtype)[0]))
 
 
 def _transposing(scaled):
-    """The function that reads rows of a table by number, or with `scaled`, rows that follow each other."""
+    """The function that transposes rows given by number, or with `scaled`, consecutive rows times a factor each."""
 
     def interpreted(x, of_row, i, k, target, at, stride):
         size = tile_shape(x.dtype)[0]
@@ -71,4 +71,7 @@ transpose_rows = _transposing(scaled=False)
 x (n, d), rows (m,) int64; target C-contiguous, offsets in elements.
 """
 transpose_scaled = _transposing(scaled=True)
-"""``(x, inverse, i, k, target, at, stride)``: the same of x[i + r] · inverse[i + r], multiplied in float64."""
+"""``(x, inverse, i, k, target, at, stride)``: target[at + c · stride + r] = x[i + r, k + c] · inverse[i + r].
+
+Multiplied in float64; x (n, d), inverse (n,) float64; target C-contiguous, offsets in elements.
+"""

@@ -1,17 +1,15 @@
-"""Prefetching of rows whose order the processor cannot foresee."""
+"""Hints to fetch rows before they are needed, because a processor does not foresee rows in random order."""
 
 from rvtrain._kernels import emitted, inlined, njit
 
-_LINE = 64
-"""Bytes of a cache line."""
-_AHEAD = 3
-"""Rows between the row that is used and the one that is prefetched."""
+_LINE = 64  # bytes of a cache line
+_AHEAD = 3  # rows
 
 
 def _prefetching(for_writing):
     @emitted(lambda table, row, column: None)
     def prefetch(emit, table, row, column):
-        """Begin to load the cache line of table[row, column], and go on."""
+        """Begin to fetch the cache line of table[row, column]."""
         (table + (row * table.shape[1] + column)).prefetch(for_writing)
 
     return prefetch
@@ -22,14 +20,14 @@ _to_read, _to_write = _prefetching(False), _prefetching(True)
 
 @njit
 def prefetch_row(table, row):
-    """Begin to load a row of a C-contiguous table (n, d) for reading, and go on."""
+    """Begin to fetch a row of a C-contiguous table (n, d), to be read."""
     for column in range(0, table.shape[1], _LINE // table.itemsize):
         _to_read(table, row, column)
 
 
 @inlined
 def prefetch_rows(rows, r, a, b, c):
-    """Begin to load row rows[r + _AHEAD] of three C-contiguous tables (n, d) for writing, where there is one."""
+    """Begin to fetch row rows[r + 3] of three C-contiguous tables (n, d), to be written."""
     if r + _AHEAD < len(rows):
         row = rows[r + _AHEAD]
         for column in range(0, a.shape[1], _LINE // a.itemsize):

@@ -1,6 +1,6 @@
 """Counter-based random numbers: a pure function of (seed, draw, row, column).
 
-No state, so a result never depends on threads, block sizes or the order of calls.
+There is no state, so a result does not depend on threads, block sizes or the order of calls.
 """
 
 import numpy as np
@@ -32,6 +32,6 @@ def row_key(seed, draw, row):
 
 @njit
 def uniform(key, column):
-    """A float64 in the open interval (0, 1), by the row's key and the column."""
+    """A float64 in the open interval (0, 1) from a row's key and a column."""
     bits = mix(key + np.uint64(column) * _GOLDEN) >> _S11
     return (np.float64(np.int64(bits)) + 0.5) * _TO_UNIT

@@ -1,8 +1,11 @@
-"""Screens: which of a line of scores pass, compared in vectors.
+"""Comparisons of up to 32 scores with bounds, as the bits of one number.
 
-# Design: a loop that gathers comparisons into one, left to the compiler, may be scalar in vectors of 256 bits: ten
-# times as long. Here comparisons stay in vectors until they become the bits of one number, 32 at most.
+# Design: the compiler may leave a loop that combines comparisons scalar, as it does with vectors of 256 bits: ten
+# times slower. Here comparisons stay in vectors until they become bits.
 """
+
+import functools
+import operator
 
 import numpy as np
 
@@ -18,9 +21,9 @@ def _between(values, at, low, high):
 
 @emitted(_between, np.uint32)
 def between(emit, values, at, low, high):
-    """Bits of the NR values from element `at` on of which low < x < high: bit q for the q-th.
+    """Bit q is set where low < values[at + q] < high, for q < NR.
 
-    values is C-contiguous and of the bounds' type; not a view, which would be counted in and out for every line.
+    values is C-contiguous. It comes with an offset, not as a view, because each view costs two atomic additions.
     """
     _, columns, lanes = tile_shape(values.dtype)
     least, most = low.broadcast(lanes), high.broadcast(lanes)
@@ -43,14 +46,13 @@ def any_at_least(emit, tile, scales, errors, j, spreads, bounds, at):
     tile (ROWS, COLUMNS) int32; scales and errors (panels, COLUMNS), spreads and bounds float32; C-contiguous.
     """
     rows = [[(x + at + r).load().broadcast(LANES) for x in (spreads, bounds)] for r in range(ROWS)]
-    start, found = j * COLUMNS, None
+    start, hits = j * COLUMNS, []
     for c in range(0, COLUMNS, LANES):
         scale, error = ((x + (start + c)).load(LANES) for x in (scales, errors))
         for r, (spread, bound) in enumerate(rows):
             products = (tile + (r * COLUMNS + c)).load(LANES).astype(np.float32)
-            hits = emit.two_products(products, scale, error, spread) >= bound
-            found = hits if found is None else found | hits
-    return found.bits().differs(0)  # type: ignore[union-attr]
+            hits.append(emit.two_products(products, scale, error, spread) >= bound)
+    return functools.reduce(operator.or_, hits).bits().differs(0)
 
 
 def _at_least(tile, r, scales, errors, j, spread, bound):
@@ -59,7 +61,7 @@ def _at_least(tile, r, scales, errors, j, spread, bound):
 
 @emitted(_at_least, np.uint32)
 def at_least(emit, tile, r, scales, errors, j, spread, bound):
-    """Bits of the columns of which tile[r] · scales[j] + spread · errors[j] ≥ bound: bit c for column c.
+    """Bit c is set where tile[r, c] · scales[j, c] + spread · errors[j, c] ≥ bound.
 
     tile (ROWS, COLUMNS) int32, scales and errors (panels, COLUMNS) float32, C-contiguous; the rest float32.
     """
@@ -70,5 +72,5 @@ def at_least(emit, tile, r, scales, errors, j, spread, bound):
 
 
 def _bits(hits):
-    """Bit q for the q-th of these, as the compiled screens give them."""
+    """The number whose bit q is set where hits[q] is true."""
     return np.uint32(sum(1 << int(q) for q in np.flatnonzero(hits)))

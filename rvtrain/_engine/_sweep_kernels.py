@@ -197,29 +197,17 @@ def _no_lines(treatment, slab, top, panels, begin, end, origin, first, shifts, m
 
 
 def _lines_of_one(treatment, slab, top, panels, begin, end, origin, first, shifts, mask, sums, flags):
-    for p in range(panels):
-        for j in range(begin - origin, end - origin):
-            for r in range(slab.shape[2]):
-                shift = shifts[p, r]
-                for q in range(nr(slab)):
-                    kept, addend = visit(treatment, slab[top + p, j, r, q], shift, False)
-                    slab[top + p, j, r, q] = kept
-                    sums[0, p, r, q] += addend
+    _lines_of_one_alone(treatment, slab, top, panels, begin, end, origin, shifts, sums)
 
 
 def _lines_of_two(treatment, slab, top, panels, begin, end, origin, first, shifts, mask, sums, flags):
-    for p in range(panels):
-        for j in range(begin - origin, end - origin):
-            for r in range(slab.shape[2]):
-                shift = shifts[p, r]
-                for q in range(nr(slab)):
-                    kept, addend, second = visit(treatment, slab[top + p, j, r, q], shift, False)
-                    slab[top + p, j, r, q] = kept
-                    sums[0, p, r, q] += addend
-                    sums[1, p, r, q] += second
+    _lines_of_two_alone(treatment, slab, top, panels, begin, end, origin, shifts, sums)
 
 
 def _lines_of_one_knowing_ids(treatment, slab, top, panels, begin, end, origin, first, shifts, mask, sums, flags):
+    if len(mask.ids) == 0:
+        _lines_of_one_alone(treatment, slab, top, panels, begin, end, origin, shifts, sums)
+        return
     for p in range(panels):
         for j in range(begin, end):
             for r in range(slab.shape[2]):
@@ -232,14 +220,52 @@ def _lines_of_one_knowing_ids(treatment, slab, top, panels, begin, end, origin, 
 
 
 def _lines_of_two_knowing_ids(treatment, slab, top, panels, begin, end, origin, first, shifts, mask, sums, flags):
+    if len(mask.ids) == 0:
+        _lines_of_two_alone(treatment, slab, top, panels, begin, end, origin, shifts, sums)
+        return
     for p in range(panels):
         for j in range(begin, end):
             for r in range(slab.shape[2]):
                 shift = shifts[p, r]
+                i = min(first + p * slab.shape[2] + r, len(mask.row_ids) - 1)
+                if mask.row_ids.shape[1] == 1 and len(mask.ids) == 1:
+                    known, line = mask.row_ids[i, 0], mask.ids[0, j * nr(slab) : (j + 1) * nr(slab)]
+                    for q in range(nr(slab)):
+                        s = slab[top + p, j - origin, r, q]
+                        kept, addend, second = visit(treatment, s, shift, (line[q] == known) & (s > -np.inf))
+                        slab[top + p, j - origin, r, q] = kept
+                        sums[0, p, r, q] += addend
+                        sums[1, p, r, q] += second
+                    continue
                 equal_ids(mask, first + p * slab.shape[2] + r, j, nr(slab), flags)
                 for q in range(nr(slab)):
                     kept, addend, second = visit(treatment, slab[top + p, j - origin, r, q], shift, flags[q] != 0)
                     slab[top + p, j - origin, r, q] = kept
+                    sums[0, p, r, q] += addend
+                    sums[1, p, r, q] += second
+
+
+@njit
+def _lines_of_one_alone(treatment, slab, top, panels, begin, end, origin, shifts, sums):
+    for p in range(panels):
+        for j in range(begin - origin, end - origin):
+            for r in range(slab.shape[2]):
+                shift = shifts[p, r]
+                for q in range(nr(slab)):
+                    kept, addend = visit(treatment, slab[top + p, j, r, q], shift, False)
+                    slab[top + p, j, r, q] = kept
+                    sums[0, p, r, q] += addend
+
+
+@njit
+def _lines_of_two_alone(treatment, slab, top, panels, begin, end, origin, shifts, sums):
+    for p in range(panels):
+        for j in range(begin - origin, end - origin):
+            for r in range(slab.shape[2]):
+                shift = shifts[p, r]
+                for q in range(nr(slab)):
+                    kept, addend, second = visit(treatment, slab[top + p, j, r, q], shift, False)
+                    slab[top + p, j, r, q] = kept
                     sums[0, p, r, q] += addend
                     sums[1, p, r, q] += second
 

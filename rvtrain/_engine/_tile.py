@@ -20,9 +20,9 @@
 #    tile_rows     blocks [MR][NR] side by side, k along a row:    rows NR apart, steps 1 apart, NR steps a block
 #    tile_columns  blocks [MR][NR] one above the other, transposed: rows 1 apart, steps NR apart, MR steps a block
 #
-# Products of scores read panels; the gradients read the very blocks that the scores were written to. For these there
-# is a second tile, narrower by one vector, so that any dim is a few of either side by side, with no room wasted:
-# on AVX2, 128 = 4 · 24 + 2 · 16.
+# Products of scores read panels; the gradients read the blocks that the scores were written to. For these there is a
+# second tile, narrower by one vector, so that tiles of both widths side by side cover any dim with less than a vector
+# of padding: on AVX2, 128 = 4 · 24 + 2 · 16.
 """
 
 from typing import Any
@@ -39,9 +39,9 @@ def vector_bytes() -> int:
 
 
 def tile_shape(dtype: Any) -> tuple[int, int, int]:
-    """(MR, NR, lanes) for an element type: enough accumulators to hide the latency of an FMA, none spilt.
+    """(MR, NR, lanes) for an element type: enough accumulators to hide the latency of an FMA, and none spilt.
 
-    MR divides NR, so that a block of scores can be read along its rows and along its columns.
+    MR divides NR, so that a block of scores can be read along its rows or along its columns.
     """
     width, size = vector_bytes(), np.dtype(dtype).itemsize
     lanes = width // size
@@ -54,7 +54,7 @@ def tile_shape(dtype: Any) -> tuple[int, int, int]:
 
 
 def narrow_shape(dim: int, dtype: Any) -> tuple[int, int]:
-    """How many tiles of NR, and how many one vector narrower, cover `dim` columns and as few more as can be."""
+    """Numbers of tiles of NR columns, and of tiles one vector narrower, that cover `dim` with the least padding."""
     _, columns, lanes = tile_shape(dtype)
     vectors = columns // lanes
     most = -(-dim // lanes)
@@ -103,8 +103,8 @@ def _microkernel(strides, narrow=False):
 
     out[r, c] (+)= Σ_k left[r, k] right[k, c] for k over `steps` blocks of the left operand, `step` apart. The
     ``…at`` are element offsets into C-contiguous arrays. `strides` gives, from (MR, NR), the left operand's
-    row stride and k stride, how many k a block has, and how many k are unrolled. More than about ten, and the
-    compiler moves all broadcasts to the front and spills them; fewer than four, and counting shows.
+    row stride and k stride, the number of k in a block, and the number of k that are unrolled. With more than about
+    ten the compiler moves all broadcasts to the front and spills them; with fewer than four, counting takes time.
     """
 
     def interpreted(left, at, step, right, right_at, steps, out, out_at, out_stride, add):

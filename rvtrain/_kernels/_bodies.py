@@ -40,7 +40,7 @@ class Need(NamedTuple):
     module: str
     name: str
     args: bytes
-    """pickled by reference: a class of the script that is run must come back as the script's own"""
+    """Argument types, pickled by reference, because a class of `__main__` must come back as the same class."""
 
 
 _PREFIX = "rvtrain body "
@@ -96,7 +96,7 @@ class Body:
 
     def _compile(self, key: str | None, args: Args) -> tuple[int, Any]:
         with _codegen.alone():
-            _compiling.told(self._dispatcher.compile)(args)
+            _compiling.announced(self._dispatcher.compile)(args)
         result = self._dispatcher.overloads[args]
         library, function = result.library, result.fndesc.llvm_func_name
         _codegen.finish(library)
@@ -159,7 +159,7 @@ def unique_name(func: Any, name: str | None = None) -> str:
     Raises
     ------
     ValueError
-        If another function has the name: one that makes several kernels has to name each of them.
+        If another function has the name: a function that makes several kernels has to name each of them.
     """
     if name is not None:
         func.__qualname__ = name  # numba makes symbols of it
@@ -175,12 +175,12 @@ def unique_name(func: Any, name: str | None = None) -> str:
 
 
 def needs(library: Any) -> list[Need] | None:
-    """The bodies that compiled code calls; None if one cannot be told to another process."""
+    """The bodies that compiled code calls; None if another process could not find one of them."""
     declared = (f.name for f in library._final_module.functions if f.is_declaration)
     try:
         called = [(name, *_symbols[name]) for name in declared if name.startswith(_PREFIX)]
         return [Need(name, made.func.__module__, made.name, pickle.dumps(args)) for name, made, args in called]
-    except (KeyError, pickle.PicklingError, AttributeError):  # not kept itself, or of a class inside of a function
+    except (KeyError, pickle.PicklingError, AttributeError):  # not kept itself, or of a class defined in a function
         return None
 
 

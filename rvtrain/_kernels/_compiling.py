@@ -1,4 +1,4 @@
-"""News of compilation: one line on stderr when it takes long, and a call to each progress bar that shows it."""
+"""Announcements of compilations: one line on stderr when they take long, and calls to listening progress bars."""
 
 import contextlib
 import functools
@@ -11,23 +11,23 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 PATIENCE = 1.0
-"""Seconds of compilation after which the line is written."""
+"""Seconds of compilation after which the line is written to stderr."""
 
 Listener = Callable[[bool], Any]
 
 
 class _State:
-    """What is known in this process."""
+    """The compilations and listeners of this process."""
 
     def __init__(self) -> None:
         self.spoken = False
         """The line has been written."""
         self.unheard = 0.0
-        """Seconds of compilation that nobody listened to."""
+        """Seconds of compilation without a listener."""
         self.forked()
 
     def forked(self) -> None:
-        """In a child: its parent's compilations, timers and progress bars stay with the parent."""
+        """In a forked child: forget the compilations, timers and progress bars of the parent."""
         self.lock = threading.RLock()
         self.running = 0
         self.listeners: list[Listener] = []
@@ -42,7 +42,7 @@ if hasattr(os, "register_at_fork"):
 def listening(listener: Listener) -> Iterator[None]:
     """Call `listener(True)` when a compilation begins, in any thread, and `listener(False)` when it ends.
 
-    Meanwhile the line on stderr is not written. What a listener raises is ignored.
+    Meanwhile the line on stderr is not written. Exceptions of a listener are ignored.
     """
     with _state.lock:
         _state.listeners.append(listener)
@@ -56,11 +56,11 @@ def listening(listener: Listener) -> Iterator[None]:
             _state.listeners.remove(listener)
 
 
-def told(compile_function: Callable) -> Callable:
-    """The same function, each call of which is told as a compilation."""
+def announced(compile_function: Callable) -> Callable:
+    """The same function, each call of which is announced as a compilation."""
 
     @functools.wraps(compile_function)
-    def compile_and_tell(*args: Any, **options: Any) -> Any:
+    def compile_and_announce(*args: Any, **options: Any) -> Any:
         start = time.monotonic()
         timer = _begin()
         try:
@@ -68,7 +68,7 @@ def told(compile_function: Callable) -> Callable:
         finally:
             _end(timer, start)
 
-    return compile_and_tell
+    return compile_and_announce
 
 
 def _begin() -> threading.Timer | None:
@@ -107,7 +107,7 @@ def _call(listener: Listener, running: bool) -> None:
 
 
 def _speak() -> None:
-    """Write the line, once per process: to the logger where one is set up, else to stderr."""
+    """Write the line, once in a process: to the logger `rvtrain` where one is set up, else to stderr."""
     from rvtrain._kernels import _cache
 
     with _state.lock:

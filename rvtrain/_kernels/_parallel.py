@@ -38,7 +38,7 @@ class Driver:
         self._take(func, func if disabled() else _entry(func, unique_name(func, name)))
 
     def _take(self, func: Callable, entry: Any) -> None:
-        _tbb.load()  # now: whoever sets numba's number of threads starts its threading layer
+        _tbb.load()  # now, because `numba.set_num_threads` starts the threading layer
         self.__name__, self.__doc__ = func.__name__, func.__doc__
         # Integers that wrap and sums that overflow are silent when compiled.
         self._entry = np.errstate(all="ignore")(entry) if disabled() else entry
@@ -50,7 +50,7 @@ class Driver:
         _threads.guarded(self._entry, args)
 
     def sized(self, work: int) -> Callable[..., None]:
-        """The one of these two that suits `work`, an estimate of the arithmetic operations in the call."""
+        """The serial or the parallel call, by `work`, an estimate of the number of arithmetic operations."""
         return self.serial if work < _threads.SERIAL_BELOW else self
 
     @property
@@ -99,7 +99,7 @@ def _entry(func: Callable, name: str) -> Any:
     dispatcher: Any = numba.njit(func, fastmath=FASTMATH, **OUTER)
     dispatcher._cache = _cache.DispatcherCache(name, func, needs, register)
     alone = _codegen.compiled_alone(dispatcher._compiler.compile)
-    dispatcher._compiler.compile = _compiling.told(alone)  # called on a miss only
+    dispatcher._compiler.compile = _compiling.announced(alone)  # not called where the code is on disk
     return dispatcher
 
 
@@ -130,7 +130,7 @@ def _launching(made: Body) -> Callable:
 def _emit_parallel(context, builder, made, args, threads, count, values):
     """The struct of arguments, and the call of the threading layer with a function that reads it."""
     index, byte = cgutils.intp_t, cgutils.voidptr_t
-    # First what a part that fails leaves: numba's return code and exception.
+    # The first two are written by a part that fails: numba's return code and exception.
     fields = [ir.Constant(ir.IntType(32), 0), ir.Constant(excinfo_ptr_t, None), count, threads, *values]
     data = cgutils.alloca_once(builder, ir.LiteralStructType([field.type for field in fields]))
     for i, field in enumerate(fields):

@@ -1,7 +1,7 @@
-"""TBB's library, loaded from where packages put it and the dynamic loader does not look.
+"""TBB's library, loaded from the folders where packages put it, in which the dynamic loader does not look.
 
 numba takes TBB for its threading layer, before OpenMP, if a library of that name is in the process or the loader
-finds one: a system's own needs nothing from here.
+finds one. A library of the operating system is found without this module.
 """
 
 import ctypes
@@ -17,7 +17,7 @@ from pathlib import Path
 _NAME = {"linux": "libtbb.so.12", "win32": "tbb12.dll"}.get(sys.platform)
 _FOLDERS = (Path("Library", "bin"),) if sys.platform == "win32" else (Path("lib"), Path("lib64"))
 _OLDEST = 12060
-"""The oldest interface that numba accepts. One older in the process would keep it from a newer one elsewhere."""
+"""The oldest interface that numba accepts. An older library in the process would keep numba from a newer one."""
 
 
 @functools.cache
@@ -36,7 +36,7 @@ def load() -> Path | None:
 
 
 def where() -> str:
-    """The file of the library in this process, or why there is none: for people."""
+    """The file of the library in this process, or the reason why there is none, for `rvtrain info`."""
     loaded = load()
     if sys.platform == "linux":
         with open("/proc/self/maps") as maps:
@@ -63,9 +63,9 @@ def _resident() -> bool:
 
 
 def _candidates(name: str) -> Iterator[Path]:
-    """Where the library may be: where packages say, beside them, and in what the interpreter belongs to.
+    """Files where the library may be: those that packages name, then folders beside packages and of the interpreter.
 
-    pip's record of a package that was installed with --target is relative to a folder that is no more.
+    The record of a package that pip installed with --target names files relative to a folder that is gone.
     """
     sites = []
     for package in importlib.metadata.distributions(name="tbb"):
@@ -76,7 +76,7 @@ def _candidates(name: str) -> Iterator[Path]:
 
 
 def _is_older(file: Path) -> bool:
-    """Whether its interface, whose version a library of TBB has in its text, is too old."""
+    """Whether the version of its interface, which stands in the text of a library of TBB, is too old."""
     mark = b"TBB: INTERFACE VERSION"
     try:
         with open(file, "rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:

@@ -6,8 +6,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-import numba
 from llvmlite import binding
+from numba.np.ufunc import parallel
 
 from rvtrain._kernels import _tbb
 from rvtrain._kernels._decorators import disabled
@@ -21,13 +21,13 @@ SLOT = "rvtrain.parallel_for"
 
 def thread_count() -> int:
     """Number of threads that the next kernel called from this thread will use."""
-    return numba.get_num_threads()
+    return int(parallel.get_num_threads())
 
 
 def layer() -> str:
     """Name of the threading layer that serves the calls of this process."""
     try:
-        return numba.threading_layer()  # type: ignore[attr-defined]
+        return str(parallel.threading_layer())
     except ValueError:
         return "none: nothing parallel has run"
 
@@ -71,10 +71,10 @@ class _Layer:
                 self.name, self.serial = "none", True
             elif not self.name:
                 _tbb.load()
-                numba.get_num_threads()  # starts it
+                parallel.get_num_threads()  # starts it
                 self.slot.value = binding.address_of_symbol("numba_parallel_for")
                 self.threads = ctypes.PYFUNCTYPE(ctypes.c_int)(binding.address_of_symbol("get_num_threads"))
-                name = numba.threading_layer()  # type: ignore[attr-defined]
+                name = parallel.threading_layer()
                 self.concurrent, self.name = name in ("tbb", "omp"), name
 
     def forked(self) -> None:

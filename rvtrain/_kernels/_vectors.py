@@ -39,7 +39,9 @@ class Value:
     def dtype(self) -> np.dtype:
         """Of the number, or of each."""
         kind = self.llvm.type if self.lanes is None else self.llvm.type.element
-        return _REALS.get(kind) or np.dtype(bool if kind.width == 1 else f"i{kind.width // 8}")
+        if kind in _REALS:
+            return _REALS[kind]
+        return np.dtype(bool if kind.width == 1 else f"i{kind.width // 8}")
 
     def like(self, other: Any) -> Any:
         """LLVM's value of another one, or a constant of this one's type."""

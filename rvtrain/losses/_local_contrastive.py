@@ -65,7 +65,7 @@ class LocalContrastiveLoss:
 
     @property
     def margin(self) -> float:
-        """m, the distance that negatives are to keep."""
+        """m, the least distance to negatives that costs nothing (pairwise)."""
         return self._margin
 
     @margin.setter

@@ -1,8 +1,9 @@
 """The local contrastive loss over edge lists."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from rvtrain import _validation as check
 from rvtrain._errors import NotFiniteError
@@ -11,7 +12,7 @@ from rvtrain.losses._graph import parse_embeddings, row_starts, squared_lengths,
 
 
 class Lengths(NamedTuple):
-    """Checked edges (E + F,), the negative ones last, and their lengths."""
+    """Checked edges, first the E edges and then the F negative ones, and their lengths; arrays (E + F,)."""
 
     z: np.ndarray
     first: np.ndarray
@@ -21,8 +22,8 @@ class Lengths(NamedTuple):
     """E"""
 
 
-def measure(embeddings: Any, edges: Any, negative_edges: Any) -> Lengths:
-    """Check the arguments, and measure every edge."""
+def measure(embeddings: ArrayLike, edges: ArrayLike, negative_edges: ArrayLike | None) -> Lengths:
+    """Check the arguments, and compute the length of every edge."""
     z = check.readable(parse_embeddings(embeddings))
     near = check.indices("edges", edges, (None, 2), len(z))
     if len(near) == 0:
@@ -72,6 +73,6 @@ def triplet(lengths: Lengths, margin: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def gradient(lengths: Lengths, slopes: np.ndarray) -> np.ndarray:
-    """To the embeddings (n, d), from the derivatives by the lengths; an edge of length 0 gives nothing."""
+    """Gradient to the embeddings (n, d) from the derivatives by the lengths; an edge of length 0 adds nothing."""
     weights = np.divide(slopes, lengths.length, out=np.zeros(len(slopes)), where=lengths.length > 0)
     return sum_differences(lengths.z, np.ones(len(lengths.z)), lengths.first, lengths.second, weights)

@@ -11,6 +11,7 @@ from rvtrain._engine._sweep import Sums, masked, sweep
 from rvtrain._errors import NotFiniteError
 from rvtrain.losses import _local_pool_kernels as kernels
 from rvtrain.losses._arguments import Pairs
+from rvtrain.losses._local_centre_kernels import Centred, centre_all
 
 _CANCELS = 1 / 16
 """d² / ‖a‖² below which d² is computed from differences. Above, rounding of d² grows by at most about 2 · 16."""
@@ -31,8 +32,7 @@ def evaluate(
 class _Pool:
     """The centred and scaled rows of one call.
 
-    Distances do not change if all rows are moved, so rows are taken relative to a common centre: norms that are large
-    beside the distances would make nearly all pairs cancel. They are scaled by a power of two, so that squares fit.
+    The scale is a power of two, so that scaling is exact; with it, squares of lengths neither overflow nor underflow.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class _Pool:
         self.to_columns = ("positives" if self.in_batch else "negatives") in names
         self.names = names
         a, x = pairs.anchors, self.pool
-        found = kernels.Centred(
+        found = Centred(
             np.empty(a.shape[1]),
             memory.array(a.shape, a.dtype),
             memory.array(x.shape, a.dtype),
@@ -53,7 +53,7 @@ class _Pool:
             np.empty(len(x)),
             np.empty(len(a)),
         )
-        kernels.centre_all.sized(8 * (a.size + x.size))(a, pairs.positives, x, found)
+        centre_all.sized(8 * (a.size + x.size))(a, pairs.positives, x, found)
         self._check(found)
         self.near, self.margin = found.near, margin
         reach = margin + found.near if triplet else np.full(len(a), margin)
@@ -161,7 +161,7 @@ class _Pool:
         )
         return out
 
-    def _check(self, found: kernels.Centred) -> None:
+    def _check(self, found: Centred) -> None:
         """Refuse rows that are not finite, or so far from the centre that squares could overflow."""
         far = ~(found.norms < 1e300) | ~(found.near < 1e150)
         columns = (found.column_norms < 1e300).all()

@@ -142,8 +142,8 @@ class Adam(Optimizer):
             return
         work = 20 * (len(g.rows) * p.shape[1] if len(g.rows) else p.size)
         if self.state_dtype == "float32":
-            owed = (None, None, None) if idle is None else (*idle, self._idle_table(idle.history, p))
-            kernels.adam_rows.sized(work)(len(g.rows), p, g, *self._tables(state), c, *owed)
+            missed = (None, None, None) if idle is None else (*idle, self._idle_table(idle.history, p))
+            kernels.adam_rows.sized(work)(len(g.rows), p, g, *self._tables(state), c, *missed)
             return
         if idle is not None:
             self._missed(p, g.rows, state, idle, name)

@@ -293,9 +293,9 @@ class Optimizer:
     def _idle(self, rows: np.ndarray, state: dict[str, Any], until: int) -> Idle:
         """The steps with gradient zero that the rows have missed up to step `until`."""
         first = state["touched"][rows]
-        owed = until - int(first.min(initial=until))
+        missed = until - int(first.min(initial=until))
         end = until - state["history_start"]
-        return Idle(first - (until - owed), state["history"][end - owed : end])
+        return Idle(first - (until - missed), state["history"][end - missed : end])
 
     def _constants(self, step: int) -> np.ndarray:
         """The numbers of this step, float64; the kernels name them."""

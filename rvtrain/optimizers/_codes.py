@@ -31,17 +31,18 @@ HALF_BLOCK = 2048
 INFINITE = np.float32(np.inf).view(np.int32)
 """The `magnitude` of infinity; those of NaN are above it."""
 
-# Added after the division, so that s has the largest code: the bits of that less those of 1.0 over 2 or 4.
+# Added to the bits of a root, so that s itself gets the largest code: its bits, less those of 1.0 over 2 or 4.
 _SIGNED = np.int32(np.float32(127).view(np.int32) - (127 << 22))
 _POSITIVE = np.int32(np.float32(255).view(np.int32) - (127 << 21))
 _0, _1, _2 = np.int32(0), np.int32(1), np.int32(2)
 _MAGNITUDE, _SIGN = np.int32(0x7FFFFFFF), np.int32(-0x80000000)
 _ZERO, _ONE = np.float32(0), np.float32(1)
-# A block whose largest element is below this is all zeros: 1 / s must be finite, and s times the least code above 0.
+# A block whose largest element is smaller than this becomes zeros, because 1 / s must be finite, and s times the
+# least code above 0 a normal number.
 _TINY = np.float32(1e-35)
 _LARGEST = np.float32(np.finfo(np.float32).max)
-# A step may raise a block's scale s of squares by this factor: 32 in √v. Codes reach from s down to 2⁻³² s, in steps
-# that grow; where v is by this factor below s, they are of 8 % in √v.
+# The factor by which a step may raise the scale s of a block of squares: 32 in √v. Codes reach from s down to 2⁻³² s,
+# in steps that grow relative to v. Where v is smaller than s by this factor, a step between codes is 8 % of √v.
 _GROWTH = np.float32(2.0**10)
 _FEW = 32  # of L elements, 1 + L // _FEW may be outliers
 _GOLDEN = np.uint32(0x9E3779B9)

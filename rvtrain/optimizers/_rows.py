@@ -55,11 +55,8 @@ def whole(gradient: np.ndarray) -> Gradient:
 
 def by_row(gradient: np.ndarray, rows: np.ndarray, length: int) -> Gradient:
     """The gradient (m, d) of `rows` (m,), possibly repeated, of a table with `length` rows."""
-    groups, counts, sizes = (
-        np.empty((5, len(rows) + 1), np.int64),
-        np.empty((1 << _DIGIT) + 1, np.int64),
-        np.empty(2, np.int64),
-    )
+    groups = np.empty((5, len(rows) + 1), np.int64)
+    counts, sizes = np.empty((1 << _DIGIT) + 1, np.int64), np.empty(2, np.int64)
     _group.serial(rows, length, groups, counts, sizes)
     count, repeated = sizes
     order, distinct, bounds, source, _ = groups

@@ -67,13 +67,13 @@ def restored(name: str, stored: Mapping[str, Any], shape: tuple[int, ...], rule:
             raise ValueError(f"state/{name}/{key} must be {np.dtype(dtype or np.float32)}, got {array.dtype}")
         state[key] = array
     if "touched" in stored:
-        columns, owed = len(rule._constants(1)), state["step"] - state["history_start"]
+        columns, steps = len(rule._constants(1)), state["step"] - state["history_start"]
         if (
             state["history"].ndim != 2
             or state["history"].shape[1] != columns
-            or not 0 <= owed <= len(state["history"])
+            or not 0 <= steps <= len(state["history"])
         ):
-            raise ValueError(f"state/{name}/history must hold {columns} numbers for each of {owed} steps")
+            raise ValueError(f"state/{name}/history must hold {columns} numbers for each of {steps} steps")
         first, last = (
             state["touched"].min(initial=state["step"]),
             state["touched"].max(initial=state["history_start"]),

@@ -172,7 +172,7 @@ def test_listener__that_comes_in_the_middle_is_told(folder):
         with _compiling.listening(heard.append):
             assert heard == [True]
 
-    _compiling.told(compile_something)()
+    _compiling.announced(compile_something)()
     assert heard == [True]
 
 
