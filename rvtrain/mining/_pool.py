@@ -60,7 +60,8 @@ class Pool(NamedTuple):
 
     def _best_of_ranked(self, stop: int, k: int, rule: Rule) -> Found:
         """As `best`, from the list of the candidates of ranks range_min … stop − 1."""
-        columns, scores = (x[:, self.filters.range_min :] for x in self._ranked(stop))
+        columns, scores = self._ranked(stop)
+        columns, scores = columns[:, self.filters.range_min :], scores[:, self.filters.range_min :]
         floors, ceilings = self.limits.floors[:, np.newaxis], self.limits.ceilings[:, np.newaxis]
         inside = (columns >= 0) & (scores > floors) & (scores < ceilings)
         ranks = np.arange(columns.shape[1]) * np.ones(columns.shape)

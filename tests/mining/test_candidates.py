@@ -51,8 +51,9 @@ def refilled(rows):
     """Blocks in one buffer, which is full of NaN as soon as the next one is asked for."""
     buffer = np.empty((250, rows.shape[1]), rows.dtype)
     for start in range(0, len(rows), 250):
-        buffer[:] = rows[start : start + 250]
-        yield buffer
+        block = buffer[: len(rows) - start]
+        block[:] = rows[start : start + 250]
+        yield block
         buffer[:] = np.nan
 
 
