@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> None:
-    """Everything that can be said before the files are read."""
+    """Check the options, as far as is possible before the files are read."""
     _outputs.check({"-o": options.output}, _files.paths(options))
     kind = _outputs.ending("-o", options.output, ".npy", ".jsonl")
     if kind == ".jsonl" and not options.texts:
@@ -53,11 +53,11 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _mined(options: argparse.Namespace, data: _files.Inputs, both: tuple[Any, Any]) -> np.ndarray:
-    asking = np.ascontiguousarray(data.pairs[:, 0])
-    answers = _files.answers(data.known, asking)
+    query_rows = np.ascontiguousarray(data.pairs[:, 0])
+    answers = _files.answers(data.known, query_rows)
     with _progress.shown(None, "rows") as bar:
         bar.phase("embedding queries")
-        queries = _embeddings.rows(both[0], data.queries, asking)
+        queries = _embeddings.rows(both[0], data.queries, query_rows)
         documents = _embeddings.embedded(both[1], data.documents, options, bar, "documents")
         in_blocks = not isinstance(documents, np.ndarray)  # then the bar counts the rows that are embedded
         positives = None

@@ -1,7 +1,7 @@
 """Matrix products on the tile engine. The left operand is rows of a table, read where they stand.
 
-# Design: both operands are packed in the microkernel's reading order (`_engine.py`), the left by groups of its
-# rows, a stretch of k at a time:
+# Design: both operands are packed in the microkernel's reading order (`_blocks.py`), the left by groups of its
+# rows, for a stretch of k at a time:
 #
 #     out[i, c] = Σ_k left[i, k] right[k, c]        left  = x[rows], or its transpose
 #                                                   right = w, or its transpose, or w + 1 for a residual layer
@@ -9,9 +9,9 @@
 #     for a stretch of k: pack the group's rows; for a panel of columns; for a chunk of k; for the group's row panels:
 #         a tile, whose right operand (a chunk of a panel, 12 KiB or so) stays in the first cache from row to row
 #
-# Whole tiles are added to the output where they belong, those at its edges by way of a tile of scratch. No copy of
-# x[rows] is made beyond a task's, no BLAS and its threads are woken beside ours, and the result does not depend on
-# how many threads there are.
+# Whole tiles are added to the output in place, tiles at its edges through a tile of scratch. Of x[rows] only the
+# packed rows of each task are copied, no threads of a BLAS run beside ours, and the result does not depend on the
+# number of threads.
 """
 
 import numpy as np
@@ -24,9 +24,9 @@ from rvtrain._kernels import kernel, njit
 from rvtrain._kernels._threads import thread_count
 
 _STRETCH = 4 * CHUNK
-"""Of k, that a group's packed rows hold at a time: 128 KiB in float32."""
+"""Steps of k that the packed rows of a group hold at a time: 128 KiB in float32."""
 _ROWS = 16
-"""Of the right operand, packed by one thread at a time."""
+"""Rows of the right operand that one call packs."""
 
 
 def product(x: np.ndarray, rows: np.ndarray | None, w: np.ndarray, *, residual: bool = False) -> np.ndarray:
@@ -96,7 +96,7 @@ def _pack_right(start, stop, w, transposed, residual, panels):
 
 @njit
 def _pack_block(first, w, transposed, residual, panels):
-    """The same for k from `first` on: rows of w are read from one end to the other."""
+    """As `_pack_right` for k = first … first + _ROWS − 1; rows of w are read from one end to the other."""
     width, depth = nr(panels), panels.shape[1]
     across = len(w) if transposed else w.shape[1]
     whole, last = across // width, min(first + _ROWS, depth)
@@ -120,14 +120,18 @@ def _pack_block(first, w, transposed, residual, panels):
 
 @kernel
 def _multiply_tasks(start, stop, x, rows, transposed, panels, left, edges, out):
-    """out = x[rows] · right, or x[rows]ᵀ · right; scratch: left (tasks, G, stretch, MR), edges (tasks, MR, NR)."""
+    """out = x[rows] · right, or x[rows]ᵀ · right.
+
+    Shapes: panels (m / NR, k, NR) is the right operand; left (tasks, G, stretch, MR) and edges (tasks, MR, NR) are
+    scratch. Count is the number of tasks.
+    """
     for task in range(start, stop):
         _multiply_groups(task, x, rows, transposed, panels, left, edges[task], out)
 
 
 @njit
 def _multiply_groups(task, x, rows, transposed, panels, left, edge, out):
-    """One task's share of the row panels of out, a group at a time."""
+    """The row panels of one task, a group at a time."""
     height, mine = mr(out), left[task]
     count = (len(out) + height - 1) // height
     stop = count * (task + 1) // len(left)
@@ -137,6 +141,7 @@ def _multiply_groups(task, x, rows, transposed, panels, left, edge, out):
 
 @njit
 def _multiply_group(first, x, rows, transposed, panels, left, edge, out):
+    """Rows of out from `first` on, as many panels of them as `left` has."""
     height, width = mr(out), nr(out)
     (count, across), depth, stretch = out.shape, panels.shape[1], left.shape[1]
     high = min(len(left), (count - first + height - 1) // height)
@@ -160,7 +165,7 @@ def _multiply_group(first, x, rows, transposed, panels, left, edge, out):
 
 @njit
 def _edge_tile(left, a, panels, b, steps, edge, out, top, first, add):
-    """A tile of which only a part lies in out, whose first element is out[top, first]."""
+    """A tile that lies in out only in part; its first element is out[top, first]."""
     high, wide = min(mr(out), len(out) - top), min(nr(out), out.shape[1] - first)
     if add:
         _copy_part(out, top, first, edge, 0, 0, high, wide)
@@ -172,7 +177,7 @@ def _edge_tile(left, a, panels, b, steps, edge, out, top, first, add):
 def _copy_part(source, top, first, target, row, column, high, wide):
     """target[row + r, column + c] = source[top + r, first + c] for r < high, c < wide.
 
-    Not by slices: numba compiles the error message of two shapes that differ, for seconds.
+    A loop, because an assignment of slices takes numba seconds to compile.
     """
     for r in range(high):
         for c in range(wide):

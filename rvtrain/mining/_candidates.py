@@ -66,7 +66,7 @@ class Candidates:
                 start += len(rows)
         if start == 0:
             again = isinstance(self.source, Iterator)
-            hint = ", or they were read before: this choice needs two passes, for which a list of blocks will do"
+            hint = "; this call needs two passes over them, which an iterator does not allow: give a list of blocks"
             raise ValueError(f"{self.name} must not be empty, got no rows{hint if again else ''}")
         self.size = start
 

@@ -83,7 +83,7 @@ def _search_slab(
         waiting.needs[:count] = -np.inf
         threads = thread_count()
         tasks = min(len(query_codes.words), threads * engine.tiles(count, threads * 256))
-        of_tasks = kernels.Scratch(
+        of_tasks = kernels.OfTasks(
             memory.array((tasks, ROWS, COLUMNS), _byte_tile.WORD),
             memory.array((tasks, kernels.LINES, COLUMNS), _byte_tile.WORD),
             memory.array((tasks, kernels.LINES, 3), np.int64),

@@ -101,8 +101,8 @@ class Search(NamedTuple):
     waiting: Waiting
 
 
-class Scratch(NamedTuple):
-    """Scratch of the tasks."""
+class OfTasks(NamedTuple):
+    """Scratch arrays, a part of each for every task."""
 
     tiles: np.ndarray
     """(tasks, ROWS, COLUMNS) int32"""

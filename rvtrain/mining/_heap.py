@@ -23,7 +23,7 @@ def push(keys, columns, scores, size, key, column, score):
     A full heap stays as it is if the entry is not better than its root. Returns the new size.
     """
     if size < len(keys):
-        _rise(keys, columns, scores, size, key, column, score)
+        _sift_up(keys, columns, scores, size, key, column, score)
         return size + 1
     if is_worse(keys[0], _get(columns, 0), key, column):
         sift(keys, columns, scores, 0, size, key, column, score)
@@ -46,7 +46,7 @@ def sift(keys, columns, scores, at, size, key, column, score):
 
 
 @njit
-def _rise(keys, columns, scores, at, key, column, score):
+def _sift_up(keys, columns, scores, at, key, column, score):
     """Put an entry at the end of a heap of `at` entries, and move it up to where it belongs."""
     while at > 0:
         parent = (at - 1) // 2

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal, overload
+from typing import Any, Literal, TypeVar, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,6 +18,8 @@ from rvtrain.mining._positives import positives_of
 from rvtrain.mining._search import METHODS, Found, padded, reporting
 from rvtrain.mining._selection_kernels import BY_SCORE, EXPONENTIAL, UNIFORM, WU2017, Limits, Rule
 from rvtrain.mining._strategy import MiningStrategy
+
+_M = TypeVar("_M", bound="HardNegativeMiner")
 
 DENSITIES = {"exponential": EXPONENTIAL, "wu2017": WU2017}
 
@@ -87,24 +89,24 @@ class HardNegativeMiner:
         self._draws = 0
 
     @classmethod
-    def hardest(cls) -> "HardNegativeMiner":
+    def hardest(cls: type[_M]) -> _M:
         """A miner of the k most similar candidates."""
         return cls(MiningStrategy.HARDEST)
 
     @classmethod
-    def semi_hard(cls, margin: float = 0.1, *, fill: bool = True) -> "HardNegativeMiner":
+    def semi_hard(cls: type[_M], margin: float = 0.1, *, fill: bool = True) -> _M:
         """A miner of the most similar candidates that are less similar than the positive."""
         return cls(MiningStrategy.SEMI_HARD, margin=margin, fill=fill)
 
     @classmethod
     def distance_weighted(
-        cls, temperature: float = 1.0, *, seed: int = 0, density: str = "exponential"
-    ) -> "HardNegativeMiner":
+        cls: type[_M], temperature: float = 1.0, *, seed: int = 0, density: str = "exponential"
+    ) -> _M:
         """A miner that draws candidates by weights that depend on the similarity."""
         return cls(MiningStrategy.DISTANCE_WEIGHTED, temperature=temperature, seed=seed, density=density)
 
     @classmethod
-    def random(cls, *, seed: int = 0) -> "HardNegativeMiner":
+    def random(cls: type[_M], *, seed: int = 0) -> _M:
         """A miner that draws candidates uniformly."""
         return cls(MiningStrategy.RANDOM, seed=seed)
 

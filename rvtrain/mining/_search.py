@@ -42,12 +42,18 @@ def search(
 
     limits.column_ids are those of all candidates. `method` is one of METHODS, as in `top_k`.
     """
-    if method != "float" and rule.kind == BY_SCORE and candidates.at_hand:
-        count, dim = candidates.source.shape
-        wanted = method == "bounds" or is_worthwhile(len(queries.x), count, k)
-        if wanted and is_possible(count, dim, candidates.dtype):
-            return _certified(queries, candidates, min(k, count), limits, progress)
+    if takes_bounds(method, len(queries.x), candidates, k, rule):
+        return _certified(queries, candidates, min(k, len(candidates.source)), limits, progress)
     return _scanned(queries, candidates, k, rule, limits, progress)
+
+
+def takes_bounds(method: str, queries: int, candidates: Candidates, k: int, rule: Rule) -> bool:
+    """Whether this search is one by bounds."""
+    if method == "float" or rule.kind != BY_SCORE or not candidates.at_hand:
+        return False
+    count, dim = candidates.source.shape
+    wanted = method == "bounds" or is_worthwhile(queries, count, k)
+    return wanted and is_possible(count, dim, candidates.dtype)
 
 
 def _scanned(

@@ -10,6 +10,8 @@ import rvtrain as rt
 from rvtrain._engine._blocks import Rows
 from rvtrain._engine._byte_tile import byte_tile
 from rvtrain.mining import _certified, _search
+from rvtrain.mining._candidates import candidates_of
+from rvtrain.mining._selection_kernels import BY_SCORE, UNIFORM, Rule
 
 pytestmark = pytest.mark.skipif(byte_tile() is None, reason="needs fast 8-bit products")
 
@@ -94,20 +96,15 @@ def test_method__is_refused_by_name():
         rt.HardNegativeMiner.random().mine(np.ones((1, 2)), np.ones((3, 2)), 1, method=None)
 
 
-def test_method__decides_who_scores(monkeypatch, rng):
-    asked = []
-    certified = _search.certified
-    monkeypatch.setattr(_search, "certified", lambda *arguments: asked.append(1) or certified(*arguments))
-    few, many = rng.normal(size=(COUNT, 16)).astype(np.float32), rng.normal(size=(9000, 16)).astype(np.float32)
+def test_method__decides_how_candidates_are_scored():
+    def takes_bounds(method, queries, candidates, dtype=np.float32, kind=BY_SCORE):
+        source = candidates_of("candidates", np.zeros((candidates, 16), dtype), 16, "queries", dtype)
+        return _search.takes_bounds(method, queries, source, 3, Rule(kind))
 
-    def uses_bounds(queries, candidates, method):
-        asked.clear()
-        rt.top_k(queries, candidates, 3, method=method)
-        return bool(asked)
-
-    assert uses_bounds(many[:40], many, "auto") and uses_bounds(few[:2], few, "bounds")
-    assert not uses_bounds(many[:2], many, "auto") and not uses_bounds(few[:40], few, "auto")
-    assert not uses_bounds(many[:40], many, "float") and not uses_bounds(few[:2].astype(float), few, "bounds")
+    assert takes_bounds("auto", 40, 9000) and takes_bounds("bounds", 2, COUNT)
+    assert not takes_bounds("auto", 2, 9000) and not takes_bounds("auto", 40, COUNT)
+    assert not takes_bounds("float", 40, 9000) and not takes_bounds("bounds", 2, COUNT, np.float64)
+    assert not takes_bounds("bounds", 40, 9000, kind=UNIFORM)
 
 
 @pytest.mark.parametrize("kind", ["random", "duplicated"])
