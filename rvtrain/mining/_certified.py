@@ -79,6 +79,7 @@ def _search_slab(
             np.zeros(count, np.int64),
             np.full(query_codes.scales.size, np.inf, np.float32),
             np.empty(query_codes.scales.size, np.float32),
+            np.zeros(count, np.int64),
         )
         waiting.needs[:count] = -np.inf
         threads = thread_count()
@@ -93,6 +94,7 @@ def _search_slab(
         )
         search = Search(queries, first, candidates, query_codes, codes, limits, waiting)
         kernels.certify(tasks, search, block, of_tasks, best)
+    best.dropped[0, part] = waiting.dropped
     return waiting.sizes
 
 

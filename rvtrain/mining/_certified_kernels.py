@@ -34,7 +34,7 @@ from rvtrain._engine._prefetch import prefetch_row
 from rvtrain._engine._screen import any_at_least, at_least
 from rvtrain._kernels import body, kernel, njit, trailing_zeros
 from rvtrain.mining._heap import push, sift
-from rvtrain.mining._selection_kernels import Limits, is_allowed
+from rvtrain.mining._selection_kernels import Limits, count_allowed, first_bits, is_allowed
 
 SAMPLED = 12
 """One panel of candidates in SAMPLED is in the sample."""
@@ -82,6 +82,8 @@ class Waiting(NamedTuple):
     beyond the last"""
     spreads: np.ndarray
     """(panels · ROWS,) float32: ‖q̃‖ / s_q"""
+    dropped: np.ndarray
+    """(B,) int64: the number of allowed candidates that are certainly at or above the ceiling"""
 
 
 class Search(NamedTuple):
@@ -321,7 +323,11 @@ def _admit(search, sampling, lines, places, found):
         if sizes[i] < 0:  # given up since the screen
             continue
         if ceiling < np.inf and not sampling:  # without candidates whose lower bound is above the ceiling
-            hits &= ~at_least(lines, f, scales, errors, j, -spread / scale, (ceiling + base) / scale)
+            above = hits & at_least(lines, f, scales, errors, j, -spread / scale, (ceiling + base) / scale)
+            above &= first_bits(min(count - j * COLUMNS, COLUMNS))
+            hits &= ~above
+            if above:
+                waiting.dropped[i] += count_allowed(above, first + i, j * COLUMNS, 0, limits)
         while hits:
             q = np.int64(trailing_zeros(hits))
             hits &= hits - np.uint32(1)
@@ -387,6 +393,8 @@ def _rescore(search, i, query, others, scores, best):
             if limits.floors[row] < scores[c] < limits.ceilings[row]:
                 key, column = np.float64(scores[c]), names[left - 1 - c]
                 size = push(keys, columns, found, size, key, column, scores[c])
+            elif scores[c] >= limits.ceilings[row]:
+                waiting.dropped[i] += 1
         left, coming = coming, following
     best.sizes[0, row] = size
     guess = waiting.sample[i, 0]

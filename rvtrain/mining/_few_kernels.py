@@ -14,7 +14,7 @@ from rvtrain._engine._norms import EPS, inverse_norm
 from rvtrain._engine._pairs import TOGETHER, dots, unit_row
 from rvtrain._engine._random import row_key
 from rvtrain._kernels import kernel, njit
-from rvtrain.mining._selection_kernels import BY_SCORE, push_scores
+from rvtrain.mining._selection_kernels import BY_SCORE, is_allowed, push_scores
 
 FEW = 4
 """The most queries for which this search is faster than packing the candidates."""
@@ -51,8 +51,20 @@ def scan_few(start, stop, queries, rows, origin, limits, rule, best, units, othe
                         unit_row(rows, begin + c, mine[c])
                     measured = True
                 dots(units[part, i], mine, found)
+                if limits.ceilings[i] < np.inf:
+                    best.dropped[part, i] += _count_above(found, here, begin, origin, i, limits)
                 noise = row_key(rule.seed, rule.draw, i)
                 push_scores(found, here, begin, origin, noise, part, i, limits, rule, best)
+
+
+@njit
+def _count_above(scores, count, begin, origin, row, limits):
+    """How many of the first `count` scores are at or above the ceiling of the row, of allowed candidates."""
+    above = 0
+    for c in range(count):
+        if scores[c] >= limits.ceilings[row] and is_allowed(row, origin + begin + c, begin + c, limits):
+            above += 1
+    return above
 
 
 @njit

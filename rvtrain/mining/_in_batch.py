@@ -17,7 +17,7 @@ class InBatchMiner(HardNegativeMiner):
 
     Parameters
     ----------
-    strategy, margin, temperature, seed, density, fill
+    strategy, margin, temperature, seed, density, fill, and filters
         As in `HardNegativeMiner`.
 
     References

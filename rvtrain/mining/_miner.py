@@ -11,10 +11,14 @@ from numpy.typing import ArrayLike, NDArray
 from rvtrain import _validation as check
 from rvtrain._engine._blocks import Rows
 from rvtrain._engine._norms import checked_inverse_norms
+from rvtrain.mining._arguments import excluded_of, ids_of
 from rvtrain.mining._candidates import Progress, candidates_of
-from rvtrain.mining._filters import above, parsed
+from rvtrain.mining._filters import KEPT, Filters, Kept, above
 from rvtrain.mining._pool import Pool
 from rvtrain.mining._positives import positives_of
+from rvtrain.mining._ranked import Ranked
+from rvtrain.mining._report import Drops, MiningReport, Outcome
+from rvtrain.mining._rescored import Rescore, rescored
 from rvtrain.mining._search import METHODS, Found, padded, reporting
 from rvtrain.mining._selection_kernels import BY_SCORE, EXPONENTIAL, UNIFORM, WU2017, Limits, Rule
 from rvtrain.mining._strategy import MiningStrategy
@@ -53,6 +57,16 @@ class HardNegativeMiner:
     fill : bool
         Of semi_hard: whether a row with fewer than k candidates in the window is filled with the next most similar
         ones below it, or is left short.
+    range_min, range_max : int, optional
+        Only candidates whose rank r by similarity, from 0 and among those not excluded, has
+        range_min ≤ r < range_max. `range_max` is for hardest and semi_hard, and for calls with `rescore`.
+    min_score, max_score : float, optional
+        Only candidates with min_score ≤ s ≤ max_score.
+    absolute_margin, relative_margin : float, optional
+        Only candidates with s ≤ s⁺ − absolute_margin, or s ≤ s⁺ − relative_margin · abs(s⁺): a candidate nearly as
+        similar as the least similar positive is often an unlabelled positive. `mine` then needs positives.
+    sampling : {"top", "random"}
+        Of the candidates that pass these filters, those of the strategy, or a uniform draw.
 
     References
     ----------
@@ -77,6 +91,13 @@ class HardNegativeMiner:
         *,
         density: str = "exponential",
         fill: bool = True,
+        range_min: int = 0,
+        range_max: int | None = None,
+        min_score: float | None = None,
+        max_score: float | None = None,
+        absolute_margin: float | None = None,
+        relative_margin: float | None = None,
+        sampling: str = "top",
     ) -> None:
         if not isinstance(strategy, MiningStrategy):
             strategy = MiningStrategy(check.choice("strategy", strategy, [s.value for s in MiningStrategy]))
@@ -86,29 +107,122 @@ class HardNegativeMiner:
         self.seed = check.integer("seed", seed, low=0, high=2**63 - 1)
         self.density = check.choice("density", density, DENSITIES)
         self.fill = check.flag("fill", fill)
+        self.filters = Filters().replaced(
+            range_min=range_min,
+            range_max=range_max,
+            min_score=min_score,
+            max_score=max_score,
+            absolute_margin=absolute_margin,
+            relative_margin=relative_margin,
+            sampling=sampling,
+        )
+        self._check_ranks(self.filters, None)
         self._draws = 0
+        self._last: MiningReport | Outcome | None = None
 
     @classmethod
-    def hardest(cls: type[_M]) -> _M:
+    def hardest(
+        cls: type[_M],
+        *,
+        range_min: int = 0,
+        range_max: int | None = None,
+        min_score: float | None = None,
+        max_score: float | None = None,
+        absolute_margin: float | None = None,
+        relative_margin: float | None = None,
+        sampling: str = "top",
+    ) -> _M:
         """A miner of the k most similar candidates."""
-        return cls(MiningStrategy.HARDEST)
+        return cls(
+            MiningStrategy.HARDEST,
+            range_min=range_min,
+            range_max=range_max,
+            min_score=min_score,
+            max_score=max_score,
+            absolute_margin=absolute_margin,
+            relative_margin=relative_margin,
+            sampling=sampling,
+        )
 
     @classmethod
-    def semi_hard(cls: type[_M], margin: float = 0.1, *, fill: bool = True) -> _M:
+    def semi_hard(
+        cls: type[_M],
+        margin: float = 0.1,
+        *,
+        fill: bool = True,
+        range_min: int = 0,
+        range_max: int | None = None,
+        min_score: float | None = None,
+        max_score: float | None = None,
+        absolute_margin: float | None = None,
+        relative_margin: float | None = None,
+        sampling: str = "top",
+    ) -> _M:
         """A miner of the most similar candidates that are less similar than the positive."""
-        return cls(MiningStrategy.SEMI_HARD, margin=margin, fill=fill)
+        return cls(
+            MiningStrategy.SEMI_HARD,
+            margin=margin,
+            fill=fill,
+            range_min=range_min,
+            range_max=range_max,
+            min_score=min_score,
+            max_score=max_score,
+            absolute_margin=absolute_margin,
+            relative_margin=relative_margin,
+            sampling=sampling,
+        )
 
     @classmethod
     def distance_weighted(
-        cls: type[_M], temperature: float = 1.0, *, seed: int = 0, density: str = "exponential"
+        cls: type[_M],
+        temperature: float = 1.0,
+        *,
+        seed: int = 0,
+        density: str = "exponential",
+        range_min: int = 0,
+        min_score: float | None = None,
+        max_score: float | None = None,
+        absolute_margin: float | None = None,
+        relative_margin: float | None = None,
+        sampling: str = "top",
     ) -> _M:
         """A miner that draws candidates by weights that depend on the similarity."""
-        return cls(MiningStrategy.DISTANCE_WEIGHTED, temperature=temperature, seed=seed, density=density)
+        return cls(
+            MiningStrategy.DISTANCE_WEIGHTED,
+            temperature=temperature,
+            seed=seed,
+            density=density,
+            range_min=range_min,
+            min_score=min_score,
+            max_score=max_score,
+            absolute_margin=absolute_margin,
+            relative_margin=relative_margin,
+            sampling=sampling,
+        )
 
     @classmethod
-    def random(cls: type[_M], *, seed: int = 0) -> _M:
+    def random(
+        cls: type[_M],
+        *,
+        seed: int = 0,
+        range_min: int = 0,
+        min_score: float | None = None,
+        max_score: float | None = None,
+        absolute_margin: float | None = None,
+        relative_margin: float | None = None,
+        sampling: str = "top",
+    ) -> _M:
         """A miner that draws candidates uniformly."""
-        return cls(MiningStrategy.RANDOM, seed=seed)
+        return cls(
+            MiningStrategy.RANDOM,
+            seed=seed,
+            range_min=range_min,
+            min_score=min_score,
+            max_score=max_score,
+            absolute_margin=absolute_margin,
+            relative_margin=relative_margin,
+            sampling=sampling,
+        )
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.strategy.value})"
@@ -124,13 +238,14 @@ class HardNegativeMiner:
         exclude: ArrayLike | None = ...,
         anchor_ids: ArrayLike | None = ...,
         candidate_ids: ArrayLike | None = ...,
-        range_min: int = ...,
-        range_max: int | None = ...,
-        min_score: float | None = ...,
-        max_score: float | None = ...,
-        absolute_margin: float | None = ...,
-        relative_margin: float | None = ...,
-        sampling: str = ...,
+        range_min: int | Kept = ...,
+        range_max: int | Kept | None = ...,
+        min_score: float | Kept | None = ...,
+        max_score: float | Kept | None = ...,
+        absolute_margin: float | Kept | None = ...,
+        relative_margin: float | Kept | None = ...,
+        sampling: str | Kept = ...,
+        rescore: Rescore | None = ...,
         return_scores: Literal[False] = ...,
         progress: Progress | bool | None = ...,
         method: str = ...,
@@ -147,13 +262,14 @@ class HardNegativeMiner:
         exclude: ArrayLike | None = ...,
         anchor_ids: ArrayLike | None = ...,
         candidate_ids: ArrayLike | None = ...,
-        range_min: int = ...,
-        range_max: int | None = ...,
-        min_score: float | None = ...,
-        max_score: float | None = ...,
-        absolute_margin: float | None = ...,
-        relative_margin: float | None = ...,
-        sampling: str = ...,
+        range_min: int | Kept = ...,
+        range_max: int | Kept | None = ...,
+        min_score: float | Kept | None = ...,
+        max_score: float | Kept | None = ...,
+        absolute_margin: float | Kept | None = ...,
+        relative_margin: float | Kept | None = ...,
+        sampling: str | Kept = ...,
+        rescore: Rescore | None = ...,
         return_scores: Literal[True],
         progress: Progress | bool | None = ...,
         method: str = ...,
@@ -169,13 +285,14 @@ class HardNegativeMiner:
         exclude: ArrayLike | None = None,
         anchor_ids: ArrayLike | None = None,
         candidate_ids: ArrayLike | None = None,
-        range_min: int = 0,
-        range_max: int | None = None,
-        min_score: float | None = None,
-        max_score: float | None = None,
-        absolute_margin: float | None = None,
-        relative_margin: float | None = None,
-        sampling: str = "top",
+        range_min: int | Kept = KEPT,
+        range_max: int | Kept | None = KEPT,
+        min_score: float | Kept | None = KEPT,
+        max_score: float | Kept | None = KEPT,
+        absolute_margin: float | Kept | None = KEPT,
+        relative_margin: float | Kept | None = KEPT,
+        sampling: str | Kept = KEPT,
+        rescore: Rescore | None = None,
         return_scores: bool = False,
         progress: Progress | bool | None = None,
         method: str = "auto",
@@ -205,16 +322,14 @@ class HardNegativeMiner:
         anchor_ids, candidate_ids : integer arrays of shapes (B,) or (B, P), and (N,), optional, together
             A candidate with an id of the anchor's is never its negative. An anchor with fewer than P ids repeats one
             of them.
-        range_min, range_max : int, optional
-            Only candidates whose rank r by similarity, from 0 and among those not excluded, has
-            range_min ≤ r < range_max. `range_max` is for hardest and semi_hard.
-        min_score, max_score : float, optional
-            Only candidates with min_score ≤ s ≤ max_score.
-        absolute_margin, relative_margin : float, optional
-            Only candidates with s ≤ s⁺ − absolute_margin, or s ≤ s⁺ − relative_margin · abs(s⁺): a candidate nearly
-            as similar as the least similar positive is often an unlabelled positive.
-        sampling : {"top", "random"}
-            Of the candidates that pass these filters, those of the strategy, or a uniform draw.
+        range_min, range_max, min_score, max_score, absolute_margin, relative_margin, sampling : optional
+            In place of this filter of the miner; None: no such filter.
+        rescore : callable, optional
+            A better judge of similarity than the cosine, as a cross-encoder: called with the numbers of anchors and
+            the indices of candidates, both int64 arrays of shape (n,), it returns the scores of these pairs, (n,).
+            The candidates of ranks range_min ≤ r < range_max by cosine are given to it; without `range_max`, ten of
+            them for each of the k. Strategy, margins and bounds go by its scores, which `return_scores` returns. For
+            s⁺ it is called with the positives, which must then be indices. Not for density "wu2017".
         return_scores : bool
             Return the cosines too.
         progress : callable, or True for a progress bar, optional
@@ -242,17 +357,24 @@ class HardNegativeMiner:
         k = check.neighbours(k)
         check.flag("return_scores", return_scores)
         method = check.choice("method", method, METHODS)
-        filters = parsed(
-            range_min, range_max, min_score, max_score, absolute_margin, relative_margin, sampling, positives
+        filters = self.filters.replaced(
+            range_min=range_min,
+            range_max=range_max,
+            min_score=min_score,
+            max_score=max_score,
+            absolute_margin=absolute_margin,
+            relative_margin=relative_margin,
+            sampling=sampling,
         )
-        if filters.range_max is not None and self.strategy.draws:
-            raise ValueError(f"range_max is for hardest and semi_hard, got {self.strategy.value}")
+        self._check_ranks(filters, rescore)
+        for name in filters.relative if given is None else ():
+            raise ValueError(f"{name} is relative to the positive's score and needs positives, got None")
         dtype = np.promote_types(check.computed_dtype("anchors", a), np.float32 if given is None else given.dtype)
         pool = candidates_of("candidates", candidates, a.shape[-1], "anchors", dtype)
         a = check.readable(np.atleast_2d(a), pool.dtype)
         rows, own = Rows(a, checked_inverse_norms("anchors", a)), None
         none = np.empty((len(a), 0), np.int64)
-        excluded = none if exclude is None else _excluded(exclude, len(a), pool.size, single)
+        excluded = none if exclude is None else excluded_of(exclude, len(a), pool.size, single)
         if given is not None:
             given = given.within(pool)
             own = given.least(rows, pool)
@@ -261,15 +383,27 @@ class HardNegativeMiner:
         if (anchor_ids is None) != (candidate_ids is None):
             raise ValueError("anchor_ids and candidate_ids must be given together, got only one of them")
         if anchor_ids is not None:
-            row_ids = _ids_of(anchor_ids, len(a), single)
+            row_ids = ids_of(anchor_ids, len(a), single)
             column_ids = check.integer_array("candidate_ids", candidate_ids, (pool.size,))
         limits = Limits(*filters.window(own, len(a), pool.dtype), excluded, row_ids, column_ids)
+        drops = Drops(len(a))
         with reporting(progress) as report, self._drawing(filters.sampling, a.shape[1]) as rule:
-            found = self._choose(Pool(rows, pool, limits, filters, report, method), k, own, rule)
+            asked = Pool(rows, pool, limits, filters, report, method, drops)
+            if rescore is None:
+                found = self._choose(asked, k, own, rule)
+            else:
+                uses_own = bool(filters.relative) or self.strategy is MiningStrategy.SEMI_HARD
+                ranked, own = rescored(rescore, asked, k, given if uses_own else None)
+                found = self._choose(ranked, k, own, rule)
+                drops.above = ranked.between(None, self._ceiling(own)).dropped
+        caps = filters.caps(own, len(a))
+        if (ceiling := self._ceiling(own)) is not None:
+            caps["semi_hard"] = ceiling
+        self._last = Outcome(k, found[1], own, caps, drops, filters.range_min > 0)
         indices = padded(found[0], k, -1)
         if not return_scores:
             return indices[0] if single else indices
-        scores = padded(found[1], k, -np.inf)
+        scores = padded(found[1].astype(pool.dtype, copy=False), k, -np.inf)
         return (indices[0], scores[0]) if single else (indices, scores)
 
     @contextmanager
@@ -289,7 +423,20 @@ class HardNegativeMiner:
                     self._draws -= drawn
             raise
 
-    def _choose(self, pool: Pool, k: int, own: NDArray[np.float64] | None, rule: Rule) -> Found:
+    def _check_ranks(self, filters: Filters, rescore: Rescore | None) -> None:
+        """Refuse options that do not go together."""
+        if rescore is not None and not callable(rescore):
+            raise TypeError(f"rescore must be callable, got {rescore!r}")
+        if rescore is not None and self.strategy is MiningStrategy.DISTANCE_WEIGHTED and self.density == "wu2017":
+            raise ValueError("rescore is not for the density wu2017, which is one of cosines")
+        if rescore is None and filters.range_max is not None and self.strategy.draws:
+            raise ValueError(f"range_max is for hardest and semi_hard, got {self.strategy.value}")
+
+    def _ceiling(self, own: NDArray[np.float64] | None) -> NDArray[np.float64] | None:
+        """The scores below which the strategy chooses."""
+        return own if self.strategy is MiningStrategy.SEMI_HARD else None
+
+    def _choose(self, pool: Pool | Ranked, k: int, own: NDArray[np.float64] | None, rule: Rule) -> Found:
         """The choice of the strategy; `own` are the scores s⁺ (B,)."""
         if self.strategy is not MiningStrategy.SEMI_HARD:
             return pool.best(k, rule)
@@ -309,6 +456,22 @@ class HardNegativeMiner:
         """The lower end of the window below these scores."""
         return above(highest.astype(np.float64) - self.margin, highest.dtype)
 
+    @property
+    def needs_positives(self) -> bool:
+        """Whether the miner's filters need the positives of each anchor; semi_hard can use them too."""
+        return bool(self.filters.relative)
+
+    @property
+    def last_report(self) -> MiningReport | None:
+        """What the last call of `mine` has found and dropped; None before the first."""
+        last = self._last
+        if isinstance(last, Outcome):
+            last = self._last = last.report()
+        return last
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_last": self.last_report}
+
     def reset(self) -> None:
         """Begin the sequence of draws again."""
         self._draws = 0
@@ -322,20 +485,3 @@ class HardNegativeMiner:
         if not isinstance(state, Mapping) or set(state) != {"draws"}:
             raise ValueError(f"state must be a dict with the key 'draws', got {state!r}")
         self._draws = check.integer("state['draws']", state["draws"], low=0)
-
-
-def _excluded(exclude: ArrayLike, rows: int, size: int | None, single: bool) -> NDArray[np.int64]:
-    """`exclude` as (B, m). Of an iterable, `size` is unknown, and the search checks indices after the last block."""
-    shape = (None,) if single and np.ndim(exclude) == 1 else (rows, None)
-    stop = 2**62 if size is None else size
-    return np.atleast_2d(check.indices("exclude", exclude, shape, stop, missing=True))
-
-
-def _ids_of(ids: ArrayLike, rows: int, single: bool) -> NDArray[np.int64]:
-    """`anchor_ids` as (B, P)."""
-    array = np.asarray(ids)
-    if single and array.ndim < 2:
-        array = array.reshape(1, -1)
-    if array.ndim == 2:
-        return check.integer_array("anchor_ids", array, (rows, None))
-    return check.integer_array("anchor_ids", array, (rows,))[:, np.newaxis]

@@ -70,4 +70,5 @@ class Neighbours:
         if exclude is not None:
             limits = limits._replace(exclude=check.readable(exclude, np.int64))
         queries = Rows(x, checked_inverse_norms(self._name, x))
-        return search(queries, self._candidates, k, Rule(BY_SCORE), limits, method=method)
+        found = search(queries, self._candidates, k, Rule(BY_SCORE), limits, method=method)
+        return found.columns, found.scores

@@ -8,8 +8,10 @@ from numpy.typing import NDArray
 from rvtrain._engine._blocks import Rows
 from rvtrain.mining._candidates import Candidates, Progress
 from rvtrain.mining._filters import Filters, below
-from rvtrain.mining._search import Found, search
-from rvtrain.mining._selection_kernels import BY_SCORE, Limits, Rule, noise
+from rvtrain.mining._ranked import Ranked
+from rvtrain.mining._report import Drops
+from rvtrain.mining._search import Found, Result, search
+from rvtrain.mining._selection_kernels import BY_SCORE, Limits, Rule
 
 
 class Pool(NamedTuple):
@@ -21,6 +23,8 @@ class Pool(NamedTuple):
     filters: Filters
     progress: Progress | None
     method: str
+    drops: Drops
+    """of the last search"""
 
     @property
     def dtype(self) -> np.dtype:
@@ -30,12 +34,17 @@ class Pool(NamedTuple):
     def best(self, k: int, rule: Rule) -> Found:
         """The k candidates with the largest keys."""
         if self.filters.range_max is not None:
-            return self._best_of_ranked(self.filters.range_max, k, rule)
+            ranked = self.ranked(self.filters.range_max)
+            self.drops.above[:] = ranked.dropped
+            return ranked.best(k, rule)
         if self.filters.range_min:
-            columns, _ = self._ranked(self.filters.range_min)
+            columns, _ = self._most_similar(self.filters.range_min)
+            self.drops.by_rank = int((columns >= 0).sum())
             rest = self.without(columns)
             return rest._replace(filters=self.filters._replace(range_min=0)).best(k, rule)
-        return self._search(k, rule, self.limits)
+        found = self._search(k, rule, self.limits)
+        self.drops.above[:] = np.where(self.limits.floors < self.limits.ceilings, found[2], 0)
+        return found[:2]
 
     def between(self, floors: NDArray[np.floating] | None, ceilings: NDArray[np.float64] | None) -> "Pool":
         """The pool of scores above these floors (of the scores' dtype) and below these ceilings (float64)."""
@@ -50,22 +59,18 @@ class Pool(NamedTuple):
         """The pool without these candidates (B, m)."""
         return self._replace(limits=self.limits._replace(exclude=np.hstack([self.limits.exclude, columns])))
 
-    def _search(self, k: int, rule: Rule, limits: Limits) -> Found:
-        return search(self.queries, self.candidates, k, rule, limits, self.progress, method=self.method)
+    def ranked(self, stop: int) -> Ranked:
+        """The candidates of ranks range_min … stop − 1, with the window of the pool."""
+        columns, scores = self._most_similar(stop)
+        first = self.filters.range_min
+        self.drops.by_rank = int((columns[:, :first] >= 0).sum())
+        return Ranked(columns[:, first:], scores[:, first:], self.limits.floors, self.limits.ceilings, self.filters)
 
-    def _ranked(self, count: int) -> Found:
+    def _most_similar(self, count: int) -> Found:
         """The `count` most similar candidates, whatever their score."""
         unbounded = np.full(len(self.limits.floors), np.inf, self.dtype)
-        return self._search(count, Rule(BY_SCORE), self.limits._replace(floors=-unbounded, ceilings=unbounded))
+        limits = self.limits._replace(floors=-unbounded, ceilings=unbounded)
+        return self._search(count, Rule(BY_SCORE), limits)[:2]
 
-    def _best_of_ranked(self, stop: int, k: int, rule: Rule) -> Found:
-        """As `best`, from the list of the candidates of ranks range_min … stop − 1."""
-        columns, scores = self._ranked(stop)
-        columns, scores = columns[:, self.filters.range_min :], scores[:, self.filters.range_min :]
-        floors, ceilings = self.limits.floors[:, np.newaxis], self.limits.ceilings[:, np.newaxis]
-        inside = (columns >= 0) & (scores > floors) & (scores < ceilings)
-        ranks = np.arange(columns.shape[1]) * np.ones(columns.shape)
-        keys = -ranks if rule.kind == BY_SCORE else noise(columns, rule)
-        order = np.argsort(np.where(inside, -keys, np.inf), axis=1, kind="stable")[:, :k]
-        columns, scores = np.where(inside, columns, -1), np.where(inside, scores, self.dtype.type(-np.inf))
-        return np.take_along_axis(columns, order, axis=1), np.take_along_axis(scores, order, axis=1)
+    def _search(self, k: int, rule: Rule, limits: Limits) -> Result:
+        return search(self.queries, self.candidates, k, rule, limits, self.progress, method=self.method)

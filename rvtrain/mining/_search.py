@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,19 @@ from rvtrain.mining._selection_kernels import BY_SCORE, Best, Limits, Rule, fini
 METHODS = ("auto", "float", "bounds")
 
 Found = tuple[NDArray[np.int64], NDArray[np.floating]]
-"""Indices and scores (B, min(k, N)), best first; −1 and −inf beyond the last of a row."""
+"""Indices and scores, best first; −1 and −inf beyond the last of a row."""
+
+
+class Result(NamedTuple):
+    """What a search has found."""
+
+    columns: NDArray[np.int64]
+    """(B, min(k, N)) indices of candidates, best first; −1 beyond the last of a row"""
+    scores: NDArray[np.floating]
+    """(B, min(k, N)); −inf beyond the last of a row"""
+    dropped: NDArray[np.int64]
+    """(B,) the number of allowed candidates at or above the ceiling, for rows whose floor is below their ceiling"""
+
 
 _SLAB_ROWS = 64 * engine.GROUP
 """Queries that share the scan of a block: their packed copies and scores are in memory at the same time."""
@@ -37,7 +50,7 @@ def search(
     progress: Progress | None = None,
     *,
     method: str = "auto",
-) -> Found:
+) -> Result:
     """The k candidates with the largest keys for each query, or all N if there are fewer.
 
     limits.column_ids are those of all candidates. `method` is one of METHODS, as in `top_k`.
@@ -58,7 +71,7 @@ def takes_bounds(method: str, queries: int, candidates: Candidates, k: int, rule
 
 def _scanned(
     queries: engine.Rows, candidates: Candidates, k: int, rule: Rule, limits: Limits, progress: Progress | None
-) -> Found:
+) -> Result:
     """Score all candidates in floating point, block by block.
 
     Heaps have room for the candidates seen so far, at most k: of an iterable, N is not known.
@@ -84,7 +97,7 @@ def _scanned(
     if limits.exclude.size and limits.exclude.max() >= seen:
         raise ValueError(f"exclude must lie in [-1, {seen - 1}], got {limits.exclude.max()}")
     finish.sized(20 * best.keys.size)(len(queries.x), best)
-    return best.columns[0, :, :seen], best.scores[0, :, :seen]
+    return Result(best.columns[0, :, :seen], best.scores[0, :, :seen], best.dropped[0])
 
 
 def _with_room(best: Best, entries: int, most: int) -> Best:
@@ -95,25 +108,26 @@ def _with_room(best: Best, entries: int, most: int) -> Best:
     larger = empty_best(rows, min(most, max(entries, 2 * room)), best.scores.dtype, parts)
     for old, new in zip(best[:3], larger[:3], strict=True):
         new[:, :, :room] = old
-    return larger._replace(sizes=best.sizes)
+    return larger._replace(sizes=best.sizes, dropped=best.dropped)
 
 
 def _certified(
     queries: engine.Rows, candidates: Candidates, k: int, limits: Limits, progress: Progress | None
-) -> Found:
+) -> Result:
     """Search by bounds; queries whose bounds are too wide for these candidates are searched for by float scores."""
     best = empty_best(len(queries.x), k, candidates.dtype)
     rest = certified(queries, candidates.all_rows(), limits, best)
     finish.sized(20 * best.keys.size)(len(queries.x), best)
-    columns, scores = best.columns[0], best.scores[0]
+    found = Result(best.columns[0], best.scores[0], best.dropped[0])
     if len(rest):
         floors, ceilings, exclude, row_ids = (x[rest] for x in limits[:4])
         of_rest = Limits(floors, ceilings, exclude, row_ids, limits.column_ids)
         few = engine.Rows(queries.x[rest], queries.inverse[rest])
-        columns[rest], scores[rest] = _scanned(few, candidates, k, Rule(BY_SCORE), of_rest, None)
+        for all_rows, rows in zip(found, _scanned(few, candidates, k, Rule(BY_SCORE), of_rest, None), strict=True):
+            all_rows[rest] = rows
     if progress is not None:
         progress(len(candidates.source), len(candidates.source))
-    return columns, scores
+    return found
 
 
 def _scan_few(queries: engine.Rows, rows: engine.Rows, start: int, limits: Limits, rule: Rule, best: Best) -> None:
@@ -148,7 +162,8 @@ def _scan_many(queries: engine.Rows, rows: engine.Rows, start: int, limits: Limi
 def empty_best(rows: int, k: int, dtype: np.dtype, parts: int = 1) -> Best:
     """Heaps without entries, of k places each."""
     shape = (parts, rows, k)
-    return Best(np.empty(shape), np.empty(shape, np.int64), np.empty(shape, dtype), np.zeros((parts, rows), np.int64))
+    sizes, dropped = np.zeros((2, parts, rows), np.int64)
+    return Best(np.empty(shape), np.empty(shape, np.int64), np.empty(shape, dtype), sizes, dropped)
 
 
 def padded(found: np.ndarray, k: int, missing: float) -> np.ndarray:

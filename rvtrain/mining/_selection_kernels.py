@@ -68,6 +68,8 @@ class Best(NamedTuple):
     """(parts, B, k), of the scores' dtype"""
     sizes: np.ndarray
     """(parts, B) int64"""
+    dropped: np.ndarray
+    """(parts, B) int64: the number of candidates so far that are allowed but at or above the ceiling"""
 
 
 @kernel
@@ -103,6 +105,8 @@ def _push_row(scores, r, row, part, begin, end, columns, origin, limits, rule, b
     """Push the scores of row r of the block: for most of them, no more than a comparison."""
     height, width, size = mr(scores), nr(scores), best.keys.shape[2]
     noise, floor, ceiling = row_key(rule.seed, rule.draw, row), limits.floors[row], limits.ceilings[row]
+    if ceiling < np.inf:
+        best.dropped[part, row] += _count_above(scores, r, row, begin, end, columns, origin, limits)
     for j in range(begin, end):
         column, full = j * width, best.sizes[part, row] == size
         here, root = min(columns - column, width), best.keys[part, row, 0]
@@ -115,6 +119,43 @@ def _push_row(scores, r, row, part, begin, end, columns, origin, limits, rule, b
         values = scores[r // height, j - begin, r % height]
         if not full or here < width or _may_beat_root(values, origin + column, root, noise, rule):
             push_scores(values, here, column, origin, noise, part, row, limits, rule, best)
+
+
+@njit
+def _count_above(scores, r, row, begin, end, columns, origin, limits):
+    """The number of allowed candidates in panels [begin, end) at or above the ceiling of the row."""
+    height, width, count = mr(scores), nr(scores), 0
+    lowest, ceiling = scores.dtype.type(-np.inf), limits.ceilings[row]
+    for j in range(begin, end):
+        at = ((r // height * scores.shape[1] + j - begin) * height + r % height) * width
+        above = np.uint32(~between(scores, at, lowest, ceiling) & first_bits(min(columns - j * width, width)))
+        if above:
+            count += count_allowed(above, row, j * width, origin, limits)
+    return count
+
+
+@inlined
+def first_bits(count):
+    """The number whose lowest `count` bits are set, 1 ≤ count ≤ 32."""
+    return np.uint32(0xFFFFFFFF) >> np.uint32(32 - count)
+
+
+@njit
+def count_allowed(hits, row, column, origin, limits):
+    """How many of the candidates whose bits are set are allowed for the row; bit 0 is that of column `column`."""
+    if limits.exclude.shape[1] + limits.row_ids.shape[1] == 0:
+        x = np.int64(hits)
+        x = x - ((x >> 1) & 0x55555555)
+        x = (x & 0x33333333) + ((x >> 2) & 0x33333333)
+        x = (x + (x >> 4)) & 0x0F0F0F0F
+        return ((x * 0x01010101) & 0xFFFFFFFF) >> 24
+    count = 0
+    while hits:
+        q = np.int64(trailing_zeros(hits))
+        hits &= hits - np.uint32(1)
+        if is_allowed(row, origin + column + q, column + q, limits):
+            count += 1
+    return count
 
 
 @njit
@@ -287,6 +328,7 @@ def finish(start, stop, best):
         keys, columns, scores = best.keys[0, row], best.columns[0, row], best.scores[0, row]
         size = best.sizes[0, row]
         for part in range(1, len(best.keys)):
+            best.dropped[0, row] += best.dropped[part, row]
             for i in range(best.sizes[part, row]):
                 key, column, score = best.keys[part, row, i], best.columns[part, row, i], best.scores[part, row, i]
                 size = push(keys, columns, scores, size, key, column, score)
