@@ -32,8 +32,7 @@ def counted(scores, least, allowed, filters, semi_hard):
         }
         lowest = min(caps, key=caps.get)
         if caps[lowest] < np.inf:
-            above = scores[row] > caps[lowest] if lowest != "semi_hard" else scores[row] >= top - 1e-6
-            dropped[lowest] += int((above & allowed[row]).sum())
+            dropped[lowest] += int((allowed[row] & (scores[row] > caps[lowest])).sum())
     return dropped
 
 

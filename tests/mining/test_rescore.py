@@ -77,7 +77,8 @@ def test_rescore__of_one_anchor_and_of_candidates_in_blocks(rng):
     found = mine(anchors, candidates)
     np.testing.assert_array_equal(mine(anchors, iter([candidates[:20], candidates[20:]])), found)
     np.testing.assert_array_equal(mine(anchors[0], candidates), found[0])
-    without = rt.HardNegativeMiner.semi_hard(0.5).mine(anchors, candidates, 1, rescore=lambda r, i: table[r, i])
+    miner = rt.HardNegativeMiner.semi_hard(0.5, range_max=20)
+    without = miner.mine(anchors, candidates, 1, rescore=lambda r, i: table[r, i])
     np.testing.assert_array_equal(without[:, 0], found[:, 1])
 
 
