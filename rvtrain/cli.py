@@ -118,6 +118,9 @@ def _add_train(commands: Any) -> None:
     add("--temperature", type=float, default=0.05, help="temperature of InfoNCE")
     add("--negatives", type=int, help="number of mined negatives per query; 0: in-batch negatives only (default: 4)")
     add("--strategy", choices=_STRATEGIES, default="hardest", help="how negatives are mined")
+    add("--relative-margin", type=float, metavar="M", help="leave out documents whose score is within this share of "
+        "the positive's, because they are often unlabelled positives: 0.05 with at most 10 negatives is a good start "
+        "where many pairs are unlabelled (default: none)")  # fmt: skip
     add("--mine-from", type=int, default=5, help="first epoch that mines, counted from 1")
     add("--mine-every", type=int, default=2, help="number of epochs from one mining to the next")
     add("--hold-back", type=float, help="share of the queries to hold back, where the file has no validation pairs. "

@@ -19,7 +19,7 @@ from rvtrain.training._saving import described
 
 _SETTINGS = (
     "kind", "shared", "dim", "rank", "hidden", "epochs", "batch_size", "lr", "weight_decay", "temperature",
-    "negatives", "strategy", "mine_from", "mine_every", "hold_back", "metric", "patience", "seed",
+    "negatives", "strategy", "relative_margin", "mine_from", "mine_every", "hold_back", "metric", "patience", "seed",
 )  # fmt: skip
 """The options that a resumed run must share with the interrupted one."""
 
@@ -77,6 +77,8 @@ def _check(options: argparse.Namespace, part: str) -> None:
             check.integer(_flag(name), getattr(options, name), low=low)
     for name in ("lr", "weight_decay"):
         check.number(_flag(name), getattr(options, name), low=0.0, open_low=name == "lr")
+    if options.relative_margin is not None:
+        check.number("--relative-margin", options.relative_margin, low=0.0)
     check.number("--temperature", options.temperature, low=1e-15, high=1e15)
     if options.hold_back is not None and not 0 <= options.hold_back < 1:
         raise ValueError(f"--hold-back must be in [0, 1), got {options.hold_back}")
@@ -128,7 +130,8 @@ def _trainer(options: argparse.Namespace, model: Any, split: splits.Split, part:
     per_epoch = -(-len(split.train) // options.batch_size)
     mining = None
     if options.negatives:
-        miner = rt.HardNegativeMiner(options.strategy, seed=options.seed)
+        margin = options.relative_margin
+        miner = rt.HardNegativeMiner(options.strategy, seed=options.seed, relative_margin=margin)
         mining = rt.Mining(miner, options.negatives, options.mine_from, options.mine_every)
     return rt.Trainer(
         model,

@@ -106,7 +106,7 @@ def rest(warm: rt.Trainer, data: Data, hard: bool) -> rt.Trainer:
                 rt.CurriculumStage("harder", (LATE_EPOCHS - 1) * count, temperature=0.05, k_neighbors=4),
             ]
         ),
-        mining=rt.Mining(rt.HardNegativeMiner.hardest()) if hard else None,
+        mining=rt.Mining(rt.HardNegativeMiner.hardest(relative_margin=0.05)) if hard else None,
         epochs=LATE_EPOCHS,
         batch_size=BATCH,
         seed=warm.seed + 1,

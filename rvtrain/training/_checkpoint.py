@@ -28,7 +28,15 @@ def settings_of(trainer: "Trainer") -> dict[str, Any]:
             for loss, (_, weight) in zip(losses, trainer.losses, strict=True)
         ],
         "optimizer": type(trainer.optimizer).__name__,
-        "mining": None if mining is None else [_described(mining.miner), mining.k, mining.start, mining.every],
+        "mining": None
+        if mining is None
+        else [
+            _described(mining.miner),
+            repr(getattr(mining.miner, "filters", None)),
+            mining.k,
+            mining.start,
+            mining.every,
+        ],
         "curriculum": None if trainer.curriculum is None else type(trainer.curriculum).__name__,
         "annealing": None if trainer.annealing is None else type(trainer.annealing).__name__,
     }
