@@ -21,14 +21,14 @@ from rvtrain._engine._blocks import (
     CHUNK,
     FINE_CHUNK,
     GROUP,
-    Rows,
     add_weighted_columns,
     add_weighted_rows,
     pack_left,
     pack_strips,
     score_block,
 )
-from rvtrain._engine._mask import equal_ids, mask_block, mask_by_guide
+from rvtrain._engine._guide import mask_by_guide, pack_guide
+from rvtrain._engine._mask import equal_ids, mask_block
 from rvtrain._engine._tile import mr, nr
 from rvtrain._engine._treatment import close, finish_slab, visit, visit_scores, weigh
 from rvtrain._kernels import body, driver, kernel, njit, overload
@@ -59,10 +59,6 @@ class Work(NamedTuple):
     """(groups, 2, GROUP / MR, MR, NR) sums of addends, by lane; (groups, 1, …) with one addend"""
     flags: np.ndarray
     """(groups, NR) int32"""
-    guide_left: np.ndarray
-    """(groups, GROUP / MR, g, MR) packed rows of the guide"""
-    guide_scores: np.ndarray
-    """(groups, GROUP / MR, block, MR, NR)"""
     strips: np.ndarray
     """(d padded, rows) the rows again, for the sums to the columns"""
     to_rows: np.ndarray
@@ -110,8 +106,7 @@ def _groups(start, stop, rows, start_row, columns, mask, guide, treatment, own, 
         top, first, across = g * panels, start_row + g * GROUP, len(columns.panels)
         keep = slab.shape[1] == across
         pack_left(rows, first, left)
-        if len(guide.x) > 0:
-            pack_left(Rows(guide.x, guide.inverse), first, work.guide_left[g])
+        pack_guide(guide, g, first)
         shifts[:] = 1
         sums[:] = 0 if plan.bounded else -np.inf
         for sweep in range(0 if plan.bounded else -1, 1):  # −1: the row maxima alone
@@ -163,10 +158,7 @@ def _score(g, begin, end, origin, first, columns, mask, guide, treatment, work, 
     top = g * len(left)
     chunk = CHUNK if plan.bounded else FINE_CHUNK
     score_block(left, columns.panels, begin, end, work.slab, top, origin, chunk)
-    if len(guide.x) > 0:
-        scores = work.guide_scores[g]
-        score_block(work.guide_left[g], guide.panels, begin, end, scores, 0, begin, CHUNK)
-        mask_by_guide(work.slab, top, len(left), begin, end, origin, first, scores, guide.limits)
+    mask_by_guide(guide, g, work.slab, top, begin, end, origin, first)
     mask_block(work.slab, top, len(left), begin, end, origin, first, mask, not knows_equal(treatment))
 
 
