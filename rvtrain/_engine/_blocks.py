@@ -185,11 +185,13 @@ def score_block(left, panels, start, stop, slab, top, origin, chunk):
 def add_weighted_columns(slab, top, start, stop, strips, sums):
     """sums[p] += slab[top + p, start:stop] · these columns, for all row panels p; sums (P, MR, d padded).
 
-    From column 0 on, sums are started instead of added to.
+    From column 0 on, sums are started instead of added to. A slab that is narrower than all columns holds this block
+    alone, from its first panel on.
     """
     height, width = mr(slab), nr(slab)
     size = height * width
     across, (padded, long) = slab.shape[1], strips.shape
+    origin = 0 if across * width == long else start
     wide, c, per_chunk = wide_columns(padded, strips), 0, max(1, CHUNK // width)
     while c < padded:
         strip = width if c < wide else narrow_nr(strips)
@@ -197,7 +199,7 @@ def add_weighted_columns(slab, top, start, stop, strips, sums):
             blocks = min(per_chunk, stop - j)
             b = c * long + j * width * strip
             for p in range(len(sums)):
-                a, out = ((top + p) * across + j) * size, p * height * padded + c
+                a, out = ((top + p) * across + j - origin) * size, p * height * padded + c
                 if c < wide:
                     tile_rows(slab, a, size, strips, b, blocks, sums, out, padded, j > 0)
                 else:
