@@ -124,7 +124,9 @@ def _groups(start, stop, rows, start_row, columns, mask, guide, treatment, own, 
                 visit_whole(treatment, slab, top, panels, begin, end, origin, first, own)
                 if len(work.to_rows) > 0 and is_separable(treatment):
                     at = first // slab.shape[2]
-                    add_weighted_columns(slab, top, begin, end, columns.strips, work.to_rows[at : at + panels])
+                    add_weighted_columns(
+                        slab, top, begin, end, origin, columns.strips, work.to_rows[at : at + panels]
+                    )
             if sweep < 0:
                 row_maxima(sums, shifts)
         close_rows(first, shifts, sums, treatment, own, to)
@@ -134,7 +136,7 @@ def _groups(start, stop, rows, start_row, columns, mask, guide, treatment, own, 
                 weigh_block(slab, top, panels, begin, end, first, shifts, treatment, to)
                 if len(work.to_rows) > 0:
                     at = first // slab.shape[2]
-                    add_weighted_columns(slab, top, begin, end, columns.strips, work.to_rows[at : at + panels])
+                    add_weighted_columns(slab, top, begin, end, 0, columns.strips, work.to_rows[at : at + panels])
         if len(work.to_columns) > 0:
             shares = to.first if is_separable(treatment) else to.first[:0]
             pack_strips(rows, shares, start_row, g * GROUP, (g + 1) * GROUP, work.strips)
