@@ -183,9 +183,9 @@ def score_block(left, panels, start, stop, slab, top, origin, chunk):
 
 @body
 def add_weighted_columns(slab, top, start, stop, origin, strips, sums):
-    """sums[p] += slab[top + p, start − origin : stop − origin] · columns, for all row panels p; sums (P, MR, d padded).
+    """sums[p] += slab[top + p, start − origin : stop − origin] · columns, for all row panels p.
 
-    From column 0 on, sums are started instead of added to.
+    Shapes: sums (P, MR, d padded). From column 0 on, sums are started instead of added to.
     """
     height, width = mr(slab), nr(slab)
     size = height * width
