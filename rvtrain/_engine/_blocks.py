@@ -182,16 +182,14 @@ def score_block(left, panels, start, stop, slab, top, origin, chunk):
 
 
 @body
-def add_weighted_columns(slab, top, start, stop, strips, sums):
-    """sums[p] += slab[top + p, start:stop] · these columns, for all row panels p; sums (P, MR, d padded).
+def add_weighted_columns(slab, top, start, stop, origin, strips, sums):
+    """sums[p] += slab[top + p, start − origin : stop − origin] · columns, for all row panels p.
 
-    From column 0 on, sums are started instead of added to. A slab that is narrower than all columns holds this block
-    alone, from its first panel on.
+    Shapes: sums (P, MR, d padded). From column 0 on, sums are started instead of added to.
     """
     height, width = mr(slab), nr(slab)
     size = height * width
     across, (padded, long) = slab.shape[1], strips.shape
-    origin = 0 if across * width == long else start
     wide, c, per_chunk = wide_columns(padded, strips), 0, max(1, CHUNK // width)
     while c < padded:
         strip = width if c < wide else narrow_nr(strips)

@@ -3,12 +3,13 @@
 import contextlib
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 _ALIGNMENT = 64
+_KEPT = 64
 
 
 class Scratch:
@@ -19,6 +20,7 @@ class Scratch:
         self._room = 0
         self._more: list[np.ndarray] = []
         self._used = 0
+        self._made: dict[Any, tuple[Any, int]] = {}
 
     def array(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         """An array of this shape, valid until the call ends."""
@@ -31,6 +33,22 @@ class Scratch:
         self._more.append(_aligned(size))
         return np.ndarray(shape, dtype, self._more[-1])
 
+    def once(self, key: Any, make: Callable[[Any, "Scratch"], Any]) -> Any:
+        """make(key, self): arrays of this memory, which are kept, and handed out again for an equal key and place.
+
+        Making them takes Python as long as a small call's arithmetic.
+        """
+        begin = make, key, self._used
+        if begin in self._made:
+            made, self._used = self._made[begin]
+            return made
+        made = make(key, self)
+        if not self._more:
+            if len(self._made) >= _KEPT:
+                self._made.clear()
+            self._made[begin] = made, self._used
+        return made
+
     def reset(self) -> None:
         """End a call: all arrays are free, and the next call finds room for as many in one piece.
 
@@ -38,6 +56,7 @@ class Scratch:
         """
         if self._more:
             self._more.clear()
+            self._made.clear()
             self._buffer, self._room = _aligned(0), self._used
         self._used = 0
 
