@@ -1,6 +1,6 @@
 """Callbacks of a training, and the average of the parameters as one of them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from rvtrain.optimizers import EMA
@@ -112,8 +112,8 @@ class EMACallback(Callback):
 
 
 def check_callbacks(callbacks: Any) -> tuple[Any, ...]:
-    """The callbacks, all of which have a hook or can be called."""
-    found = tuple(callbacks)
+    """The callbacks, all of which have a hook or can be called; one alone may stand for a sequence of it."""
+    found = tuple(callbacks) if isinstance(callbacks, Iterable) else (callbacks,)
     for callback in found:
         if not callable(callback) and not any(callable(getattr(callback, hook, None)) for hook in HOOKS):
             raise TypeError(f"callbacks must be callable, or have one of {', '.join(HOOKS)}, got {callback!r}")

@@ -45,8 +45,12 @@ class Mining:
     every: int = 1
 
     def __post_init__(self) -> None:
-        if not callable(getattr(self.miner, "mine", None)):
-            raise TypeError(f"miner must have a method 'mine', got {self.miner!r}")
+        if isinstance(self.miner, type) or not callable(getattr(self.miner, "mine", None)):
+            raise TypeError(f"miner must be an object with a method 'mine', got {self.miner!r}")
+        try:
+            inspect.signature(self.miner.mine).bind(None, None, 1)
+        except TypeError:
+            raise TypeError(f"miner must have mine(anchors, candidates, k), got {self.miner!r}") from None
         for name in ("k", "start", "every"):
             object.__setattr__(self, name, check.integer(name, getattr(self, name), low=1))
 

@@ -44,9 +44,8 @@ def parsed_losses(loss: Any, is_table: bool) -> list[tuple[Any, Any]]:
     found = []
     for pair in pairs:
         one = pair if isinstance(pair, tuple) else (pair, 1.0)
-        if len(one) != 2 or not all(
-            callable(getattr(one[0], name, None)) for name in ("compute", "compute_with_gradients")
-        ):
+        methods = ("compute", "compute_with_gradients")
+        if len(one) != 2 or isinstance(one[0], type) or not all(callable(getattr(one[0], m, None)) for m in methods):
             raise TypeError(
                 f"loss must be a loss, with compute and compute_with_gradients, or a sequence of losses or of pairs "
                 f"of a loss and its weight, got {pair!r}"

@@ -22,6 +22,8 @@ class PairData:
     id            what equal documents share; ``ids[document row]``
     ============= =================================================================
 
+    `names` are those of the arguments, for errors.
+
     Attributes
     ----------
     query_rows, document_rows : arrays of shape (P,)
@@ -36,23 +38,23 @@ class PairData:
 
     def __init__(
         self, queries: ArrayLike, documents: ArrayLike, pairs: ArrayLike | None = None,
-        document_ids: ArrayLike | None = None,
+        document_ids: ArrayLike | None = None, names: tuple[str, str, str] = ("queries", "documents", "pairs"),
     ) -> None:  # fmt: skip
-        self.queries, self.documents = stored_table("queries", queries), stored_table("documents", documents)
+        self.queries, self.documents = stored_table(names[0], queries), stored_table(names[1], documents)
         if pairs is None and len(self.queries) != len(self.documents):
             raise ValueError(
-                f"pairs must be given where queries and documents differ in number, got {len(self.queries)} "
+                f"{names[2]} must be given where {names[0]} and {names[1]} differ in number, got {len(self.queries)} "
                 f"and {len(self.documents)}"
             )
         given = np.repeat(np.arange(len(self.queries))[:, np.newaxis], 2, axis=1) if pairs is None else plain(pairs)
-        self.pairs = check.integer_array("pairs", given, (None, 2))
+        self.pairs = check.integer_array(names[2], given, (None, 2))
         if not len(self.pairs):
-            raise ValueError("pairs must not be empty")
-        for side, (name, table) in enumerate((("queries", self.queries), ("documents", self.documents))):
+            raise ValueError(f"{names[2]} must not be empty, got shape {self.pairs.shape}")
+        for side, (name, table) in enumerate(zip(names[:2], (self.queries, self.documents), strict=True)):
             column = self.pairs[:, side]
             if column.min() < 0 or column.max() >= len(table):
                 worst = column.min() if column.min() < 0 else column.max()
-                raise ValueError(f"pairs must name rows of {name}, in [0, {len(table) - 1}], got {worst}")
+                raise ValueError(f"{names[2]} must name rows of {name}, in [0, {len(table) - 1}], got {worst}")
         self.query_rows, self.document_rows = (np.ascontiguousarray(column) for column in self.pairs.T)
         count = len(self.documents)
         ids = np.arange(count)

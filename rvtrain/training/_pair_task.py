@@ -17,6 +17,19 @@ from rvtrain.training._run import fingerprint
 from rvtrain.training._task import Gradients, Task
 
 
+def validation_data(queries: ArrayLike, documents: ArrayLike, validation: Any) -> PairData:
+    """The validation data of `Trainer.fit`: pairs of the same arrays, or a tuple (queries, documents[, pairs])."""
+    if isinstance(validation, tuple) and any(np.ndim(part) == 2 for part in validation):
+        if len(validation) not in (2, 3):
+            raise ValueError(
+                f"validation must be pairs, or a tuple (queries, documents[, pairs]), got {len(validation)} arrays"
+            )
+        names = ("validation[0]", "validation[1]", "validation[2]")
+        pairs = validation[2] if len(validation) == 3 else None
+        return PairData(validation[0], validation[1], pairs, names=names)
+    return PairData(queries, documents, validation, names=("queries", "documents", "validation"))
+
+
 class PerPair:
     """What `Trainer.fit` may be given for each pair, and vectors of a guide; None for each that was not given."""
 
@@ -27,8 +40,10 @@ class PerPair:
     ) -> None:  # fmt: skip
         count = len(data.pairs)
         self.sample_weight = _numbers("sample_weight", sample_weight, (count,))
-        if self.sample_weight is not None and (self.sample_weight < 0).any():
-            raise ValueError(f"sample_weight must not be negative, got {self.sample_weight.min()}")
+        weight = self.sample_weight
+        if weight is not None and ((weight < 0).any() or not weight.any()):
+            raise ValueError(f"sample_weight must be at least 0, and not all 0, got a minimum of {weight.min()}")
+        self.counting = np.arange(count) if weight is None else np.flatnonzero(weight)
         self.scores = _numbers("scores", scores, (count,))
         self.negatives: Rows | None = None
         if negatives is not None:
@@ -63,7 +78,10 @@ class PerPair:
 
 
 class PairTask(Task):
-    """Queries near their documents, and far from other documents of the batch and from mined ones."""
+    """Queries near their documents, and far from other documents of the batch and from mined ones.
+
+    A *sample* is the number of a pair among those that count, which are all but those of weight 0.
+    """
 
     def __init__(
         self, sides: Sides, data: PairData, validation: PairData | None, limit: int, micro: int | None,
@@ -71,7 +89,7 @@ class PairTask(Task):
     ) -> None:  # fmt: skip
         self.sides, self.data, self.validation, self.limit, self.micro = sides, data, validation, limit, micro
         self.extra = PerPair(data) if extra is None else extra
-        self.samples, self.has_validation = len(data.pairs), validation is not None
+        self.samples, self.has_validation = len(self.extra.counting), validation is not None
         self._fixed: dict[int, Any] = {}
         for each in (data,) if validation is None else (data, validation):
             check_columns("queries", each.queries, sides.query)
@@ -103,7 +121,8 @@ class PairTask(Task):
 
     def gradients(self, batch: Rows, losses: list[Weighted]) -> Gradients:
         """Each distinct document of the batch is embedded once."""
-        pairs, back_to_queries, back_to_documents = self._batch(self.data, batch, self.extra, self.mined)
+        numbers = self.extra.counting[batch]
+        pairs, back_to_queries, back_to_documents = self._batch(self.data, numbers, self.extra, self.mined)
         sums = Sums(pairs, self.sides.trains_queries, self.sides.trains_documents)
         value, learned = evaluate(pairs, losses, sums)
         to_query = back_to_queries(sums.anchors) if sums.wants_anchors else {}

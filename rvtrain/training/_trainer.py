@@ -256,7 +256,7 @@ class Trainer:
         validation : integer array of shape (V, 2), or tuple (queries, documents[, pairs]), optional
             Other pairs of the same arrays, or of others, on which each epoch is measured.
         sample_weight : array of shape (P,), optional
-            Weight of each pair, ≥ 0.
+            Weight of each pair, ≥ 0: the loss of a batch is a weighted mean. Pairs of weight 0 take no part.
         document_ids : integer array of shape (m,), optional
             Documents with equal ids are the same to all: no query of one has another for a negative.
         scores : array of shape (P,), optional
@@ -288,11 +288,7 @@ class Trainer:
         if self._is_table:
             raise TypeError("fit needs a model with forward and backward; a table is for fit_graph")
         data = PairData(queries, documents, pairs, document_ids)
-        held_back = None
-        if isinstance(validation, tuple) and len(validation) in (2, 3) and np.ndim(validation[0]) == 2:
-            held_back = PairData(*validation)
-        elif validation is not None:
-            held_back = PairData(queries, documents, validation)  # type: ignore[arg-type]
+        held_back = None if validation is None else _pair_task.validation_data(queries, documents, validation)
         extra = _pair_task.PerPair(
             data, sample_weight=sample_weight, scores=scores, teacher_scores=teacher_scores, negatives=negatives,
             guide=guide,

@@ -75,10 +75,22 @@ def test_sample_weight__is_that_of_the_pairs(data, rng, symmetric):
     expected = loss.compute(queries[:40], documents[:40], sample_weight=weight)
     found = still(loss, queries, documents, pairs[order], sample_weight=weight[order])
     assert found == pytest.approx(expected, rel=1e-5)
-    with pytest.raises(ValueError, match="sample_weight must not be negative"):
+    with pytest.raises(ValueError, match="sample_weight must be at least 0"):
         still(loss, queries, documents, pairs, sample_weight=-weight)
     with pytest.raises(ValueError, match="sample_weight must have the shape of pairs"):
         still(loss, queries, documents, pairs, sample_weight=weight[:5])
+
+
+def test_pairs_of_weight_0__take_no_part(data):
+    queries, documents, pairs, _ = data
+    ends = []
+    for kept, options in ((pairs[:25], {}), (pairs, {"sample_weight": (np.arange(40) < 25) * 2.0})):
+        model = rt.LinearAdapter(8)
+        trainer = rt.Trainer(model, rt.InfoNCELoss(0.3), epochs=3, batch_size=10)
+        ends.append(trainer.fit(queries, documents, kept, **options).model.params["weight"])
+    np.testing.assert_allclose(ends[0], ends[1], atol=1e-6)
+    with pytest.raises(ValueError, match="sample_weight must be at least 0, and not all 0"):
+        rt.Trainer(rt.LinearAdapter(8), rt.InfoNCELoss(0.3)).fit(*data, sample_weight=np.zeros(40))
 
 
 @pytest.mark.parametrize("symmetric", [False, True])
