@@ -1,4 +1,4 @@
-"""All rows against all columns, for any treatment: what is allocated, and which kernels run."""
+"""The sweep over all rows and columns, for any treatment: allocates arrays and runs the kernels."""
 
 from typing import Any, NamedTuple
 
@@ -15,14 +15,14 @@ from rvtrain._kernels._threads import thread_count
 
 
 class Sums(NamedTuple):
-    """What a sweep gives back; arrays belong to the caller but for the sums, which are scratch."""
+    """Results of a sweep. Arrays belong to the caller, except the two sums, which are scratch."""
 
     losses: np.ndarray
     """(n,) float64"""
     slopes: np.ndarray
     """(n,) float64: dL/ds⁺ of the own positive"""
     shares: np.ndarray
-    """(n,) float64: what to_rows is to be multiplied by, or empty"""
+    """(n,) float64: factors by which to_rows has still to be multiplied, or empty"""
     second: np.ndarray
     """(n,) float64: the second coefficient of `close`"""
     to_rows: np.ndarray | None
@@ -44,7 +44,7 @@ def sweep(
     to_rows: bool = False,
     to_columns: bool = False,
 ) -> Sums:
-    """Score every row against every column, and sum over them what the treatment makes of the scores.
+    """Score every row against every column, and sum the treatment's addends over the columns.
 
     Parameters
     ----------
@@ -57,10 +57,10 @@ def sweep(
     guide : (Rows of (n, g), Rows of (m, g), limits (n,)), optional
         Pairs whose cosine under the guide exceeds the row's limit are masked.
     bounded : bool
-        Whether the treatment's exponents stay in range relative to score 1; otherwise they are relative to the row
-        maximum, for which scores are kept, and summed in finer chunks.
+        Whether the treatment's exponents stay in range relative to score 1. Otherwise they are relative to the row
+        maximum: then scores are kept until it is known, and their products are summed in finer chunks.
     to_rows, to_columns : bool
-        Which gradients are wanted.
+        Whether to compute the sums for the gradients to the rows and to the columns.
     """
     count, dim = rows.x.shape
     dtype = rows.x.dtype
@@ -101,9 +101,9 @@ def masked(
     limits: np.ndarray | None = None,
     bias: np.ndarray | None = None,
 ) -> Mask:
-    """A mask for so many rows and columns.
+    """A mask for `rows` rows and `columns` columns.
 
-    Ids (n, r) and (m, c) are coded as integers from 0 that fit in 32 bits, which most are already.
+    Ids (n, r) and (m, c) that do not fit in 31 bits are replaced by codes that do.
     """
     padded = Layout(1, dtype).padded(columns)
     codes: np.ndarray = np.empty((0, padded), np.int32)
@@ -129,7 +129,7 @@ def masked(
 
 
 def pack(columns: Rows, layout: Layout, scratch: Scratch, *, strips: bool) -> kernels.Columns:
-    """Both packed copies of the columns, the strips only if gradients to the rows are wanted."""
+    """Both packed copies of the columns; strips, which only gradients to the rows need, are optional."""
     count = len(columns.x)
     panels = scratch.array(layout.panels_shape(count), layout.dtype)
     shape = layout.strips_shape(count)
@@ -139,7 +139,7 @@ def pack(columns: Rows, layout: Layout, scratch: Scratch, *, strips: bool) -> ke
 
 
 def kernels_work(layout: Layout, height: int, across: int, scratch: Scratch, sums: int) -> kernels.Work:
-    """Scratch for slabs of so many rows and column panels, without room for a guide and for sums."""
+    """Scratch for slabs of `height` rows and `across` column panels, without arrays for a guide and for sums."""
     high, wide, dtype = layout.mr, layout.nr, layout.dtype
     groups, panels = height // blocks.GROUP, blocks.GROUP // high
     none = np.empty((0, 0), dtype)
@@ -160,7 +160,7 @@ def kernels_work(layout: Layout, height: int, across: int, scratch: Scratch, sum
 def with_sums(
     work: kernels.Work, layout: Layout, rows: int, across: int, scratch: Scratch, *, to_rows: bool, to_columns: bool
 ) -> kernels.Work:
-    """Room for the sums that are wanted, of so many rows and column panels."""
+    """`work` with arrays for the wanted sums, for `count` rows and `across` column panels."""
     high, dtype = layout.mr, layout.dtype
     height = len(work.slab) * high
     if to_rows:

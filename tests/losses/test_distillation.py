@@ -377,7 +377,7 @@ def test_compute__refuses_dot_products_beyond_float64(name, negatives):
     teacher = np.ones((3, 3 if negatives.ndim == 3 else 4))
     for sign in (1, -1):
         with pytest.raises(
-            NotFiniteError, match="anchors must have scores and losses within float64, got larger ones in row 0"
+            NotFiniteError, match="anchors must have scores and losses that fit in float64, got larger ones in row 0"
         ):
             MAKE[name](0.5, similarity="dot").compute(A * 1e200, A * 1e200, sign * negatives * 1e200, teacher)
 
