@@ -2,13 +2,15 @@
 
 import inspect
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rvtrain import _validation as check
 from rvtrain.losses._arguments import like_wrt
+
+Floats = NDArray[np.floating]
 
 EMBEDDINGS = ("anchors", "positives", "negatives", "embeddings", "references", "a", "b")
 """Names of the arguments that are cut to prefixes."""
@@ -90,7 +92,7 @@ class MatryoshkaLoss:
     def __repr__(self) -> str:
         return f"MatryoshkaLoss({self.loss!r}, dims={list(self.dims)}, weights={list(self.weights)})"
 
-    def compute(self, *args: Any, **options: Any) -> Any:
+    def compute(self, *args: Any, **options: Any) -> float | Floats:
         """The loss alone, with the arguments, the value and the errors of the wrapped loss's `compute`.
 
         Raises
@@ -99,7 +101,16 @@ class MatryoshkaLoss:
             If an embedding is shorter than one of `dims`, or the embeddings differ in length.
         """
         call = _Call(self.loss.compute, args, options, self.dims)
-        return _sum([w * call.of_prefixes(m) for m, w in zip(self.dims, self.weights, strict=True)])
+        value: float | Floats = _sum([w * call.of_prefixes(m) for m, w in zip(self.dims, self.weights, strict=True)])
+        return value
+
+    @overload
+    def compute_with_gradients(self, *args: Any, wrt: str = ..., **options: Any) -> tuple[float | Floats, Floats]: ...
+
+    @overload
+    def compute_with_gradients(
+        self, *args: Any, wrt: tuple[str, ...], **options: Any
+    ) -> tuple[float | Floats, tuple[Floats, ...]]: ...
 
     def compute_with_gradients(self, *args: Any, **options: Any) -> tuple[Any, Any]:
         """The loss and its gradients, with the arguments, `wrt` and results of the wrapped loss's method.
@@ -156,7 +167,7 @@ class _Call:
             self._bound.arguments[name] = np.ascontiguousarray(x[..., :m])
         return self._method(*self._bound.args, **self._bound.kwargs)
 
-    def whole(self, name: str, parts: list[NDArray[Any]], weights: tuple[float, ...]) -> NDArray[Any]:
+    def whole(self, name: str, parts: list[Floats], weights: tuple[float, ...]) -> Floats:
         """Σ w · part, each part the first columns of an array of the input's shape."""
         total = np.zeros(self._whole[name].shape, parts[0].dtype)
         for part, w in zip(parts, weights, strict=True):
