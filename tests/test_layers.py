@@ -91,7 +91,7 @@ else:
 
 
 NAMES = ("tbb", "omp", "workqueue")
-CALLS = int(os.environ.get("RVTRAIN_THREAD_CALLS", "10"))
+CALLS = int(os.environ.get("RVTRAIN_THREAD_CALLS", "5"))
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
 
 

@@ -106,9 +106,9 @@ NARROWER = {16: "+sse2,+sse4.2", 32: "+avx,+avx2,+fma"}
 
 @pytest.mark.parametrize("width", [width for width in (16, 32, 64) if width <= tile.vector_bytes()])
 def test_every_vector_width__gives_right_results(width):
-    """The engine compiled for machines as narrow as this one and narrower, in a process of its own.
+    """The engine compiled for vectors as wide as this machine's and narrower, in another process.
 
-    For narrower machines in float32, in float64 too where RVTRAIN_EVERY_WIDTH is set.
+    Narrower vectors in float32, because each takes long to compile; in float64 too if RVTRAIN_EVERY_WIDTH is set.
     """
     native = width == tile.vector_bytes()
     dtypes = ("float32", "float64") if native or os.environ.get("RVTRAIN_EVERY_WIDTH") else ("float32",)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import reference
 import reference_losses
-from conftest import TOLERANCE, relative_error
+from conftest import TOLERANCE, import_torch, relative_error
 from loss_cases import check_gradient, make_case
 from reference_losses import DIRECTIONS
 
@@ -181,7 +181,7 @@ def _torch_scores(torch, tensors, similarity, indices, segments):
 
 
 def check_against_torch(call, tolerance=None):
-    torch = pytest.importorskip("torch")
+    torch = import_torch()
     names = (*call.names, "temperature")
     value, gradients = call.loss().compute_with_gradients(*call.args, wrt=names, **call.extra)
     right, expected = call.torch(torch)
