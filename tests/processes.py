@@ -45,14 +45,15 @@ for line in sys.stdin:
 """
 
 
-def run(code, *arguments, env, cwd=".", timeout=120):
+def run(code, *arguments, env, cwd=".", timeout=120, often=False):
     """What `python -c` does with the code: a CompletedProcess with text.
 
-    The process knows numba, but nothing of this package. It is a fresh one where numba or Python has to be started
-    with other settings, and where there is no fork.
+    The process has imported numba, but nothing of this package. It is a fresh process if there is no fork, or if the
+    environment has other settings of numba or Python than this process, unless these are needed `often`.
     """
     settings = {k: v for k, v in env.items() if k.startswith("NUMBA_") or k in ("PYTHONHASHSEED", "LD_LIBRARY_PATH")}
-    if not hasattr(os, "fork") or settings != {k: os.environ[k] for k in settings if k in os.environ}:
+    usual = all(os.environ.get(k) == v for k, v in settings.items())
+    if not hasattr(os, "fork") or not (usual or often):
         call = [sys.executable, "-c", code, *arguments]
         return subprocess.run(call, capture_output=True, text=True, timeout=timeout, check=False, env=env, cwd=cwd)
     with tempfile.TemporaryDirectory() as folder:
