@@ -115,7 +115,8 @@ class Modules:
     def call(self, code, **environment):
         """The output of a call, and how often each function was compiled for it."""
         env = self.environment(**environment)
-        return told(printed(processes.run(COMPILED.format(textwrap.dedent(code)), env=env)))
+        often = "PYTHONHASHSEED" in environment
+        return told(printed(processes.run(COMPILED.format(textwrap.dedent(code)), env=env, often=often)))
 
     def run(self, script):
         """The same of a script."""
