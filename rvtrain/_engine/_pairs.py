@@ -1,11 +1,11 @@
-"""Dot products of single pairs, to the bit those of the tile engine."""
+"""Dot products of single pairs, bit-identical to the scores of the tile engine."""
 
 from rvtrain._engine._blocks import CHUNK
 from rvtrain._engine._exp import fused
 from rvtrain._kernels import in_order, kernel, njit
 
 TOGETHER = 8
-"""Pairs at once: as many independent sums hide the latency of each."""
+"""Number of pairs computed at once; independent sums hide the latency of each addition."""
 
 
 @in_order
@@ -27,7 +27,7 @@ def dots(x, others, out):
 
 @njit
 def unit_row(rows, i, out):
-    """out = row i at length one, as the packed copies have it."""
+    """out = row i times its inverse norm, rounded as in the packed copies."""
     x, inverse = rows.x[i], rows.inverse[i]
     for k in range(len(out)):
         out[k] = x[k] * inverse
@@ -35,9 +35,9 @@ def unit_row(rows, i, out):
 
 @kernel
 def paired_cosines(start, stop, a, b, chunk, out):
-    """out[i] = row i of a · row i of b, both at length one; a and b Rows of (n, d), out (n,).
+    """out[i] = unit row i of a · unit row i of b; a and b Rows of (n, d), out (n,).
 
-    To the bit the scores that `score_block` makes in chunks of that length.
+    Bit-identical to the scores of `score_block` with the same `chunk`.
     """
     for i in range(start, stop):
         out[i] = _dot(a.x[i], a.inverse[i], b.x[i], b.inverse[i], chunk)
@@ -45,7 +45,7 @@ def paired_cosines(start, stop, a, b, chunk, out):
 
 @in_order
 def _dot(x, scale, y, other, chunk):
-    """scale x · other y in the order of `dots`, each scaled number rounded as `unit_row` does."""
+    """(scale x) · (other y), summed in the order of `dots`; scaled numbers are rounded as in `unit_row`."""
     real = x.dtype.type
     total, dim = real(0), len(x)
     for start in range(0, dim, chunk):

@@ -1,4 +1,4 @@
-"""Plain products on the tile engine: cosines of all rows with all columns, written to an ordinary array."""
+"""Products on the tile engine whose result is an ordinary array: cosines of all rows with all columns."""
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from rvtrain._kernels._threads import thread_count
 
 
 def packed_columns(columns: Rows) -> np.ndarray:
-    """The columns of a product in the engine's order, in this thread's workspace."""
+    """The columns of a product packed into panels, in scratch memory of this thread."""
     (count, dim), dtype = columns.x.shape, columns.x.dtype
     panels = workspace("panels", panels_shape(count, dim, dtype), dtype)
     none = np.empty((0, 0), dtype)
@@ -31,7 +31,7 @@ def packed_columns(columns: Rows) -> np.ndarray:
 def row_products(rows: Rows, panels: np.ndarray, out: np.ndarray) -> None:
     """out[i, j] = row i · column j; panels from `packed_columns`, out (n, m).
 
-    Each sum runs over k in the same order wherever its rows stand, so equal vectors give equal bits.
+    Each sum runs over k in the same order for all i and j, so equal vectors give equal bits.
     """
     height, width, _ = tile_shape(out.dtype)
     dim = panels.shape[1]
@@ -44,14 +44,14 @@ def row_products(rows: Rows, panels: np.ndarray, out: np.ndarray) -> None:
 
 @kernel
 def _row_products(start, stop, rows, panels, left, scratch, out):
-    """As `row_products`; left and scratch hold, for each task, a group's packed rows and its block of scores."""
+    """The loop of `row_products`; for each task, left holds a group's packed rows and scratch a block of scores."""
     for task in range(start, stop):
         _groups(task, len(left), rows, panels, left[task], scratch[task], out)
 
 
 @njit
 def _groups(task, tasks, rows, panels, left, scratch, out):
-    """One task's share of the groups of rows."""
+    """The groups of rows that belong to a task."""
     count = (len(out) + GROUP - 1) // GROUP
     for g in range(count * task // tasks, count * (task + 1) // tasks):
         _group(g, rows, panels, left, scratch, out)

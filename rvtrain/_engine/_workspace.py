@@ -1,4 +1,4 @@
-"""Scratch memory that each thread keeps between calls, so that no call pays for fresh pages."""
+"""Scratch memory that each thread keeps between calls, because the first use of a fresh memory page is slow."""
 
 import math
 import threading
@@ -10,13 +10,13 @@ _mine = threading.local()
 
 
 def workspace(name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """An uninitialised array that is this thread's until it asks for the same name again.
+    """An uninitialised array, valid until this thread asks for the same name again.
 
-    The memory behind a name only grows; `release` gives all of it back.
+    The memory behind a name grows but never shrinks; `release` frees all of it.
     """
     buffers = _mine.__dict__
     buffer, last = buffers.get(name, (None, None))
-    if last is not None and last.shape == shape and last.dtype == dtype:  # small batches come again and again
+    if last is not None and last.shape == shape and last.dtype == dtype:  # saves time when small batches repeat
         return last
     size = math.prod(shape) * dtype.itemsize
     if buffer is None or buffer.size < size:
