@@ -14,14 +14,12 @@
 # number of threads.
 """
 
-from typing import Any
-
 import numpy as np
 
 from rvtrain._engine._blocks import CHUNK, GROUP, tiles
 from rvtrain._engine._packing import copy_part, transpose_rows
+from rvtrain._engine._scratch import Scratch, scratch
 from rvtrain._engine._tile import mr, nr, tile_panels, tile_shape
-from rvtrain._engine._workspace import workspace
 from rvtrain._kernels import kernel, njit
 from rvtrain._kernels._threads import thread_count
 
@@ -34,19 +32,23 @@ _ROWS = 16
 def product(x: np.ndarray, rows: np.ndarray | None, w: np.ndarray, *, residual: bool = False) -> np.ndarray:
     """x[rows] @ w, of shape (len(rows), m), for x (n, d) and w (d, m); plus x[rows] if residual."""
     x, rows = _readable(x, rows)
-    return _multiply(x, rows, False, _packed(w, False, residual), len(rows), w.shape[1])
+    with scratch() as memory:
+        panels = _packed(w, False, residual, memory)
+        return _multiply(x, rows, False, panels, (len(rows), w.shape[1]), memory)
 
 
 def product_with_transpose(x: np.ndarray, w: np.ndarray, *, residual: bool = False) -> np.ndarray:
     """x @ w.T, for x (n, m) and w (d, m); plus x if residual. It is the gradient to the x of `product`."""
     x, rows = _readable(x, None)
-    return _multiply(x, rows, False, _packed(w, True, residual), len(x), len(w))
+    with scratch() as memory:
+        return _multiply(x, rows, False, _packed(w, True, residual, memory), (len(x), len(w)), memory)
 
 
 def transposed_product(x: np.ndarray, rows: np.ndarray | None, g: np.ndarray) -> np.ndarray:
     """x[rows].T @ g, of shape (d, m), for x (n, d) and g (len(rows), m). It is the gradient to the w of `product`."""
     x, rows = _readable(x, rows)
-    return _multiply(x, rows, True, _packed(g, False, False), x.shape[1], g.shape[1])
+    with scratch() as memory:
+        return _multiply(x, rows, True, _packed(g, False, False, memory), (x.shape[1], g.shape[1]), memory)
 
 
 def _readable(x: np.ndarray, rows: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
@@ -57,23 +59,27 @@ def _readable(x: np.ndarray, rows: np.ndarray | None) -> tuple[np.ndarray, np.nd
     return x, np.arange(len(x)) if rows is None else rows
 
 
-def _packed(w: np.ndarray, transposed: bool, residual: bool) -> np.ndarray:
+def _packed(w: np.ndarray, transposed: bool, residual: bool, memory: Scratch) -> np.ndarray:
+    """The right operand, w (d, m) or its transpose, as panels (m / NR, d, NR)."""
     w, (depth, across) = np.ascontiguousarray(w), w.shape[::-1] if transposed else w.shape
     width = tile_shape(w.dtype)[1]
-    panels = workspace("right", (tiles(across, width), depth, width), w.dtype)
+    panels = memory.array((tiles(across, width), depth, width), w.dtype)
     _pack_right.sized(4 * w.size)(tiles(depth, _ROWS), w, transposed, residual, panels)
     return panels
 
 
-def _multiply(x: Any, rows: np.ndarray, transposed: bool, panels: np.ndarray, high: int, wide: int) -> np.ndarray:
+def _multiply(
+    x: np.ndarray, rows: np.ndarray, transposed: bool, panels: np.ndarray, shape: tuple[int, int], memory: Scratch
+) -> np.ndarray:
+    """x[rows] · right, or x[rows]ᵀ · right, of this shape."""
     height, width, _ = tile_shape(x.dtype)
     depth = panels.shape[1]
     tasks = 4 * thread_count()
-    group = min(GROUP // height, tiles(tiles(high, height), tasks))
-    tasks = min(tasks, tiles(tiles(high, height), group))
-    left = workspace("left rows", (tasks, group, min(_STRETCH, depth), height), x.dtype)
-    edges = workspace("edges", (tasks, height, width), x.dtype)
-    out = np.empty((high, wide), x.dtype)
+    group = min(GROUP // height, tiles(tiles(shape[0], height), tasks))
+    tasks = min(tasks, tiles(tiles(shape[0], height), group))
+    left = memory.array((tasks, group, min(_STRETCH, depth), height), x.dtype)
+    edges = memory.array((tasks, height, width), x.dtype)
+    out = np.empty(shape, x.dtype)
     _multiply_tasks.sized(out.size * depth)(tasks, x, rows, transposed, panels, left, edges, out)
     return out
 
@@ -111,7 +117,11 @@ def _pack_block(first, w, transposed, residual, panels):
 
 @kernel
 def _multiply_tasks(start, stop, x, rows, transposed, panels, left, edges, out):
-    """out = x[rows] · right, or x[rows]ᵀ · right; scratch: left (tasks, G, stretch, MR), edges (tasks, MR, NR)."""
+    """out = x[rows] · right, or x[rows]ᵀ · right.
+
+    Shapes: panels (m / NR, k, NR) is the right operand; left (tasks, G, stretch, MR) and edges (tasks, MR, NR) are
+    scratch. Count is the number of tasks.
+    """
     for task in range(start, stop):
         _multiply_groups(task, x, rows, transposed, panels, left, edges[task], out)
 
@@ -128,6 +138,7 @@ def _multiply_groups(task, x, rows, transposed, panels, left, edge, out):
 
 @njit
 def _multiply_group(first, x, rows, transposed, panels, left, edge, out):
+    """Rows of out from `first` on, as many panels of them as `left` has."""
     height, width = mr(out), nr(out)
     (count, across), depth, stretch = out.shape, panels.shape[1], left.shape[1]
     high = min(len(left), (count - first + height - 1) // height)

@@ -10,7 +10,10 @@ TOGETHER = 8
 
 @in_order
 def dots(x, others, out):
-    """out[c] = x · others[c], summed in the order of `score_block`; x (d,), others (TOGETHER, d)."""
+    """out[c] = x · others[c], summed in the order of `score_block` with CHUNK.
+
+    Shapes: x (d,), others (TOGETHER, d), out (TOGETHER,).
+    """
     zero, dim = x.dtype.type(0), len(x)
     for start in range(0, dim, CHUNK):
         s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = zero

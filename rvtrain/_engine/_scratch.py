@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from rvtrain._engine import _workspace
-
 _ALIGNMENT = 64
 _KEPT = 64
 
@@ -19,12 +17,15 @@ class Scratch:
 
     def __init__(self) -> None:
         self._buffer = _aligned(0)
+        self._room = 0
         self._more: list[np.ndarray] = []
         self._used = 0
         self._made: dict[Any, tuple[Any, int]] = {}
 
     def array(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         """An array of this shape, valid until the call ends."""
+        if len(self._buffer) < self._room:
+            self._buffer = _aligned(self._room)
         size = -(-math.prod(shape) * np.dtype(dtype).itemsize // _ALIGNMENT) * _ALIGNMENT
         start, self._used = self._used, self._used + size
         if self._used <= len(self._buffer):
@@ -49,11 +50,14 @@ class Scratch:
         return made
 
     def reset(self) -> None:
-        """End a call: all its arrays become invalid, and the memory grows to hold as many in one piece."""
+        """End a call: all arrays are free, and the next call finds room for as many in one piece.
+
+        That piece is allocated by the next call, because the caller's variables still hold the arrays of this one.
+        """
         if self._more:
             self._more.clear()
             self._made.clear()
-            self._buffer = _aligned(self._used)
+            self._buffer, self._room = _aligned(0), self._used
         self._used = 0
 
 
@@ -87,7 +91,6 @@ def release_workspaces() -> None:
     >>> rt.release_workspaces()
     """
     _mine.free.clear()
-    _workspace.release()
 
 
 def _aligned(size: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The loops of adapters, and of their gradients, that are no matrix products.
+"""The loops of adapters and their gradients other than matrix products: normalisation, GELU, sums by row.
 
 GELU by its tanh: z (1 + tanh(√(2/π) (z + 0.044715 z³))) / 2 = z σ(t), t = √(8/π) (z + 0.044715 z³).
 """
@@ -16,8 +16,11 @@ _CUBE = 0.044715
 
 
 @kernel
-def layer_norm(start, stop, x, gain, shift, normal, out):
-    """normal = (x − mean) / √(var + 1e-5) by row, out = gain · normal + shift; x, normal and out (n, d)."""
+def layer_norm(start, stop, x, gain, shift, normal, inverses, out):
+    """normal = (x − mean) · inverse by row, inverse = 1 / √(var + 1e-5); out = gain · normal + shift.
+
+    Shapes: x, normal and out (n, d), inverses (n,).
+    """
     for i in range(start, stop):
         mean, square = 0.0, 0.0
         for k in range(x.shape[1]):
@@ -27,9 +30,27 @@ def layer_norm(start, stop, x, gain, shift, normal, out):
             square += (x[i, k] - mean) * (x[i, k] - mean)
         center = x.dtype.type(mean)
         inverse = x.dtype.type(1.0 / np.sqrt(square / x.shape[1] + _EPS))
+        inverses[i] = inverse
         for k in range(x.shape[1]):
             normal[i, k] = (x[i, k] - center) * inverse
             out[i, k] = gain[k] * normal[i, k] + shift[k]
+
+
+@kernel
+def layer_norm_backward(start, stop, grad, gain, normal, inverses, out):
+    """out = inverse · (g − mean(g) − normal · mean(g · normal)) by row, g = gain · grad: the gradient to x.
+
+    Shapes: grad, normal and out (n, d), inverses (n,).
+    """
+    for i in range(start, stop):
+        mean, along = 0.0, 0.0
+        for k in range(grad.shape[1]):
+            g = np.float64(gain[k] * grad[i, k])
+            mean += g
+            along += g * normal[i, k]
+        center, slope = grad.dtype.type(mean / grad.shape[1]), grad.dtype.type(along / grad.shape[1])
+        for k in range(grad.shape[1]):
+            out[i, k] = inverses[i] * (gain[k] * grad[i, k] - center - slope * normal[i, k])
 
 
 @kernel
@@ -46,7 +67,7 @@ def gelu(start, stop, z, out):
 
 @kernel
 def gelu_backward(start, stop, z, grad):
-    """In place, grad times the derivative: g + z g (1 − g) t′ with g = σ(t); z, grad (n, d)."""
+    """grad *= the derivative of GELU at z, g + z g (1 − g) t′ with g = σ(t); z, grad (n, d)."""
     real = z.dtype.type
     slope, cubic, one, three = real(_SLOPE), real(_SLOPE * _CUBE), real(1), real(3)
     for i in range(start, stop):
@@ -59,9 +80,9 @@ def gelu_backward(start, stop, z, grad):
 
 @kernel
 def add_rows(start, stop, values, rows, total):
-    """total[rows[i]] += values[i], in this order, since rows may repeat: threads share the columns.
+    """total[rows[i]] += values[i] for i in order; count is the number of columns, because rows may repeat.
 
-    Shapes: values (n, d), rows (n,), total (m, d); count is d.
+    Shapes: values (n, d), rows (n,), total (m, d); start and stop are columns.
     """
     for i in range(len(rows)):
         row, added = total[rows[i], start:stop], values[i, start:stop]
