@@ -325,7 +325,7 @@ class LinearAdapter(Adapter):
             y += self.params["bias"]
         return y, Saved(x, rows, inner)
 
-    def _backward(self, saved: Saved, grad: Floats, to_input: bool) -> tuple[Params, Floats | None]:
+    def _backward(self, saved: Saved, grad: Floats, to_input: bool) -> tuple[Params, Any]:
         x, rows, inner = saved
         back: Any = None
         if self.rank is None:
