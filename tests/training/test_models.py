@@ -8,6 +8,7 @@ import pytest
 from conftest import TOLERANCE, relative_error
 
 import rvtrain as rt
+import rvtrain.training  # before pytest imports its files for their doctests, as modules of their own
 
 
 class Scale:
