@@ -101,13 +101,16 @@ def differ(one: Any, other: Any) -> bool:
 
 
 def readable_rows(model: Any, x: Any) -> Any:
-    """Rows as a model reads them: an array in the model's dtype; x itself where it holds no numbers."""
+    """Rows as a model reads them: C-contiguous and in its dtype, uncopied where they are; x itself if not numbers.
+
+    A read-only array stays read-only, so that a model that writes to it raises an error: it may be a file in memory.
+    """
     if isinstance(x, (list, tuple)):
         x = np.asarray(x)
     if not isinstance(x, np.ndarray) or x.dtype.kind not in "fiu":
         return x
     dtype = dtype_of(model)
-    return check.readable(x, check.computed_dtype("x", x) if dtype is None else dtype)
+    return np.ascontiguousarray(x, check.computed_dtype("x", x) if dtype is None else dtype)
 
 
 def forward_rows(model: Any, table: Any, rows: NDArray[np.integer]) -> tuple[Any, Any]:

@@ -167,7 +167,8 @@ def test_frozen__is_the_documents_as_they_are(stored, tmp_path, rng):
     assert model.is_frozen and not model.is_shared and not rt.TwoTower(rt.LinearAdapter(4)).is_frozen
     assert model.document.params == {} and model.document.out_features == 4
     out = model.encode_document(documents)
-    assert out.dtype == np.float32
+    assert out.dtype == np.float32 and type(out) is np.ndarray
+    assert out.flags.writeable == (stored != np.float32)  # a view of the file must not be written to
     np.testing.assert_array_equal(out, documents)
     np.testing.assert_array_equal(model.document.forward_rows(documents, np.array([3, 3]))[0], documents[[3, 3]])
     assert model.params["weight"] is model.query.params["weight"] and list(model.params) == ["weight"]
