@@ -12,6 +12,7 @@ from rvtrain.training._models import (
     Floats,
     Model,
     Params,
+    as_table,
     checked_model,
     differ,
     dtype_of,
@@ -146,7 +147,7 @@ class Frozen:
 
     def forward_rows(self, table: Any, rows: NDArray[np.integer]) -> tuple[Any, None]:
         """The rows table[rows]; only these are read."""
-        return self._checked(readable_rows(self, table[rows])), None
+        return self._checked(readable_rows(self, as_table(table)[rows])), None
 
     @overload
     def backward(self, saved: None, grad: Any, to_input: Literal[False] = False) -> Params: ...

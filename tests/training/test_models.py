@@ -176,6 +176,26 @@ def test_frozen__is_the_documents_as_they_are(stored, tmp_path, rng):
         model.encode_document(documents[:, :3])
 
 
+@pytest.mark.parametrize("kind", ["list", "pandas", "torch"])
+def test_models__take_tables_as_users_have_them(kind, rng):
+    x = rng.normal(size=(9, 6))
+    table = x.tolist() if kind == "list" else None
+    if kind == "pandas":
+        table = pytest.importorskip("pandas").DataFrame(x)
+    elif kind == "torch":
+        table = pytest.importorskip("torch").tensor(x)
+    models = (
+        rt.LinearAdapter(6, 4),
+        rt.Sequential(Unit(), Scale(6)),
+        rt.TwoTower(rt.LinearAdapter(6), "frozen").document,
+    )
+    for model in models:
+        np.testing.assert_array_equal(model.transform(table), model.transform(x))
+        np.testing.assert_array_equal(model.forward(table)[0], model.forward(x)[0])
+        rows = np.array([4, 4, 0])
+        np.testing.assert_array_equal(model.forward_rows(table, rows)[0], model.forward_rows(x, rows)[0])
+
+
 def hidden_pairs(rng, count=120):
     meaning = rng.normal(size=(count, 6))
     documents = meaning.astype(np.float32)
