@@ -18,7 +18,7 @@ class LinearAdapter(Adapter):
     .. math:: f(x) = x W + b, \qquad f(x) = x + x W + b \text{ with a residual}, \qquad W = A B \text{ at low rank}
 
     With a residual, W (or B) starts at zero, so that weight decay pulls towards the identity; without, W is random.
-    `procrustes`, `ridge`, `pca` and `whiten` make an adapter from data by a formula, to be used as it is or trained on.
+    `procrustes`, `ridge`, `pca` and `whiten` make an adapter from data by a formula, for use or as a start.
 
     Parameters
     ----------
