@@ -33,6 +33,7 @@ from rvtrain.losses import SupConLoss as SupConLoss
 from rvtrain.mining import GraphNegativeMiner as GraphNegativeMiner
 from rvtrain.mining import HardNegativeMiner as HardNegativeMiner
 from rvtrain.mining import InBatchMiner as InBatchMiner
+from rvtrain.mining import MiningReport as MiningReport
 from rvtrain.mining import MiningStrategy as MiningStrategy
 from rvtrain.mining import top_k as top_k
 from rvtrain.mining import weighted_sample as weighted_sample
@@ -46,22 +47,38 @@ from rvtrain.optimizers import exponential_decay as exponential_decay
 from rvtrain.optimizers import step_decay as step_decay
 from rvtrain.optimizers import warmup_cosine as warmup_cosine
 from rvtrain.optimizers import warmup_linear as warmup_linear
+from rvtrain.training import Callback as Callback
+from rvtrain.training import EMACallback as EMACallback
+from rvtrain.training import EmbeddingModel as EmbeddingModel
 from rvtrain.training import EmbeddingTable as EmbeddingTable
+from rvtrain.training import GraphLoss as GraphLoss
+from rvtrain.training import LabelLoss as LabelLoss
 from rvtrain.training import LinearAdapter as LinearAdapter
+from rvtrain.training import Miner as Miner
+from rvtrain.training import Mining as Mining
 from rvtrain.training import MLPAdapter as MLPAdapter
 from rvtrain.training import Model as Model
+from rvtrain.training import MPerClass as MPerClass
+from rvtrain.training import Optimizer as Optimizer
+from rvtrain.training import PairLoss as PairLoss
 from rvtrain.training import Sequential as Sequential
 from rvtrain.training import Trainer as Trainer
+from rvtrain.training import TwoSidedModel as TwoSidedModel
 from rvtrain.training import TwoTower as TwoTower
+from rvtrain.training import accuracy_at_k as accuracy_at_k
 from rvtrain.training import alignment as alignment
+from rvtrain.training import evaluate_pairs as evaluate_pairs
 from rvtrain.training import evaluate_retrieval as evaluate_retrieval
 from rvtrain.training import load_model as load_model
+from rvtrain.training import map_at_k as map_at_k
 from rvtrain.training import map_at_r as map_at_r
 from rvtrain.training import mrr_at_k as mrr_at_k
 from rvtrain.training import ndcg_at_k as ndcg_at_k
+from rvtrain.training import paired_test as paired_test
 from rvtrain.training import precision_at_k as precision_at_k
 from rvtrain.training import recall_at_k as recall_at_k
 from rvtrain.training import save_model as save_model
+from rvtrain.training import spearman as spearman
 from rvtrain.training import uniformity as uniformity
 
 __version__: str

@@ -1,8 +1,9 @@
-"""The named kernels on their own: log-sum-exp and cosine similarity."""
+"""Log-sum-exp and cosine similarity as functions."""
 
-from typing import Any
+from typing import overload
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from rvtrain import _validation as check
 from rvtrain._engine._blocks import Rows
@@ -10,10 +11,19 @@ from rvtrain._engine._exp import LOG2_E, exp2
 from rvtrain._engine._largest import largest
 from rvtrain._engine._norms import checked_inverse_norms
 from rvtrain._engine._products import packed_columns, row_products
+from rvtrain._engine._scratch import scratch
 from rvtrain._kernels import kernel, njit
 
 
-def logsumexp(x: Any, axis: int | None = -1) -> Any:
+@overload
+def logsumexp(x: ArrayLike, axis: None) -> np.floating: ...
+
+
+@overload
+def logsumexp(x: ArrayLike, axis: int = ...) -> np.floating | NDArray[np.floating]: ...
+
+
+def logsumexp(x: ArrayLike, axis: int | None = -1) -> np.floating | NDArray[np.floating]:
     r"""log Σ exp(xᵢ) along an axis, without overflow.
 
     .. math:: \operatorname{lse}(x) = m + \log \sum_i e^{x_i - m}, \qquad m = \max_i x_i
@@ -25,13 +35,13 @@ def logsumexp(x: Any, axis: int | None = -1) -> Any:
 
     Returns
     -------
-    array of x's dtype without that axis, or a scalar
-        −inf for no elements or only −inf; +inf if any element is; NaN if any is NaN.
+    array of x's dtype without that axis, or a scalar if none is left
+        −inf of no elements, and where all are −inf; +inf where one is +inf; NaN where one is NaN.
 
     Raises
     ------
     TypeError
-        If x is not float32 or float64, or axis is no integer.
+        If x is not float32 or float64, or axis is not an integer.
     ValueError
         If x has no such axis.
 
@@ -62,24 +72,27 @@ def logsumexp(x: Any, axis: int | None = -1) -> Any:
 
 @kernel
 def _logsumexp_rows(start, stop, x, out):
-    """out[i] = m_i + log Σ_j exp(x[i, j] − m_i), m_i = max_j x[i, j]; x (n, m), out (n,)."""
+    """out[i] = m + log Σ_j exp(x[i, j] − m), m = max_j x[i, j]; x (n, m), out (n,)."""
     for i in range(start, stop):
         out[i] = _logsumexp(x[i])
 
 
 @njit
 def _logsumexp(x):
-    """The same of a vector. Where a NaN is not the largest, the sum finds it, or a search where there is none."""
+    """The log-sum-exp of a vector.
+
+    A NaN may count as less than −inf for `largest`: it makes the sum NaN, and is searched for where there is no sum.
+    """
     octaves = x.dtype.type(LOG2_E)
-    top = largest(x)
-    if top == -np.inf and not _any_nan(x):
-        return top
-    if top == np.inf:
-        return x.dtype.type(np.nan) if _any_nan(x) else top
+    maximum = largest(x)
+    if maximum == -np.inf and not _any_nan(x):
+        return maximum
+    if maximum == np.inf:
+        return x.dtype.type(np.nan) if _any_nan(x) else maximum
     total = x.dtype.type(0)
     for j in range(len(x)):
-        total += exp2((x[j] - top) * octaves)
-    return x.dtype.type(top + np.log(np.float64(total)))
+        total += exp2((x[j] - maximum) * octaves)
+    return x.dtype.type(maximum + np.log(np.float64(total)))
 
 
 @njit
@@ -90,7 +103,7 @@ def _any_nan(x):
     return False
 
 
-def cosine_similarity(a: Any, b: Any, eps: float = 1e-8) -> np.ndarray:
+def cosine_similarity(a: ArrayLike, b: ArrayLike, eps: float = 1e-8) -> NDArray[np.floating]:
     r"""Cosine of every row of a with every row of b.
 
     .. math:: \cos(a, b) = \frac{a \cdot b}{\max(\|a\|, ε)\,\max(\|b\|, ε)}
@@ -100,7 +113,7 @@ def cosine_similarity(a: Any, b: Any, eps: float = 1e-8) -> np.ndarray:
     a : array of shape (B, d), float32 or float64
     b : array of shape (N, d)
     eps : float
-        ε ≥ 1e-300: a norm below it counts as ε, so that a zero vector has cosine 0 with everything.
+        ε ≥ 1e-300. A norm below ε counts as ε, so that a zero vector has cosine 0 with every vector.
 
     Returns
     -------
@@ -124,14 +137,14 @@ def cosine_similarity(a: Any, b: Any, eps: float = 1e-8) -> np.ndarray:
     >>> rt.cosine_similarity(np.array([[3.0, 4.0]]), np.array([[3.0, 4.0], [4.0, 3.0], [0.0, 0.0]]))
     array([[1.  , 0.96, 0.  ]])
     """
-    a = check.float_array("a", a, 2)
-    b = check.float_array("b", b, 2)
-    if a.shape[1] != b.shape[1]:
-        raise ValueError(f"b must have {a.shape[1]} columns like a, got shape {b.shape}")
+    left, right = check.float_array("a", a, 2), check.float_array("b", b, 2)
+    if left.shape[1] != right.shape[1]:
+        raise ValueError(f"b must have {left.shape[1]} columns like a, got shape {right.shape}")
     eps = check.number("eps", eps, low=1e-300)
-    a, b = check.promoted(a, b)
-    rows = Rows(a, checked_inverse_norms("a", a, eps))
-    panels = packed_columns(Rows(b, checked_inverse_norms("b", b, eps)))
-    out = np.empty((len(a), len(b)), a.dtype)
-    row_products(rows, panels, out)
+    left, right = check.promoted(left, right)
+    rows = Rows(left, checked_inverse_norms("a", left, eps))
+    columns = Rows(right, checked_inverse_norms("b", right, eps))
+    out = np.empty((len(left), len(right)), left.dtype)
+    with scratch() as memory:
+        row_products(rows, packed_columns(columns, memory), out)
     return out

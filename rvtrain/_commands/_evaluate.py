@@ -16,13 +16,13 @@ def run(options: argparse.Namespace) -> int:
     check.integer("--memory", options.memory, low=0)
     data = _files.inputs(options)
     both = _embeddings.towers(options.model, data)
-    wanted = to_measure(options.model, data, options.all)
+    measured = to_measure(options.model, data, options.all)
     with _progress.shown(None, "rows") as bar:
-        found = _embeddings.measured(both, data, wanted.pairs, options.metrics, options, bar)
+        found = _embeddings.measured(both, data, measured.pairs, options.metrics, options, bar)
     if options.json:
-        print(json.dumps(found | {"pairs": len(wanted.pairs), "which": wanted.name}))
+        print(json.dumps(found | {"pairs": len(measured.pairs), "which": measured.name}))
         return 0
-    print(wanted.sentence)
+    print(measured.sentence)
     for name, value in found.items():
         print(f"{name:14} {value:.4f}")
     return 0

@@ -25,7 +25,8 @@ def run(options: argparse.Namespace) -> int:
             _files.lines(documents, len(data.documents), "documents"),
         )
     both = _embeddings.towers(options.model, data)
-    found = _mined(options, data, both)
+    miner = rt.HardNegativeMiner(options.strategy, seed=options.seed, relative_margin=options.relative_margin)
+    found = _mined(miner, options, data, both)
     if texts is None:
         with _outputs.array(options.output, found.shape, found.dtype) as file:
             file.write(_outputs.elements(found))
@@ -33,11 +34,12 @@ def run(options: argparse.Namespace) -> int:
         with _outputs.replacing(options.output, "t") as file:
             _write_triplets(file, *texts, data.pairs, found)
     print(f"written: {options.output}, {int((found >= 0).sum())} negatives of {len(found)} pairs")
+    _print_report(miner.last_report)
     return 0
 
 
 def _check(options: argparse.Namespace) -> None:
-    """Everything that can be said before the files are read."""
+    """Check the options, as far as is possible before the files are read."""
     _outputs.check({"-o": options.output}, _files.paths(options))
     kind = _outputs.ending("-o", options.output, ".npy", ".jsonl")
     if kind == ".jsonl" and not options.texts:
@@ -52,27 +54,41 @@ def _check(options: argparse.Namespace) -> None:
         check.number("--relative-margin", options.relative_margin)
 
 
-def _mined(options: argparse.Namespace, data: _files.Inputs, both: tuple[Any, Any]) -> np.ndarray:
-    asking = np.ascontiguousarray(data.pairs[:, 0])
-    answers = _files.answers(data.known, asking)
+def _mined(
+    miner: rt.HardNegativeMiner, options: argparse.Namespace, data: _files.Inputs, both: tuple[Any, Any]
+) -> np.ndarray:
+    query_rows = np.ascontiguousarray(data.pairs[:, 0])
+    answers = _files.answers(data.known, query_rows)
     with _progress.shown(None, "rows") as bar:
         bar.phase("embedding queries")
-        queries = _embeddings.rows(both[0], data.queries, asking)
+        queries = _embeddings.rows(both[0], data.queries, query_rows)
         documents = _embeddings.embedded(both[1], data.documents, options, bar, "documents")
         in_blocks = not isinstance(documents, np.ndarray)  # then the bar counts the rows that are embedded
         positives = None
-        if options.strategy == "semi_hard" or options.relative_margin is not None:
+        if options.strategy == "semi_hard" or miner.needs_positives:
             positives = _positives(data, both, answers) if in_blocks else answers
         bar.phase("embedding and mining" if in_blocks else "mining")
-        return rt.HardNegativeMiner(options.strategy, seed=options.seed).mine(
+        return miner.mine(
             queries,
             documents,
             options.k,
             positives=positives,
             exclude=answers,
-            relative_margin=options.relative_margin,
             progress=None if in_blocks else bar.reach,
         )
+
+
+def _print_report(report: rt.MiningReport | None) -> None:
+    """Print how similar the negatives are, and what filters have dropped."""
+    if report is None or report.negative_scores is None:
+        return
+    for name, scores in (("positives", report.positive_scores), ("negatives", report.negative_scores)):
+        if scores is not None:
+            print(f"cosines of {name}, quartiles: " + ", ".join(f"{score:.3f}" for score in scores))
+    for name, count in report.dropped.items():
+        print(f"dropped by {name}: {count}")
+    if report.short:
+        print(f"pairs with fewer negatives than asked for: {report.short}")
 
 
 def _positives(data: _files.Inputs, both: tuple[Any, Any], answers: np.ndarray) -> np.ndarray:

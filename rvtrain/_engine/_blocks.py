@@ -182,10 +182,10 @@ def score_block(left, panels, start, stop, slab, top, origin, chunk):
 
 
 @body
-def add_weighted_columns(slab, top, start, stop, strips, sums):
-    """sums[p] += slab[top + p, start:stop] · these columns, for all row panels p; sums (P, MR, d padded).
+def add_weighted_columns(slab, top, start, stop, origin, strips, sums):
+    """sums[p] += slab[top + p, start − origin : stop − origin] · columns, for all row panels p.
 
-    From column 0 on, sums are started instead of added to.
+    Shapes: sums (P, MR, d padded). From column 0 on, sums are started instead of added to.
     """
     height, width = mr(slab), nr(slab)
     size = height * width
@@ -197,7 +197,7 @@ def add_weighted_columns(slab, top, start, stop, strips, sums):
             blocks = min(per_chunk, stop - j)
             b = c * long + j * width * strip
             for p in range(len(sums)):
-                a, out = ((top + p) * across + j) * size, p * height * padded + c
+                a, out = ((top + p) * across + j - origin) * size, p * height * padded + c
                 if c < wide:
                     tile_rows(slab, a, size, strips, b, blocks, sums, out, padded, j > 0)
                 else:

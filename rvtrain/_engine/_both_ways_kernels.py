@@ -98,7 +98,7 @@ def _weights(start, stop, rows, start_row, columns, mask, treatment, shares, wor
             share_block(slab, top, panels, begin, end, first, shares)
             if len(work.to_rows) > 0:
                 at = first // slab.shape[2]
-                add_weighted_columns(slab, top, begin, end, columns.strips, work.to_rows[at : at + panels])
+                add_weighted_columns(slab, top, begin, end, 0, columns.strips, work.to_rows[at : at + panels])
         if len(work.to_columns) > 0:
             pack_strips(rows, NO_SHARES, start_row, g * GROUP, (g + 1) * GROUP, work.strips)
 

@@ -22,8 +22,8 @@ def to_inputs(
     where sums are None. Rows that are not normalised have inverse 1: they are their own unit rows.
     """
     out, along = np.empty_like(rows.x), np.empty(len(rows.x))
-    if sums is None:
-        sums = np.zeros_like(rows.x)
+    if sums is None:  # those of any rows, none of which counts: a fresh array of zeros would cost more
+        sums, shares = own.x, np.zeros(len(rows.x))
     _to_inputs.sized(8 * out.size)(len(out), sums, shares, slopes, own, rows, normalised, along, out)
     return out, along
 

@@ -27,19 +27,6 @@ class Mask(NamedTuple):
     """(m padded,): added to the scores of a column, after the comparison with the limits"""
 
 
-class Guide(NamedTuple):
-    """Another model's vectors of the same rows and columns: a pair whose cosine exceeds the row's limit is masked."""
-
-    x: np.ndarray
-    """(n, g), or (0, g) if there is none"""
-    inverse: np.ndarray
-    """(n,) float64"""
-    panels: np.ndarray
-    """(m / NR, g, NR)"""
-    limits: np.ndarray
-    """(n,)"""
-
-
 @body
 def mask_block(slab, top, panels, start, stop, origin, first, mask, equal):
     """Mask scores with −inf, and add the bias of their columns; pairs that share an id only with `equal`.
@@ -76,20 +63,6 @@ def mask_block(slab, top, panels, start, stop, origin, first, mask, equal):
                             for q in range(width):
                                 if mask.ids[c, j * width + q] == known:
                                     slab[top + p, j - origin, r, q] = lowest
-
-
-@body
-def mask_by_guide(slab, top, panels, start, stop, origin, first, scores, limits):
-    """Mask scores whose guide's score exceeds the row's limit; the first panel of `scores` is that of `top`."""
-    height = mr(slab)
-    for p in range(panels):
-        for r in range(height):
-            i = min(first + p * height + r, len(limits) - 1)
-            for j in range(start, stop):
-                for q in range(nr(slab)):
-                    above = scores[p, j - start, r, q] > limits[i]
-                    value = slab[top + p, j - origin, r, q]
-                    slab[top + p, j - origin, r, q] = slab.dtype.type(-np.inf) if above else value
 
 
 @njit

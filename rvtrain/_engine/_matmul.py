@@ -1,7 +1,7 @@
 """Matrix products on the tile engine. The left operand is rows of a table, read where they stand.
 
-# Design: both operands are packed in the microkernel's reading order (`_engine.py`), the left by groups of its
-# rows, a stretch of k at a time:
+# Design: both operands are packed in the microkernel's reading order (`_blocks.py`), the left by groups of its
+# rows, for a stretch of k at a time:
 #
 #     out[i, c] = Σ_k left[i, k] right[k, c]        left  = x[rows], or its transpose
 #                                                   right = w, or its transpose, or w + 1 for a residual layer
@@ -9,71 +9,80 @@
 #     for a stretch of k: pack the group's rows; for a panel of columns; for a chunk of k; for the group's row panels:
 #         a tile, whose right operand (a chunk of a panel, 12 KiB or so) stays in the first cache from row to row
 #
-# Whole tiles are added to the output where they belong, those at its edges by way of a tile of scratch. No copy of
-# x[rows] is made beyond a task's, no BLAS and its threads are woken beside ours, and the result does not depend on
-# how many threads there are.
+# Whole tiles are added to the output in place, tiles at its edges through a tile of scratch. Of x[rows] only the
+# packed rows of each task are copied, no threads of a BLAS run beside ours, and the result does not depend on the
+# number of threads.
 """
-
-from typing import Any
 
 import numpy as np
 
 from rvtrain._engine._blocks import CHUNK, GROUP, tiles
 from rvtrain._engine._packing import copy_part, transpose_rows
+from rvtrain._engine._scratch import Scratch, scratch
 from rvtrain._engine._tile import mr, nr, tile_panels, tile_shape
-from rvtrain._engine._workspace import workspace
 from rvtrain._kernels import kernel, njit
 from rvtrain._kernels._threads import thread_count
 
 _STRETCH = 4 * CHUNK
-"""Of k, that a group's packed rows hold at a time: 128 KiB in float32."""
+"""Steps of k that the packed rows of a group hold at a time: 128 KiB in float32."""
 _ROWS = 16
-"""Of the right operand, packed by one thread at a time."""
+"""Rows of the right operand that one call packs."""
 
 
 def product(x: np.ndarray, rows: np.ndarray | None, w: np.ndarray, *, residual: bool = False) -> np.ndarray:
     """x[rows] @ w, of shape (len(rows), m), for x (n, d) and w (d, m); plus x[rows] if residual."""
     x, rows = _readable(x, rows)
-    return _multiply(x, rows, False, _packed(w, False, residual), len(rows), w.shape[1])
+    with scratch() as memory:
+        panels = _packed(w, False, residual, memory)
+        return _multiply(x, rows, False, panels, (len(rows), w.shape[1]), memory)
 
 
 def product_with_transpose(x: np.ndarray, w: np.ndarray, *, residual: bool = False) -> np.ndarray:
-    """x @ w.T, for x (n, m) and w (d, m); plus x if residual: how a gradient goes back through `product`."""
+    """x @ w.T, for x (n, m) and w (d, m), plus x if residual: the gradient to the x of `product`."""
     x, rows = _readable(x, None)
-    return _multiply(x, rows, False, _packed(w, True, residual), len(x), len(w))
+    with scratch() as memory:
+        return _multiply(x, rows, False, _packed(w, True, residual, memory), (len(x), len(w)), memory)
 
 
 def transposed_product(x: np.ndarray, rows: np.ndarray | None, g: np.ndarray) -> np.ndarray:
     """x[rows].T @ g, of shape (d, m), for x (n, d) and g (len(rows), m): the gradient to the w of `product`."""
     x, rows = _readable(x, rows)
-    return _multiply(x, rows, True, _packed(g, False, False), x.shape[1], g.shape[1])
+    with scratch() as memory:
+        return _multiply(x, rows, True, _packed(g, False, False, memory), (x.shape[1], g.shape[1]), memory)
 
 
 def _readable(x: np.ndarray, rows: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """A table that kernels read, and which of its rows; from files and views only those rows are copied."""
+    """A table that kernels can read, and the rows of it that are multiplied.
+
+    Of a file or a view, only these rows are copied.
+    """
     if not (x.flags.c_contiguous and x.flags.writeable) or type(x) is not np.ndarray:
         x = np.array(x if rows is None else x[rows], order="C", subok=False)
         rows = None
     return x, np.arange(len(x)) if rows is None else rows
 
 
-def _packed(w: np.ndarray, transposed: bool, residual: bool) -> np.ndarray:
+def _packed(w: np.ndarray, transposed: bool, residual: bool, memory: Scratch) -> np.ndarray:
+    """The right operand, w (d, m) or its transpose, as panels (m / NR, d, NR)."""
     w, (depth, across) = np.ascontiguousarray(w), w.shape[::-1] if transposed else w.shape
     width = tile_shape(w.dtype)[1]
-    panels = workspace("right", (tiles(across, width), depth, width), w.dtype)
+    panels = memory.array((tiles(across, width), depth, width), w.dtype)
     _pack_right.sized(4 * w.size)(tiles(depth, _ROWS), w, transposed, residual, panels)
     return panels
 
 
-def _multiply(x: Any, rows: np.ndarray, transposed: bool, panels: np.ndarray, high: int, wide: int) -> np.ndarray:
+def _multiply(
+    x: np.ndarray, rows: np.ndarray, transposed: bool, panels: np.ndarray, shape: tuple[int, int], memory: Scratch
+) -> np.ndarray:
+    """x[rows] · right, or x[rows]ᵀ · right, of this shape."""
     height, width, _ = tile_shape(x.dtype)
     depth = panels.shape[1]
     tasks = 4 * thread_count()
-    group = min(GROUP // height, tiles(tiles(high, height), tasks))
-    tasks = min(tasks, tiles(tiles(high, height), group))
-    left = workspace("left rows", (tasks, group, min(_STRETCH, depth), height), x.dtype)
-    edges = workspace("edges", (tasks, height, width), x.dtype)
-    out = np.empty((high, wide), x.dtype)
+    group = min(GROUP // height, tiles(tiles(shape[0], height), tasks))
+    tasks = min(tasks, tiles(tiles(shape[0], height), group))
+    left = memory.array((tasks, group, min(_STRETCH, depth), height), x.dtype)
+    edges = memory.array((tasks, height, width), x.dtype)
+    out = np.empty(shape, x.dtype)
     _multiply_tasks.sized(out.size * depth)(tasks, x, rows, transposed, panels, left, edges, out)
     return out
 
@@ -87,7 +96,7 @@ def _pack_right(start, stop, w, transposed, residual, panels):
 
 @njit
 def _pack_block(first, w, transposed, residual, panels):
-    """The same for k from `first` on: rows of w are read from one end to the other."""
+    """As `_pack_right` for k = first … first + _ROWS − 1; rows of w are read from one end to the other."""
     width, depth = nr(panels), panels.shape[1]
     across = len(w) if transposed else w.shape[1]
     whole, last = across // width, min(first + _ROWS, depth)
@@ -111,14 +120,18 @@ def _pack_block(first, w, transposed, residual, panels):
 
 @kernel
 def _multiply_tasks(start, stop, x, rows, transposed, panels, left, edges, out):
-    """out = x[rows] · right, or x[rows]ᵀ · right; scratch: left (tasks, G, stretch, MR), edges (tasks, MR, NR)."""
+    """out = x[rows] · right, or x[rows]ᵀ · right.
+
+    Shapes: panels (m / NR, k, NR) is the right operand; left (tasks, G, stretch, MR) and edges (tasks, MR, NR) are
+    scratch. Count is the number of tasks.
+    """
     for task in range(start, stop):
         _multiply_groups(task, x, rows, transposed, panels, left, edges[task], out)
 
 
 @njit
 def _multiply_groups(task, x, rows, transposed, panels, left, edge, out):
-    """One task's share of the row panels of out, a group at a time."""
+    """The row panels of one task, a group at a time."""
     height, mine = mr(out), left[task]
     count = (len(out) + height - 1) // height
     stop = count * (task + 1) // len(left)
@@ -128,6 +141,7 @@ def _multiply_groups(task, x, rows, transposed, panels, left, edge, out):
 
 @njit
 def _multiply_group(first, x, rows, transposed, panels, left, edge, out):
+    """Rows of out from `first` on, as many panels of them as `left` has."""
     height, width = mr(out), nr(out)
     (count, across), depth, stretch = out.shape, panels.shape[1], left.shape[1]
     high = min(len(left), (count - first + height - 1) // height)
@@ -151,7 +165,7 @@ def _multiply_group(first, x, rows, transposed, panels, left, edge, out):
 
 @njit
 def _edge_tile(left, a, panels, b, steps, edge, out, top, first, add):
-    """A tile of which only a part lies in out, whose first element is out[top, first]."""
+    """A tile that lies in out only in part; its first element is out[top, first]."""
     high, wide = min(mr(out), len(out) - top), min(nr(out), out.shape[1] - first)
     if add:
         _copy_part(out, top, first, edge, 0, 0, high, wide)
@@ -163,7 +177,7 @@ def _edge_tile(left, a, panels, b, steps, edge, out, top, first, add):
 def _copy_part(source, top, first, target, row, column, high, wide):
     """target[row + r, column + c] = source[top + r, first + c] for r < high, c < wide.
 
-    Not by slices: numba compiles the error message of two shapes that differ, for seconds.
+    A loop, because an assignment of slices takes numba seconds to compile.
     """
     for r in range(high):
         for c in range(wide):

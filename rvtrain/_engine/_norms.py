@@ -10,11 +10,17 @@ EPS = 1e-8
 
 
 @njit
-def norm(x):
-    """‖x‖ of a vector as float64, without over- or underflow of the squares; NaN if x is not finite."""
+def _dot(x, y):
     total = 0.0
     for k in range(len(x)):
-        total += np.float64(x[k]) * np.float64(x[k])
+        total += np.float64(x[k]) * np.float64(y[k])
+    return total
+
+
+@njit
+def norm(x):
+    """‖x‖ of a vector as float64, without over- or underflow of the squares; NaN if x is not finite."""
+    total = _dot(x, x)
     if 1e-280 < total < 1e300:
         return np.sqrt(total)
     top, rest = _factors(x)
@@ -59,9 +65,7 @@ def cosine(a, inverse_a, b, inverse_b):
 
     Where products of the vectors themselves leave float64, those of the unit vectors are summed.
     """
-    total = 0.0
-    for k in range(len(a)):
-        total += np.float64(a[k]) * np.float64(b[k])
+    total = _dot(a, b)
     if abs(total) < 1e300:
         return product(total, inverse_a, inverse_b)
     return _unit_product(a, inverse_a, b, inverse_b)
@@ -79,6 +83,44 @@ def _unit_product(a, inverse_a, b, inverse_b):
     for k in range(len(a)):
         total += (np.float64(a[k]) * inverse_a) * (np.float64(b[k]) * inverse_b)
     return total
+
+
+@kernel
+def measure_pairs(start, stop, a, b, inverse_a, inverse_b, cosines):
+    """What brings each row of a and b (n, d) to length one, and cosines[i] = â_i · b̂_i; all outputs (n,) float64.
+
+    NaN for a row that is not finite, or whose sum of squares float64 does not hold well: `measure_far_pairs` is for
+    these, because its code takes as long to compile as a tenth of a loss, and few need it.
+    """
+    for i in range(start, stop):
+        of_a, of_b = _dot(a[i], a[i]), _dot(b[i], b[i])
+        inverse_a[i] = 1.0 / max(np.sqrt(of_a), EPS) if of_a < 1e300 else np.nan
+        inverse_b[i] = 1.0 / max(np.sqrt(of_b), EPS) if of_b < 1e300 else np.nan
+        cosines[i] = product(_dot(a[i], b[i]), inverse_a[i], inverse_b[i])
+
+
+@kernel
+def measure_far_pairs(start, stop, a, b, inverse_a, inverse_b, cosines):
+    """The same for the rows without a cosine so far."""
+    for i in range(start, stop):
+        if np.isnan(cosines[i]):
+            inverse_a[i], inverse_b[i] = inverse_norm(a[i], EPS), inverse_norm(b[i], EPS)
+            cosines[i] = cosine(a[i], inverse_a[i], b[i], inverse_b[i])
+
+
+def measured_pairs(
+    a_name: str, a: np.ndarray, b_name: str, b: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """1 / max(‖a_i‖, ε), the same of b, and cosines of the pairs, (n,) float64; ValueError if a row is not finite."""
+    out = np.empty((3, len(a)))
+    measure_pairs.sized(6 * a.size)(len(a), a, b, *out)
+    if np.isnan(out.sum()):
+        far = np.isnan(out[2])
+        if np.isfinite(a[far]).all() and np.isfinite(b[far]).all():
+            measure_far_pairs(len(a), a, b, *out)
+        check_rows_finite(a_name, out[0])
+        check_rows_finite(b_name, out[1])
+    return out[0], out[1], out[2]
 
 
 @kernel

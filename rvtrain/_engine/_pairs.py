@@ -1,16 +1,19 @@
-"""Dot products of single pairs, to the bit those of the tile engine."""
+"""Dot products of single pairs of rows, with the bits that the tile engine gives them."""
 
 from rvtrain._engine._blocks import CHUNK
 from rvtrain._engine._exp import fused
 from rvtrain._kernels import in_order, kernel, njit
 
 TOGETHER = 8
-"""Pairs at once: as many independent sums hide the latency of each."""
+"""Pairs whose sums run side by side, because independent sums hide the latency of the additions."""
 
 
 @in_order
 def dots(x, others, out):
-    """out[c] = x · others[c], summed in the order of `score_block`; x (d,), others (TOGETHER, d)."""
+    """out[c] = x · others[c], summed in the order of `score_block` with CHUNK.
+
+    Shapes: x (d,), others (TOGETHER, d), out (TOGETHER,).
+    """
     zero, dim = x.dtype.type(0), len(x)
     for start in range(0, dim, CHUNK):
         s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = zero
@@ -27,7 +30,7 @@ def dots(x, others, out):
 
 @njit
 def unit_row(rows, i, out):
-    """out = row i at length one, as the packed copies have it."""
+    """out = unit row i, each element rounded as in the packed copies; rows Rows of (n, d), out (d,)."""
     x, inverse = rows.x[i], rows.inverse[i]
     for k in range(len(out)):
         out[k] = x[k] * inverse
@@ -35,9 +38,9 @@ def unit_row(rows, i, out):
 
 @kernel
 def paired_cosines(start, stop, a, b, chunk, out):
-    """out[i] = row i of a · row i of b, both at length one; a and b Rows of (n, d), out (n,).
+    """out[i] = unit row i of a · unit row i of b, with the bits of `score_block` for this chunk.
 
-    To the bit the scores that `score_block` makes in chunks of that length.
+    Shapes: a and b Rows of (n, d), out (n,).
     """
     for i in range(start, stop):
         out[i] = _dot(a.x[i], a.inverse[i], b.x[i], b.inverse[i], chunk)
@@ -45,7 +48,7 @@ def paired_cosines(start, stop, a, b, chunk, out):
 
 @in_order
 def _dot(x, scale, y, other, chunk):
-    """scale x · other y in the order of `dots`, each scaled number rounded as `unit_row` does."""
+    """(scale x) · (other y), summed in the order of `score_block`, the scaled elements rounded as by `unit_row`."""
     real = x.dtype.type
     total, dim = real(0), len(x)
     for start in range(0, dim, chunk):

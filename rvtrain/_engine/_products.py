@@ -1,4 +1,4 @@
-"""Plain products on the tile engine: cosines of all rows with all columns, written to an ordinary array."""
+"""Cosines of all rows with all columns, written to an ordinary array."""
 
 import numpy as np
 
@@ -13,62 +13,60 @@ from rvtrain._engine._blocks import (
     score_block,
     tiles,
 )
+from rvtrain._engine._scratch import Scratch, scratch
 from rvtrain._engine._tile import mr, nr, tile_shape
-from rvtrain._engine._workspace import workspace
-from rvtrain._kernels import kernel, njit
+from rvtrain._kernels import body, kernel
 from rvtrain._kernels._threads import thread_count
 
 
-def packed_columns(columns: Rows) -> np.ndarray:
-    """The columns of a product in the engine's order, in this thread's workspace."""
+def packed_columns(columns: Rows, memory: Scratch | None = None) -> np.ndarray:
+    """The panels (m / NR, d, NR) of columns (m, d), right operand of `score_block`; in scratch memory if given."""
     (count, dim), dtype = columns.x.shape, columns.x.dtype
-    panels = workspace("panels", panels_shape(count, dim, dtype), dtype)
-    none = np.empty((0, 0), dtype)
-    pack_columns.sized(4 * columns.x.size)(len(panels), columns, panels, none)
+    shape = panels_shape(count, dim, dtype)
+    panels = np.empty(shape, dtype) if memory is None else memory.array(shape, dtype)
+    no_strips = np.empty((0, 0), dtype)
+    pack_columns.sized(4 * columns.x.size)(len(panels), columns, panels, no_strips)
     return panels
 
 
 def row_products(rows: Rows, panels: np.ndarray, out: np.ndarray) -> None:
-    """out[i, j] = row i · column j; panels from `packed_columns`, out (n, m).
+    """out[i, j] = unit row i · unit column j.
 
-    Each sum runs over k in the same order wherever its rows stand, so equal vectors give equal bits.
+    Shapes: rows Rows of (n, d), panels from `packed_columns`, out (n, m).
+
+    Every sum over k has the same order, so that equal vectors give equal bits.
     """
     height, width, _ = tile_shape(out.dtype)
     dim = panels.shape[1]
-    tasks, panels_high = min(tiles(len(out), GROUP), 4 * thread_count()), GROUP // height
+    tasks, high = min(tiles(len(out), GROUP), 4 * thread_count()), GROUP // height
     block = min(block_panels(dim, out.dtype), len(panels))
-    left = workspace("left", (tasks, panels_high, dim, height), out.dtype)
-    scratch = workspace("scratch", (tasks, panels_high, block, height, width), out.dtype)
-    _row_products.sized(out.size * dim)(tasks, rows, panels, left, scratch, out)
+    with scratch() as memory:
+        left = memory.array((tasks, high, dim, height), out.dtype)
+        slabs = memory.array((tasks, high, block, height, width), out.dtype)
+        _row_products.sized(out.size * dim)(tasks, rows, panels, left, slabs, out)
 
 
 @kernel
-def _row_products(start, stop, rows, panels, left, scratch, out):
-    """As `row_products`; left and scratch hold, for each task, a group's packed rows and its block of scores."""
+def _row_products(start, stop, rows, panels, left, slabs, out):
+    """As `row_products`. Count is the number of tasks, which share the groups of rows.
+
+    Shapes: left (tasks, GROUP / MR, d, MR) and slabs (tasks, GROUP / MR, block, MR, NR) are scratch.
+    """
+    tasks, groups, block = len(left), (len(out) + GROUP - 1) // GROUP, slabs.shape[2]
     for task in range(start, stop):
-        _groups(task, len(left), rows, panels, left[task], scratch[task], out)
+        for group in range(groups * task // tasks, groups * (task + 1) // tasks):
+            pack_left(rows, group * GROUP, left[task])
+            for begin in range(0, len(panels), block):
+                end = min(begin + block, len(panels))
+                score_block(left[task], panels, begin, end, slabs[task], 0, begin, CHUNK)
+                _copy_block(slabs[task], group * GROUP, begin, end, out)
 
 
-@njit
-def _groups(task, tasks, rows, panels, left, scratch, out):
-    """One task's share of the groups of rows."""
-    count = (len(out) + GROUP - 1) // GROUP
-    for g in range(count * task // tasks, count * (task + 1) // tasks):
-        _group(g, rows, panels, left, scratch, out)
-
-
-@njit
-def _group(g, rows, panels, left, scratch, out):
-    height, width, block = mr(out), nr(out), scratch.shape[1]
-    pack_left(rows, g * GROUP, left)
-    for start in range(0, len(panels), block):
-        stop = min(start + block, len(panels))
-        score_block(left, panels, start, stop, scratch, 0, start, CHUNK)
-        for p in range(len(left)):
-            for r in range(height):
-                i = g * GROUP + p * height + r
-                if i >= len(out):
-                    break
-                for j in range(start, stop):
-                    for q in range(min(width, out.shape[1] - j * width)):
-                        out[i, j * width + q] = scratch[p, j - start, r, q]
+@body
+def _copy_block(slab, top, begin, end, out):
+    """Copy the scores of panels [begin, end) to rows top … of out."""
+    height, width = mr(out), nr(out)
+    for r in range(min(GROUP, len(out) - top)):
+        for j in range(begin, end):
+            for q in range(min(width, out.shape[1] - j * width)):
+                out[top + r, j * width + q] = slab[r // height, j - begin, r % height, q]

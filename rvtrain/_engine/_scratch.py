@@ -3,14 +3,13 @@
 import contextlib
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
-from rvtrain._engine import _workspace
-
 _ALIGNMENT = 64
+_KEPT = 64
 
 
 class Scratch:
@@ -18,11 +17,15 @@ class Scratch:
 
     def __init__(self) -> None:
         self._buffer = _aligned(0)
+        self._room = 0
         self._more: list[np.ndarray] = []
         self._used = 0
+        self._made: dict[Any, tuple[Any, int]] = {}
 
     def array(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         """An array of this shape, valid until the call ends."""
+        if len(self._buffer) < self._room:
+            self._buffer = _aligned(self._room)
         size = -(-math.prod(shape) * np.dtype(dtype).itemsize // _ALIGNMENT) * _ALIGNMENT
         start, self._used = self._used, self._used + size
         if self._used <= len(self._buffer):
@@ -30,11 +33,31 @@ class Scratch:
         self._more.append(_aligned(size))
         return np.ndarray(shape, dtype, self._more[-1])
 
+    def once(self, key: Any, make: Callable[[Any, "Scratch"], Any]) -> Any:
+        """make(key, self): arrays of this memory, which are kept, and handed out again for an equal key and place.
+
+        Making them takes Python as long as a small call's arithmetic.
+        """
+        begin = make, key, self._used
+        if begin in self._made:
+            made, self._used = self._made[begin]
+            return made
+        made = make(key, self)
+        if not self._more:
+            if len(self._made) >= _KEPT:
+                self._made.clear()
+            self._made[begin] = made, self._used
+        return made
+
     def reset(self) -> None:
-        """End a call: all arrays are free, and the next call finds room for as many in one piece."""
+        """End a call: all arrays are free, and the next call finds room for as many in one piece.
+
+        That piece is allocated by the next call, because the caller's variables still hold the arrays of this one.
+        """
         if self._more:
             self._more.clear()
-            self._buffer = _aligned(self._used)
+            self._made.clear()
+            self._buffer, self._room = _aligned(0), self._used
         self._used = 0
 
 
@@ -68,7 +91,6 @@ def release_workspaces() -> None:
     >>> rt.release_workspaces()
     """
     _mine.free.clear()
-    _workspace.release()
 
 
 def _aligned(size: int) -> np.ndarray:

@@ -21,14 +21,14 @@ from rvtrain._engine._blocks import (
     CHUNK,
     FINE_CHUNK,
     GROUP,
-    Rows,
     add_weighted_columns,
     add_weighted_rows,
     pack_left,
     pack_strips,
     score_block,
 )
-from rvtrain._engine._mask import equal_ids, mask_block, mask_by_guide
+from rvtrain._engine._guide import mask_by_guide, pack_guide
+from rvtrain._engine._mask import equal_ids, mask_block
 from rvtrain._engine._tile import mr, nr
 from rvtrain._engine._treatment import close, finish_slab, visit, visit_scores, weigh
 from rvtrain._kernels import body, driver, kernel, njit, overload
@@ -59,10 +59,6 @@ class Work(NamedTuple):
     """(groups, 2, GROUP / MR, MR, NR) sums of addends, by lane; (groups, 1, …) with one addend"""
     flags: np.ndarray
     """(groups, NR) int32"""
-    guide_left: np.ndarray
-    """(groups, GROUP / MR, g, MR) packed rows of the guide"""
-    guide_scores: np.ndarray
-    """(groups, GROUP / MR, block, MR, NR)"""
     strips: np.ndarray
     """(d padded, rows) the rows again, for the sums to the columns"""
     to_rows: np.ndarray
@@ -110,8 +106,7 @@ def _groups(start, stop, rows, start_row, columns, mask, guide, treatment, own, 
         top, first, across = g * panels, start_row + g * GROUP, len(columns.panels)
         keep = slab.shape[1] == across
         pack_left(rows, first, left)
-        if len(guide.x) > 0:
-            pack_left(Rows(guide.x, guide.inverse), first, work.guide_left[g])
+        pack_guide(guide, g, first)
         shifts[:] = 1
         sums[:] = 0 if plan.bounded else -np.inf
         for sweep in range(0 if plan.bounded else -1, 1):  # −1: the row maxima alone
@@ -129,7 +124,9 @@ def _groups(start, stop, rows, start_row, columns, mask, guide, treatment, own, 
                 visit_whole(treatment, slab, top, panels, begin, end, origin, first, own)
                 if len(work.to_rows) > 0 and is_separable(treatment):
                     at = first // slab.shape[2]
-                    add_weighted_columns(slab, top, begin, end, columns.strips, work.to_rows[at : at + panels])
+                    add_weighted_columns(
+                        slab, top, begin, end, origin, columns.strips, work.to_rows[at : at + panels]
+                    )
             if sweep < 0:
                 row_maxima(sums, shifts)
         close_rows(first, shifts, sums, treatment, own, to)
@@ -139,7 +136,7 @@ def _groups(start, stop, rows, start_row, columns, mask, guide, treatment, own, 
                 weigh_block(slab, top, panels, begin, end, first, shifts, treatment, to)
                 if len(work.to_rows) > 0:
                     at = first // slab.shape[2]
-                    add_weighted_columns(slab, top, begin, end, columns.strips, work.to_rows[at : at + panels])
+                    add_weighted_columns(slab, top, begin, end, 0, columns.strips, work.to_rows[at : at + panels])
         if len(work.to_columns) > 0:
             shares = to.first if is_separable(treatment) else to.first[:0]
             pack_strips(rows, shares, start_row, g * GROUP, (g + 1) * GROUP, work.strips)
@@ -163,10 +160,7 @@ def _score(g, begin, end, origin, first, columns, mask, guide, treatment, work, 
     top = g * len(left)
     chunk = CHUNK if plan.bounded else FINE_CHUNK
     score_block(left, columns.panels, begin, end, work.slab, top, origin, chunk)
-    if len(guide.x) > 0:
-        scores = work.guide_scores[g]
-        score_block(work.guide_left[g], guide.panels, begin, end, scores, 0, begin, CHUNK)
-        mask_by_guide(work.slab, top, len(left), begin, end, origin, first, scores, guide.limits)
+    mask_by_guide(guide, g, work.slab, top, begin, end, origin, first)
     mask_block(work.slab, top, len(left), begin, end, origin, first, mask, not knows_equal(treatment))
 
 

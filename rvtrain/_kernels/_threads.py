@@ -21,7 +21,7 @@ SLOT = "rvtrain.parallel_for"
 
 def thread_count() -> int:
     """Number of threads that the next kernel called from this thread will use."""
-    return int(parallel.get_num_threads())
+    return _layer.threads()
 
 
 def layer() -> str:
@@ -60,7 +60,7 @@ class _Layer:
         """Several threads may call at once."""
         self.serial = False
         """It must not be called."""
-        self.threads: Callable[[], int] = thread_count
+        self.threads: Callable[[], int] = parallel.get_num_threads
         self.slot = ctypes.c_void_p()
         binding.add_symbol(SLOT, ctypes.addressof(self.slot))
 

@@ -18,7 +18,7 @@ import numpy as np
 from rvtrain._engine._blocks import Rows
 from rvtrain._engine._inputs import to_inputs
 from rvtrain._engine._mask import Mask, count_scores
-from rvtrain._engine._norms import check_rows_finite, checked_inverse_norms
+from rvtrain._engine._norms import checked_inverse_norms, measured_pairs
 from rvtrain._engine._scratch import Scratch
 from rvtrain._engine._sweep import masked, sweep
 from rvtrain._engine._sweep_kernels import NO_SHARES
@@ -66,10 +66,7 @@ class Contrast:
         self.normalised, self.euclidean = similarity == "cosine", similarity == "euclidean"
         self.dtype = pairs.anchors.dtype
         a, p = pairs.anchors, pairs.positives
-        inverse_a, inverse_p, self.scores = np.empty((3, len(a)))
-        kernels.measure_pairs.sized(6 * a.size)(len(a), a, p, inverse_a, inverse_p, self.scores)
-        check_rows_finite("anchors", inverse_a)
-        check_rows_finite("positives", inverse_p)
+        inverse_a, inverse_p, self.scores = measured_pairs("anchors", a, "positives", p)
         if not self.normalised:
             inverse_a[:] = inverse_p[:] = 1.0
             self.scores = -0.5 * _squared_distances(a[:, :-2], p[:, :-2]) if self.euclidean else _dots(a, p)
@@ -210,7 +207,7 @@ class Contrast:
         kernels.gathered_scores.sized(work)(
             len(scores), self.anchors, pool, indices, self.normalised, scores, lengths
         )
-        if np.isnan(lengths).any():
+        if np.isnan(lengths.sum()):
             bad = np.argwhere(np.isnan(lengths))[0]
             row = bad[0] * shape[1] + bad[1] if in_order else indices[tuple(bad)]
             raise NotFiniteError(f"negatives must be finite, got a NaN or an infinity in row {row}")

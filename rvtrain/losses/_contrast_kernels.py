@@ -9,18 +9,7 @@ import numpy as np
 from rvtrain._engine._largest import largest
 from rvtrain._engine._norms import EPS, cosine, inverse_norm, norm
 from rvtrain._engine._treatment import close, visit, weigh
-from rvtrain._kernels import in_order, kernel, njit, overload
-
-
-@kernel
-def measure_pairs(start, stop, a, b, inverse_a, inverse_b, cosines):
-    """What brings each row of a and b (n, d) to length one, NaN if it is not finite, and cosines[i] = â_i · b̂_i.
-
-    All outputs (n,) float64.
-    """
-    for i in range(start, stop):
-        inverse_a[i], inverse_b[i] = inverse_norm(a[i], EPS), inverse_norm(b[i], EPS)
-        cosines[i] = cosine(a[i], inverse_a[i], b[i], inverse_b[i])
+from rvtrain._kernels import body, in_order, kernel, njit, overload
 
 
 @njit
@@ -157,6 +146,12 @@ def _weigh_row(treatment, row, shift, first, second):
     return _weighing(treatment.instance_class)
 
 
+@body
+def _add_far(slope, pool, at, out, i):
+    """out[i] += slope · x / ‖x‖ for a row x = pool[at] so long that slope / ‖x‖ would lose digits in float32."""
+    _add_scaled(slope * inverse_norm(pool[at], EPS), pool[at], out[i])
+
+
 @kernel
 def gathered_row_sums(start, stop, slopes, pool, indices, lengths, out):
     """out[i] = Σ_j slopes[i, j] · unit negative j of row i; out (B, d).
@@ -173,7 +168,7 @@ def gathered_row_sums(start, stop, slopes, pool, indices, lengths, out):
                 if length < 1e20:
                     _add_scaled(out.dtype.type(slopes[i, j] / length), pool[at], out[i])
                 else:
-                    _add_scaled(slopes[i, j] * inverse_norm(pool[at], EPS), pool[at], out[i])
+                    _add_far(slopes[i, j], pool, at, out, i)
 
 
 @kernel

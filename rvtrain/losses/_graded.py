@@ -7,10 +7,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from rvtrain import _validation as check
 from rvtrain._engine._blocks import Rows
-from rvtrain._engine._norms import check_rows_finite
+from rvtrain._engine._norms import measured_pairs
 from rvtrain.losses import _graded_kernels as kernels
 from rvtrain.losses._arguments import REDUCTIONS, Pairs, like_wrt, parse_wrt, reduced
-from rvtrain.losses._contrast_kernels import measure_pairs
 from rvtrain.losses.base import Floats
 
 WRT = ("a", "b")
@@ -89,10 +88,7 @@ class GradedLoss:
         check.finite("scores", grades)
         single, grades = first.ndim == 1, np.atleast_1d(grades).astype(np.float64)
         x, y = check.promoted(np.atleast_2d(first), np.atleast_2d(second))
-        of_x, of_y, cosines = np.empty((3, len(x)))
-        measure_pairs.sized(6 * x.size)(len(x), x, y, of_x, of_y, cosines)
-        check_rows_finite("a", of_x)
-        check_rows_finite("b", of_y)
+        of_x, of_y, cosines = measured_pairs("a", x, "b", y)
         losses, slopes = self._terms(cosines, grades)
         no_ids = np.empty((len(x), 0), np.int64)
         pairs = Pairs(x, y, None, None, no_ids, no_ids, single)

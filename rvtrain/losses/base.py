@@ -19,6 +19,7 @@ from rvtrain.losses._contrast import Contrast, Outcome
 __all__ = ["ContrastiveLoss", "close", "implements", "visit", "weigh"]
 
 Floats = NDArray[np.floating]
+_INPUTS = {"anchors", "positives", "negatives"}
 
 
 class ContrastiveLoss:
@@ -182,7 +183,9 @@ class ContrastiveLoss:
                 return value, {}
             gradients, along = contrast.gradients(outcome)
         shaped: dict[str, Any] = {name: pairs.restore(name, g) for name, g in gradients.items()}
-        return value, shaped | self.parameter_gradients(outcome, along)
+        if not _INPUTS.issuperset(names):
+            shaped |= self.parameter_gradients(outcome, along)
+        return value, shaped
 
     def _measured(self, pairs: Pairs, weights: np.ndarray, names: tuple[str, ...], memory: Any) -> Contrast:
         return Contrast(pairs, weights, names, memory)

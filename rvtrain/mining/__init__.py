@@ -3,7 +3,17 @@
 from rvtrain.mining._graph_miner import GraphNegativeMiner
 from rvtrain.mining._in_batch import InBatchMiner
 from rvtrain.mining._miner import HardNegativeMiner
+from rvtrain.mining._neighbours import Neighbours as Neighbours  # for the metrics, not for users
+from rvtrain.mining._report import MiningReport
 from rvtrain.mining._strategy import MiningStrategy
 from rvtrain.mining._top_k import top_k, weighted_sample
 
-__all__ = ["GraphNegativeMiner", "HardNegativeMiner", "InBatchMiner", "MiningStrategy", "top_k", "weighted_sample"]
+__all__ = [
+    "GraphNegativeMiner",
+    "HardNegativeMiner",
+    "InBatchMiner",
+    "MiningReport",
+    "MiningStrategy",
+    "top_k",
+    "weighted_sample",
+]

@@ -1,60 +1,61 @@
-"""Candidates, block by block: an array in memory, on disk, or an iterable that yields its rows."""
+"""Candidates, block by block: an array in memory or on disk, or an iterable of blocks of rows."""
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from rvtrain import _validation as check
 from rvtrain._engine._blocks import Rows
 from rvtrain._engine._norms import checked_inverse_norms
 
-Progress = Callable[[int, int | None], None]
-"""Called with the candidates done so far, and how many there are, if that is known."""
+Progress = Callable[[int, int | None], object]
+"""Called with the number of candidates done so far, and that of all candidates if it is known."""
 
-# Rows of a block: few enough to stay in memory beside everything else, many enough to share among threads.
 _BLOCK_BYTES = 1 << 22
-# Rows that are of another type in memory, or strided, are converted at once up to this size.
+"""Size of a block: small beside everything else in memory, large enough to share among threads."""
 _CONVERTED_BYTES = 1 << 26
+"""Up to this size, rows in memory that are of another type or strided are converted all at once."""
 
 
 class Candidates:
-    """What is searched: blocks of rows in order, converted to one dtype, finite or not."""
+    """Candidates in blocks of rows in order, converted to one dtype; whether they are finite is not checked here."""
 
     def __init__(self, name: str, source: Any, dim: int, dtype: np.dtype) -> None:
         self.name, self.source, self.dim, self.dtype = name, source, dim, dtype
         self.size = len(source) if isinstance(source, np.ndarray) else None
-        """How many there are; of an iterable not known before it has been read."""
+        """Number of candidates; that of an iterable is not known before it has been read."""
 
     @property
     def at_hand(self) -> bool:
-        """Whether all rows are in memory, and as kernels read them, or few enough to be converted at once."""
+        """Whether all rows are in memory as kernels read them, or small enough to be converted at once."""
         if not isinstance(self.source, np.ndarray) or isinstance(self.source, np.memmap):
             return False
-        return self._as_read(self.source) or self.source.size * self.dtype.itemsize <= _CONVERTED_BYTES
+        return self._needs_no_copy(self.source) or self.source.size * self.dtype.itemsize <= _CONVERTED_BYTES
 
-    def _as_read(self, array: np.ndarray) -> bool:
+    def _needs_no_copy(self, array: np.ndarray) -> bool:
         return array.dtype == self.dtype and array.flags.c_contiguous and not isinstance(array, np.memmap)
 
     def all_rows(self) -> Rows:
-        """All of them, if they are at hand."""
+        """All candidates, if they are at hand."""
         x = self._checked(self.source)
         return Rows(x, checked_inverse_norms(self.name, x))
 
-    def rows_at(self, indices: np.ndarray) -> np.ndarray:
+    def rows_at(self, indices: NDArray[np.int64]) -> NDArray[np.floating]:
         """Copies of these rows of an array, in memory or on disk."""
         return np.array(self.source[indices], self.dtype, order="C")
 
-    def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
+    def blocks(self) -> Iterator[tuple[int, NDArray[np.floating]]]:
         """(index of the first row, rows) of each block.
 
-        Where rows are read, copied or converted, the next block is while this one is used.
+        If rows have to be read, copied or converted, the next block is prepared while this one is used.
         """
         per_block = max(256, _BLOCK_BYTES // (self.dim * self.dtype.itemsize) // 256 * 256)
         if isinstance(self.source, np.ndarray):
             parts = (self.source[start : start + per_block] for start in range(0, len(self.source), per_block))
-            pieces, ahead = map(self._checked, parts), not self._as_read(self.source)
+            pieces, ahead = map(self._checked, parts), not self._needs_no_copy(self.source)
         else:
             pieces, ahead = map(self._checked, self.source), True
         start = 0
@@ -65,14 +66,15 @@ class Candidates:
                 start += len(rows)
         if start == 0:
             again = isinstance(self.source, Iterator)
-            hint = ", or they were read before: this choice needs two passes, for which a list of blocks will do"
+            hint = "; this call needs two passes over them, which an iterator does not allow: give a list of blocks"
             raise ValueError(f"{self.name} must not be empty, got no rows{hint if again else ''}")
         self.size = start
 
-    def _checked(self, piece: Any) -> np.ndarray:
-        """A block as kernels read it: a copy, unless it is in memory to stay.
+    def _checked(self, piece: ArrayLike) -> NDArray[np.floating]:
+        """A block as kernels read it.
 
-        A generator may fill its buffer anew as soon as it is asked for the next block.
+        It is a copy unless it stays in memory, because a generator may fill its buffer with the next block as soon as
+        it is asked for that.
         """
         block = np.asarray(piece)
         dtype = check.computed_dtype(self.name, block)
@@ -85,7 +87,10 @@ class Candidates:
 
 
 def candidates_of(name: str, source: Any, dim: int, other: str, dtype: np.dtype) -> Candidates:
-    """Check what is given as candidates for rows of this dimension and dtype; blocks are checked as they come."""
+    """Check an argument that gives candidates for rows of this dimension and dtype, which are the argument `other`.
+
+    The blocks of an iterable are checked as they are read.
+    """
     if hasattr(source, "shape") or (isinstance(source, (list, tuple)) and not _are_blocks(source)):
         array = check.stored_array(name, source, 2)
         if array.shape[1] != dim:
@@ -101,8 +106,8 @@ def _are_blocks(source: Any) -> bool:
     return len(source) > 0 and getattr(source[0], "ndim", 0) == 2
 
 
-def _read_ahead(pieces: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    """The same pieces, each fetched in a thread of its own while the one before is used."""
+def _read_ahead(pieces: Iterator[NDArray[np.floating]]) -> Iterator[NDArray[np.floating]]:
+    """The same pieces, each prepared in another thread while the one before is used."""
     with ThreadPoolExecutor(1) as reader:
         coming = reader.submit(next, pieces, None)
         while (piece := coming.result()) is not None:

@@ -3,98 +3,113 @@
 from collections.abc import Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rvtrain._engine import _blocks as engine
 from rvtrain._engine import _byte_tile
 from rvtrain._engine._byte_tile import COLUMNS, ROWS, TILE, VNNI, byte_tile, packed_shape, parts, words
 from rvtrain._engine._pairs import TOGETHER
-from rvtrain._engine._workspace import workspace
+from rvtrain._engine._scratch import Scratch, scratch
 from rvtrain._kernels._threads import thread_count
-from rvtrain.mining._certified_kernels import LINES, SAMPLED, Codes, Scratch, Waiting, certify, encode
+from rvtrain.mining import _certified_kernels as kernels
+from rvtrain.mining._certified_kernels import Codes, Search, Waiting
 from rvtrain.mining._selection_kernels import Best, Limits
 
-# Below these, encoding the candidates costs more than it saves; with AVX2 the search of 5,000 gains a tenth, which
-# the time to compile the kernels outweighs.
 _FEWEST_QUERIES, _FEWEST_PER_RESULT = 32, 16
 FEWEST_CANDIDATES = 4096 if TILE is VNNI else 8192
-# All codes of the candidates are in memory: a quarter of what the float vectors take, and not more than this.
+"""With fewer queries, candidates per result or candidates, encoding costs more than it saves. With AVX2 the search of
+5,000 candidates gains a tenth, less than the time to compile the kernels."""
+
 _CODE_BYTES = 1 << 27
-# Candidates whose codes stay in the second-level cache while all queries of a task meet them.
+"""Largest size of the codes of all candidates, which are in memory together: a quarter of the float32 vectors."""
 _BLOCK_BYTES = 1 << 18
+"""Size of the codes that stay in the second-level cache while all queries of a task meet them."""
 _SLAB_ROWS = 2048
-# Candidates that a query lets wait; one of which more than half are left is given up. With coarser codes or more
-# dimensions more are left: of 100,000 × 384 Gaussian ones 500 for k = 32 and 1,200 for k = 100, on AVX2.
+"""Queries that are searched for together."""
+
 _FEWEST_WAITING = 4096
-# One candidate in so many: to score more by themselves takes longer than to score all in tiles.
+"""Length of a query's list. A query with more than half of the list left after compaction is given up. Coarser codes
+and more dimensions leave more: of 100,000 × 384 Gaussian candidates 500 for k = 32 and 1,200 for k = 100, on AVX2."""
 _MOST_WAITING = 16
-# Queries that go first, to see whether bounds leave few enough of these data: if not for most, none follow.
+"""If one candidate in 16 is left, scoring these one by one takes longer than scoring all in tiles."""
 _PROBE_ROWS = 24
+"""Queries that are searched for first. If the bounds leave too many candidates for most of them, the others are given
+up at once."""
 
 
-def worthwhile(queries: int, candidates: np.ndarray, dtype: np.dtype, k: int) -> bool:
-    """Whether `certified` is expected to be the faster way to the k best of these candidates, taken as `dtype`."""
-    count, dim = candidates.shape
-    return bool(
-        byte_tile()
-        and dtype == np.float32
-        and queries >= _FEWEST_QUERIES
-        and count >= max(FEWEST_CANDIDATES, _FEWEST_PER_RESULT * k)
-        and count * 4 * words(dim) <= _CODE_BYTES
-    )
+def is_possible(candidates: int, dim: int, dtype: np.dtype) -> bool:
+    """Whether `certified` can search this many candidates of this dimension, taken as `dtype`."""
+    return byte_tile() is not None and dtype == np.float32 and candidates * 4 * words(dim) <= _CODE_BYTES
 
 
-def certified(queries: engine.Rows, rows: engine.Rows, limits: Limits, best: Best) -> np.ndarray:
-    """Fill `best` with the k most similar of all rows for each query; returns the queries that were given up."""
-    dim, k = rows.x.shape[1], best.keys.shape[2]
-    codes = _codes("candidate", rows, COLUMNS, levels=127, offset=128)
-    block = max(1, _BLOCK_BYTES // (COLUMNS * 4 * words(dim)))
-    capacity = max(_FEWEST_WAITING, 4 * k)
+def is_worthwhile(queries: int, candidates: int, k: int) -> bool:
+    """Whether `certified` is expected to be faster than scoring all candidates in floating point."""
+    return queries >= _FEWEST_QUERIES and candidates >= max(FEWEST_CANDIDATES, _FEWEST_PER_RESULT * k)
+
+
+def certified(queries: engine.Rows, candidates: engine.Rows, limits: Limits, best: Best) -> NDArray[np.int64]:
+    """Push the k candidates most similar to each query on its heap; returns the queries that were given up."""
     given_up = []
-    for first, stop in _slabs(len(queries.x)):
-        part, count = slice(first, stop), stop - first
-        query_codes = _codes("query", engine.Rows(queries.x[part], queries.inverse[part]), ROWS, TILE.left_levels, 0)
-        shape = query_codes.scales.size
+    with scratch() as memory:
+        codes = _codes(candidates, COLUMNS, levels=127, offset=128, memory=memory)
+        for first, stop in _slabs(len(queries.x)):
+            left = _search_slab(queries, first, stop, candidates, codes, limits, best)
+            given_up.append(first + np.flatnonzero(left < 0))
+            too_many = max(len(candidates.x) // _MOST_WAITING, 4 * best.keys.shape[2])
+            if first == 0 and 2 * np.count_nonzero((left < 0) | (left > too_many)) > stop:
+                given_up.append(np.arange(stop, len(queries.x)))
+                break
+    return np.concatenate(given_up)
+
+
+def _search_slab(
+    queries: engine.Rows, first: int, stop: int, candidates: engine.Rows, codes: Codes, limits: Limits, best: Best
+) -> NDArray[np.int64]:
+    """Search for queries first … stop − 1. Returns how many candidates the bounds left of each, −1 if given up."""
+    part, count, dim, k = slice(first, stop), stop - first, candidates.x.shape[1], best.keys.shape[2]
+    capacity, block = max(_FEWEST_WAITING, 4 * k), max(1, _BLOCK_BYTES // (COLUMNS * 4 * words(dim)))
+    with scratch() as memory:
+        rows = engine.Rows(queries.x[part], queries.inverse[part])
+        query_codes = _codes(rows, ROWS, levels=TILE.left_levels, offset=0, memory=memory)
         waiting = Waiting(
             np.empty((count, k), np.float32),
             np.repeat(limits.floors[part, np.newaxis], _guessed_by(k), axis=1),
-            workspace("waiting", (count, capacity), np.dtype(np.int64)),
-            workspace("highs", (count, capacity), np.dtype(np.float32)),
+            memory.array((count, capacity), np.int64),
+            memory.array((count, capacity), np.float32),
             np.zeros(count, np.int64),
-            np.full(shape, np.inf, np.float32),
-            np.empty(shape, np.float32),
+            np.full(query_codes.scales.size, np.inf, np.float32),
+            np.empty(query_codes.scales.size, np.float32),
+            np.zeros(count, np.int64),
         )
         waiting.needs[:count] = -np.inf
         threads = thread_count()
         tasks = min(len(query_codes.words), threads * engine.tiles(count, threads * 256))
-        real = rows.x.dtype
-        scratch = Scratch(
-            workspace("tiles", (tasks, ROWS, COLUMNS), _byte_tile.WORD),
-            workspace("lines of tiles", (tasks, LINES, COLUMNS), _byte_tile.WORD),
-            workspace("places", (tasks, LINES, 3), np.dtype(np.int64)),
-            workspace("query", (tasks, dim), real),
-            workspace("others", (tasks, TOGETHER, dim), real),
-            workspace("scores", (tasks, TOGETHER), real),
+        of_tasks = kernels.OfTasks(
+            memory.array((tasks, ROWS, COLUMNS), _byte_tile.WORD),
+            memory.array((tasks, kernels.LINES, COLUMNS), _byte_tile.WORD),
+            memory.array((tasks, kernels.LINES, 3), np.int64),
+            memory.array((tasks, dim), np.float32),
+            memory.array((tasks, TOGETHER, dim), np.float32),
+            memory.array((tasks, TOGETHER), np.float32),
         )
-        certify(tasks, queries, first, rows, query_codes, codes, block, limits, waiting, scratch, best)
-        given_up.append(first + np.flatnonzero(waiting.sizes < 0))
-        too_many = max(len(rows.x) // _MOST_WAITING, 4 * k)
-        if first == 0 and 2 * np.count_nonzero((waiting.sizes < 0) | (waiting.sizes > too_many)) > count:
-            given_up.append(np.arange(stop, len(queries.x)))
-            break
-    return np.concatenate(given_up)
+        search = Search(queries, first, candidates, query_codes, codes, limits, waiting)
+        kernels.certify(tasks, search, block, of_tasks, best)
+    best.dropped[0, part] = waiting.dropped
+    return waiting.sizes
 
 
 def _guessed_by(k: int) -> int:
-    """Which of the best of a sample is below the k-th of all, but for one query in thousands.
+    """Rank m in the sample whose score is almost surely below the k-th best overall.
 
-    Of the k best the sample has a number that is distributed as Poisson's, with this mean.
+    The number of the k best in a sample of 1 / SAMPLED is about Poisson(k / SAMPLED). m is its mean + 3σ + 3, which
+    is too low for one query in thousands.
     """
-    mean = k / SAMPLED
+    mean = k / kernels.SAMPLED
     return int(np.ceil(mean + 3 * np.sqrt(mean) + 3))
 
 
 def _slabs(count: int) -> Iterator[tuple[int, int]]:
-    """(first, stop) of the queries that are searched for at once."""
+    """(first, stop) of the queries that are searched for together."""
     start = _PROBE_ROWS if count >= 4 * _PROBE_ROWS else 0
     if start:
         yield 0, start
@@ -102,17 +117,17 @@ def _slabs(count: int) -> Iterator[tuple[int, int]]:
         yield first, min(first + _SLAB_ROWS, count)
 
 
-def _codes(name: str, rows: engine.Rows, width: int, levels: int, offset: int) -> Codes:
+def _codes(rows: engine.Rows, width: int, *, levels: int, offset: int, memory: Scratch) -> Codes:
+    """The rows as bytes of at most `levels`, plus `offset`, packed in panels of `width` rows."""
     count, dim = rows.x.shape
     shape = packed_shape(count, dim, width)
-    real = np.dtype(np.float32)
     codes = Codes(
-        workspace(f"{name} codes", shape, _byte_tile.WORD),
-        workspace(f"{name} scales", (shape[0], width), real),
-        workspace(f"{name} errors", (shape[0], width), real),
-        workspace(f"{name} starts", (shape[0], parts(dim), width), _byte_tile.WORD),
+        memory.array(shape, _byte_tile.WORD),
+        memory.array((shape[0], width), np.float32),
+        memory.array((shape[0], width), np.float32),
+        memory.array((shape[0], parts(dim), width), _byte_tile.WORD),
     )
     tasks = min(shape[0], 4 * thread_count())
-    lines = workspace("lines", (tasks, 4 * words(dim)), np.dtype(np.uint8))
-    encode.sized(8 * rows.x.size)(tasks, rows, levels, offset, lines, codes)
+    lines = memory.array((tasks, 4 * words(dim)), np.uint8)
+    kernels.encode.sized(8 * rows.x.size)(tasks, rows, levels, offset, lines, codes)
     return codes

@@ -1,67 +1,82 @@
-"""The search for a few queries: candidates are read where they stand, once, and nothing is packed.
+"""The search for at most FEW queries: candidates are read once, where they are, and not packed.
 
-# Design: most rows cannot enter a heap, and a product in vectors, in any order, tells:
+# Design: most rows cannot enter a heap. A product in vectors, summed in any order, shows that:
 #
-#     Σ x u, Σ x²  →  Σ x u ≥ (root − slack) ‖x‖ ?   no: next rows   yes: length one, summed in the engine's order
+#     Σ x u, Σ x²  →  Σ x u ≥ (root − slack) ‖x‖ ?   no: next rows   yes: unit row, summed in the order of the engine
 #
-# Either sum of d products is within d ε/2 of the truth, relative to ‖x‖ ‖u‖ and ‖x‖², whatever its order. So is the
-# score; the slack is four times what these can amount to. Scores and result are those of `scan` to the bit.
+# Each of these sums of d products has an error of at most d ε/2, relative to ‖x‖ ‖u‖ and ‖x‖², in whatever order. So
+# has the score; the slack is four times the sum of these errors. Scores and result are those of `scan` to the bit.
 """
 
 import numpy as np
 
 from rvtrain._engine._norms import EPS, inverse_norm
 from rvtrain._engine._pairs import TOGETHER, dots, unit_row
+from rvtrain._engine._random import row_key
 from rvtrain._kernels import kernel, njit
-from rvtrain.mining._selection_kernels import BY_SCORE, offer
+from rvtrain.mining._selection_kernels import BY_SCORE, is_allowed, push_scores
 
 FEW = 4
-"""Queries from which on packing pays."""
+"""The most queries for which this search is faster than packing the candidates."""
 
 _SQUARES = 1e-12, 1e30
-"""Between these ‖x‖² is a normal number in either type, and ‖x‖ is above EPS: the bound holds."""
+"""Range of ‖x‖² in which it is a normal number of either type, and ‖x‖ is above EPS, as the bound requires."""
 
 
 @kernel
 def scan_few(start, stop, queries, rows, origin, limits, rule, best, units, others, scores):
-    """Offer rows (m, d), the candidates from `origin` on, to all queries.
+    """Push the scores of all rows for each of at most FEW queries on the query's heap.
 
-    rows.inverse is written where a row is scored, NaN if it is not finite; other rows are finite, and theirs is left.
-    units (parts, FEW, d), others (parts, TOGETHER, d) and scores (parts, TOGETHER) are scratch of the parts of best.
+    Shapes: queries Rows of (B, d); rows Rows of (m, d), the candidates from `origin` on. Count is the number of
+    parts; units (parts, FEW, d), others (parts, TOGETHER, d) and scores (parts, TOGETHER) are scratch.
+
+    rows.inverse is written for rows that are scored, NaN if a row is not finite. Other rows are finite, and theirs
+    stays as it is.
     """
+    parts, count = len(others), len(rows.x)
     for part in range(start, stop):
-        _scan_part(part, queries, rows, origin, limits, rule, best, units, others, scores)
-
-
-@njit
-def _scan_part(part, queries, rows, origin, limits, rule, best, units, others, scores):
-    mine, found = others[part], scores[part]
-    for i in range(len(queries.x)):
-        unit_row(queries, i, units[part, i])
-    end = len(rows.x) * (part + 1) // len(others)
-    for start in range(len(rows.x) * part // len(others), end, TOGETHER):
-        here = min(TOGETHER, end - start)
-        measured = False
+        mine, found = others[part], scores[part]
         for i in range(len(queries.x)):
-            full = rule.kind == BY_SCORE and best.sizes[part, i] == best.keys.shape[2]
-            if full and not _may_beat(rows.x, start, here, units, part, i, best.keys[part, i, 0]):
-                continue
-            if not measured:
-                for c in range(here):
-                    rows.inverse[start + c] = inverse_norm(rows.x[start + c], EPS)
-                    unit_row(rows, start + c, mine[c])
-                measured = True
-            dots(units[part, i], mine, found)
-            offer(found, here, start, origin, part, i, limits, rule, best)
+            unit_row(queries, i, units[part, i])
+        end = count * (part + 1) // parts
+        for begin in range(count * part // parts, end, TOGETHER):
+            here, measured = min(TOGETHER, end - begin), False
+            for i in range(len(queries.x)):
+                full = rule.kind == BY_SCORE and best.sizes[part, i] == best.keys.shape[2]
+                if full and not _may_beat_root(rows.x, begin, here, units, part, i, best.keys[part, i, 0]):
+                    continue
+                if not measured:
+                    for c in range(here):
+                        rows.inverse[begin + c] = inverse_norm(rows.x[begin + c], EPS)
+                        unit_row(rows, begin + c, mine[c])
+                    measured = True
+                dots(units[part, i], mine, found)
+                if limits.ceilings[i] < np.inf:
+                    best.dropped[part, i] += _count_above(found, here, begin, origin, i, limits)
+                noise = row_key(rule.seed, rule.draw, i)
+                push_scores(found, here, begin, origin, noise, part, i, limits, rule, best)
 
 
 @njit
-def _may_beat(x, start, count, units, part, i, root):
-    """Whether a cosine of these rows with the query units[part, i] may be above root; never no by mistake."""
+def _count_above(scores, count, begin, origin, row, limits):
+    """How many of the first `count` scores are at or above the ceiling of the row, of allowed candidates."""
+    above = 0
+    for c in range(count):
+        if scores[c] >= limits.ceilings[row] and is_allowed(row, origin + begin + c, begin + c, limits):
+            above += 1
+    return above
+
+
+@njit
+def _may_beat_root(x, begin, count, units, part, i, root):
+    """Whether the cosine of one of these rows with the query units[part, i] may be above root.
+
+    May be true although none is, but not false where one is.
+    """
     least, most = _SQUARES
     dim = x.shape[1]
     bound = root - 4.0 * (dim + 8.0) * np.finfo(x.dtype).eps
-    for row in range(start, start + count):
+    for row in range(begin, begin + count):
         product = square = x.dtype.type(0)
         for k in range(dim):
             product += x[row, k] * units[part, i, k]

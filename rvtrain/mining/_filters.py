@@ -1,16 +1,34 @@
-"""Which candidates may be negatives at all: windows of score and rank, against false negatives."""
+"""Windows of score and rank outside of which a candidate is no negative: against false negatives."""
 
-from typing import Any, NamedTuple
+import enum
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rvtrain import _validation as check
 
 SAMPLING = ("top", "random")
+RELATIVE = ("absolute_margin", "relative_margin")
+"""The filters that are relative to the positive's score."""
+
+Floats = NDArray[np.floating]
+
+
+class _Kept(enum.Enum):
+    KEPT = "the miner's"
+
+    def __repr__(self) -> str:
+        return self.value
+
+
+Kept = Literal[_Kept.KEPT]
+KEPT: Kept = _Kept.KEPT
+"""The default of the filters of a call: the filter of the miner counts."""
 
 
 class Filters(NamedTuple):
-    """Checked filters; None: not asked for."""
+    """The filters of a miner or of a call; None: no such filter."""
 
     range_min: int = 0
     range_max: int | None = None
@@ -20,68 +38,64 @@ class Filters(NamedTuple):
     relative_margin: float | None = None
     sampling: str = "top"
 
-    def window(self, positives: np.ndarray | None, rows: int, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
-        """(floors, ceilings) of `dtype`, such that a score passes if and only if it lies strictly between them."""
+    def replaced(self, **given: Any) -> "Filters":
+        """These filters, but the given ones that are not KEPT in their place, checked."""
+        new = self._replace(**{name: value for name, value in given.items() if value is not KEPT})
+        range_min = check.integer("range_min", new.range_min, low=0)
+        range_max = new.range_max
+        if range_max is not None:
+            range_max = check.integer("range_max", range_max, low=range_min + 1)
+        scores = {name: _score(name, getattr(new, name)) for name in ("min_score", "max_score", *RELATIVE)}
+        sampling = check.choice("sampling", new.sampling, SAMPLING)
+        return Filters(range_min, range_max, **scores, sampling=sampling)
+
+    @property
+    def relative(self) -> list[str]:
+        """The names of the filters in use that are relative to the positive's score."""
+        return [name for name in RELATIVE if getattr(self, name) is not None]
+
+    def caps(self, own: NDArray[np.float64] | None, rows: int) -> dict[str, NDArray[np.float64]]:
+        """The highest score (B,) that each filter lets pass; `own` are the scores of the positives (B,)."""
+        caps = {} if self.max_score is None else {"max_score": np.full(rows, self.max_score)}
+        if own is not None and self.absolute_margin is not None:
+            caps["absolute_margin"] = own - self.absolute_margin
+        if own is not None and self.relative_margin is not None:
+            caps["relative_margin"] = own - abs(own) * self.relative_margin
+        return caps
+
+    def window(self, own: NDArray[np.float64] | None, rows: int, dtype: np.dtype) -> tuple[Floats, Floats]:
+        """(floors, ceilings) of `dtype`: a score passes if and only if it lies strictly between them."""
         low = np.full(rows, -np.inf, dtype)
         if self.min_score is not None:
             low = at_least(np.full(rows, self.min_score), dtype)
         high = np.full(rows, np.inf, dtype)
-        caps = [] if self.max_score is None else [np.full(rows, self.max_score)]
-        if positives is not None:
-            if self.absolute_margin is not None:
-                caps.append(positives - self.absolute_margin)
-            if self.relative_margin is not None:
-                caps.append(positives - abs(positives) * self.relative_margin)
-        for cap in caps:
+        for cap in self.caps(own, rows).values():
             high = np.minimum(high, at_most(cap, dtype))
         return low, high
 
 
-def parsed(
-    range_min: Any, range_max: Any, min_score: Any, max_score: Any, absolute_margin: Any, relative_margin: Any,
-    sampling: Any, positives: Any,
-) -> Filters:  # fmt: skip
-    """Check the filters of one call."""
-    range_min = check.integer("range_min", range_min, low=0)
-    if range_max is not None:
-        range_max = check.integer("range_max", range_max, low=range_min + 1)
-    return Filters(
-        range_min,
-        range_max,
-        min_score=_bound("min_score", min_score),
-        max_score=_bound("max_score", max_score),
-        absolute_margin=_bound("absolute_margin", absolute_margin, positives),
-        relative_margin=_bound("relative_margin", relative_margin, positives),
-        sampling=check.choice("sampling", sampling, SAMPLING),
-    )
-
-
-def _bound(name: str, value: Any, positives: Any = ()) -> float | None:
-    if value is None:
-        return None
-    if positives is None:
-        raise ValueError(f"{name} is relative to the positive's score and needs positives, got None")
-    return check.number(name, value)
+def _score(name: str, value: Any) -> float | None:
+    return None if value is None else check.number(name, value)
 
 
 @np.errstate(over="ignore")
-def above(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """t of `dtype` with s > t if and only if s > x, for all s of `dtype`: x (float64) rounded down."""
+def above(x: NDArray[np.float64], dtype: np.dtype) -> Floats:
+    """The t of `dtype` such that s > t if and only if s > x, for all s of `dtype`: x rounded down."""
     t = x.astype(dtype)
     return np.where(t > x, np.nextafter(t, dtype.type(-np.inf)), t)
 
 
-def below(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """t with s < t if and only if s < x: x rounded up."""
+def below(x: NDArray[np.float64], dtype: np.dtype) -> Floats:
+    """The t such that s < t if and only if s < x: x rounded up."""
     return -above(-x, dtype)
 
 
 @np.errstate(over="ignore")
-def at_least(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """t with s > t if and only if s ≥ x."""
+def at_least(x: NDArray[np.float64], dtype: np.dtype) -> Floats:
+    """The t such that s > t if and only if s ≥ x."""
     return np.nextafter(below(x, dtype), dtype.type(-np.inf))
 
 
-def at_most(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """t with s < t if and only if s ≤ x."""
+def at_most(x: NDArray[np.float64], dtype: np.dtype) -> Floats:
+    """The t such that s < t if and only if s ≤ x."""
     return -at_least(-x, dtype)

@@ -1,52 +1,45 @@
-"""Breadth-first searches that offer what they find to a selection."""
+"""Breadth-first searches in a graph, and the selection of the nodes that they find."""
 
 import numpy as np
 
 from rvtrain._engine._norms import cosine
 from rvtrain._kernels import kernel, njit
-from rvtrain.mining._selection_kernels import rise, sink, worse
+from rvtrain.mining._heap import push
 
 
 @kernel
 def mine_graph(start, stop, rows, nodes, starts, others, hops, marks, queues, best):
-    """Offer to each of `nodes` the nodes at hops[0] … hops[1] edges from it, by cosine.
+    """Push the nodes at hops[0] … hops[1] edges from nodes[i] on heap i, by cosine.
 
-    rows Rows of (n, d); the neighbours of i are others[starts[i]: starts[i + 1]]; marks, −1 at first, and queues
-    (lanes, n) are the lanes': lane l takes nodes l, l + lanes, …
+    Shapes: rows Rows of (n, d), nodes (B,), starts (n + 1,), where the neighbours of node v are
+    others[starts[v]: starts[v + 1]]. Count is the number of lanes: lane l searches from nodes l, l + lanes, …, with a
+    line of marks and queues (lanes, n) of its own. marks[l, v] = i where the search from nodes[i] has reached v, and
+    −1 at first.
     """
     for lane in range(start, stop):
-        _mine_lane(lane, rows, nodes, starts, others, hops, marks, queues, best)
+        mark, queue = marks[lane], queues[lane]
+        for i in range(lane, len(nodes), len(marks)):
+            _search_from(i, rows, nodes[i], starts, others, hops, mark, queue, best)
 
 
 @njit
-def _mine_lane(lane, rows, nodes, starts, others, hops, marks, queues, best):
-    mark, queue = marks[lane], queues[lane]
-    for i in range(lane, len(nodes), len(marks)):
-        mark[nodes[i]], queue[0] = i, nodes[i]
-        begin, end = 0, 1
-        for hop in range(1, hops[1] + 1):
-            last = end
-            for at in range(begin, end):
-                for e in range(starts[queue[at]], starts[queue[at] + 1]):
-                    node = others[e]
-                    if mark[node] != i:
-                        mark[node], queue[last] = i, node
-                        last += 1
-                        if hop >= hops[0]:
-                            _offer(i, nodes[i], node, rows, best)
-            if last == end:  # no hop further finds more, and there may be 2³¹ of them
-                break
-            begin, end = end, last
-
-
-@njit
-def _offer(i, node, other, rows, best):
+def _search_from(i, rows, source, starts, others, hops, mark, queue, best):
     x, inverse = rows
-    score = x.dtype.type(cosine(x[node], inverse[node], x[other], inverse[other]))
-    keys, columns, scores, size = best.keys[0, i], best.columns[0, i], best.scores[0, i], best.sizes[0, i]
-    key = np.float64(score)
-    if size < len(keys):
-        rise(keys, columns, scores, size, key, other, score)
-        best.sizes[0, i] += 1
-    elif worse(keys[0], columns[0], key, other):
-        sink(keys, columns, scores, size, key, other, score)
+    keys, columns, scores = best.keys[0, i], best.columns[0, i], best.scores[0, i]
+    mark[source], queue[0] = i, source
+    begin, end, size = 0, 1, best.sizes[0, i]
+    for hop in range(1, hops[1] + 1):
+        last = end
+        for at in range(begin, end):
+            for e in range(starts[queue[at]], starts[queue[at] + 1]):
+                node = others[e]
+                if mark[node] != i:
+                    mark[node], queue[last] = i, node
+                    last += 1
+                    if hop >= hops[0]:
+                        s = x.dtype.type(cosine(x[source], inverse[source], x[node], inverse[node]))
+                        size = push(keys, columns, scores, size, np.float64(s), node, s)
+        if last == end:  # more hops find nothing, and max_hops may be as large as 2³¹ − 1
+            break
+        begin, end = end, last
+    best.sizes[0, i] = size

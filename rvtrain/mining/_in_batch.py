@@ -1,21 +1,23 @@
-"""The batch itself as the pool."""
+"""Negatives from the batch itself."""
 
-from typing import Any
+from typing import Literal, overload
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from rvtrain import _validation as check
 from rvtrain.mining._miner import HardNegativeMiner
+from rvtrain.mining._search import Found
 
 
 class InBatchMiner(HardNegativeMiner):
     """Mine negatives within a batch, by the strategies of `HardNegativeMiner`.
 
-    With positives, the pool of row i is the other rows' positives; without, it is the other anchors.
+    With positives, the candidates of row i are the other rows' positives; without, the other anchors.
 
     Parameters
     ----------
-    strategy, margin, temperature, seed, density, fill
+    strategy, margin, temperature, seed, density, fill, and filters
         As in `HardNegativeMiner`.
 
     References
@@ -31,18 +33,46 @@ class InBatchMiner(HardNegativeMiner):
     array([3, 3, 1, 1])
     """
 
-    def mine(  # type: ignore[override]
-        self, anchors: Any, k: int, *, positives: Any = None, ids: Any = None, return_scores: bool = False
-    ) -> Any:
-        """Choose k of the batch for each anchor.
+    @overload  # type: ignore[override]
+    def mine(
+        self,
+        anchors: ArrayLike,
+        k: int,
+        *,
+        positives: ArrayLike | None = ...,
+        ids: ArrayLike | None = ...,
+        return_scores: Literal[False] = ...,
+    ) -> NDArray[np.int64]: ...
+
+    @overload
+    def mine(
+        self,
+        anchors: ArrayLike,
+        k: int,
+        *,
+        positives: ArrayLike | None = ...,
+        ids: ArrayLike | None = ...,
+        return_scores: Literal[True],
+    ) -> Found: ...
+
+    def mine(
+        self,
+        anchors: ArrayLike,
+        k: int,
+        *,
+        positives: ArrayLike | None = None,
+        ids: ArrayLike | None = None,
+        return_scores: bool = False,
+    ) -> NDArray[np.int64] | Found:
+        """Choose k rows of the batch for each anchor.
 
         Parameters
         ----------
         anchors : array of shape (B, d), as in `HardNegativeMiner.mine`
         k : int
-            At least 1; more than there are leaves −1.
+            At least 1; where there are fewer candidates, −1 follows the last.
         positives : array of shape (B, d), optional
-            The pool; row i is never its own negative, and gives s⁺ for semi_hard.
+            The candidates. Row i is never a negative of anchor i, and gives s⁺ for semi_hard.
         ids : integer array of shape (B,), optional
             Labels: rows with equal ids are never negatives of each other.
         return_scores : bool
@@ -52,7 +82,7 @@ class InBatchMiner(HardNegativeMiner):
         -------
         indices : int64 array of shape (B, k)
             Rows of the batch; −1 where there are too few.
-        scores : array of the same shape, if asked for
+        scores : array of the same shape, with return_scores
 
         Raises
         ------
@@ -60,23 +90,23 @@ class InBatchMiner(HardNegativeMiner):
             As `HardNegativeMiner.mine`.
         """
         a = _converted("anchors", anchors)
-        if positives is not None:
-            positives = _converted("positives", positives)
-            check.same_shape("positives", positives, "anchors", a.shape)
+        given = None if positives is None else _converted("positives", positives)
+        if given is not None:
+            check.same_shape("positives", given, "anchors", a.shape)
         if ids is not None:
             ids = check.integer_array("ids", ids, (len(a),))
         return super().mine(
             a,
-            a if positives is None else positives,
+            a if given is None else given,
             k,
-            positives=positives,
+            positives=given,
             exclude=np.arange(len(a))[:, np.newaxis],
             anchor_ids=ids,
             candidate_ids=ids,
-            return_scores=return_scores,
+            return_scores=return_scores,  # type: ignore[call-overload]
         )
 
 
-def _converted(name: str, rows: Any) -> np.ndarray:
+def _converted(name: str, rows: ArrayLike) -> NDArray[np.floating]:
     x = check.stored_array(name, rows, 2)
     return check.readable(x, check.computed_dtype(name, x))

@@ -1,38 +1,46 @@
 """Hard negatives for each anchor, from a pool of candidates."""
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal, TypeVar, overload
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from rvtrain import _validation as check
 from rvtrain._engine._blocks import Rows
 from rvtrain._engine._norms import checked_inverse_norms
-from rvtrain.mining._candidates import candidates_of
-from rvtrain.mining._filters import above, parsed
+from rvtrain.mining._arguments import excluded_of, ids_of
+from rvtrain.mining._candidates import Progress, candidates_of
+from rvtrain.mining._filters import KEPT, Filters, Kept, above
 from rvtrain.mining._pool import Pool
 from rvtrain.mining._positives import positives_of
-from rvtrain.mining._search import padded, reporting
+from rvtrain.mining._ranked import Ranked
+from rvtrain.mining._report import Drops, MiningReport, Outcome
+from rvtrain.mining._rescored import Rescore, rescored
+from rvtrain.mining._search import METHODS, Found, padded, reporting
 from rvtrain.mining._selection_kernels import BY_SCORE, EXPONENTIAL, UNIFORM, WU2017, Limits, Rule
 from rvtrain.mining._strategy import MiningStrategy
 
+_M = TypeVar("_M", bound="HardNegativeMiner")
+
 DENSITIES = {"exponential": EXPONENTIAL, "wu2017": WU2017}
 
-# Of all miners, since a lock of their own would keep them from being pickled; it is held for a few instructions.
 _counting = threading.Lock()
+"""Held for a few instructions while a draw is counted. All miners share it, because a miner with a lock of its own
+could not be pickled."""
 
 
 class HardNegativeMiner:
-    r"""Mine negatives by cosine similarity s, exactly, without ever holding the matrix of all scores.
+    r"""Mine negatives by cosine similarity s, exactly, without the matrix of all scores in memory.
 
     Parameters
     ----------
     strategy : MiningStrategy, or its value as a string
         *hardest*: the k most similar. *semi_hard*: with positives, those with s⁺ − margin < s < s⁺, most similar
         first, where s⁺ is the least cosine of an anchor with its positives; without, those at most `margin` below
-        the most similar candidate, which is itself left out.
+        the most similar candidate, which itself is left out.
         *distance_weighted*: k drawn without replacement, with probability ∝ exp(s / T), or by `density`.
         *random*: k drawn uniformly without replacement.
     margin : float
@@ -47,8 +55,18 @@ class HardNegativeMiner:
         points of the sphere in n dimensions, :math:`\log w = (2-n) \log d - \frac{n-3}{2} \log(1 - d^2/4)`, with
         d at least ½; candidates with d ≥ 1.4 are left out.
     fill : bool
-        Of semi_hard: whether a row with fewer than k in the window goes on with the next most similar below it,
-        or is left short.
+        Of semi_hard: whether a row with fewer than k candidates in the window is filled with the next most similar
+        ones below it, or is left short.
+    range_min, range_max : int, optional
+        Only candidates whose rank r by similarity, from 0 and among those not excluded, has
+        range_min ≤ r < range_max. `range_max` is for hardest and semi_hard, and for calls with `rescore`.
+    min_score, max_score : float, optional
+        Only candidates with min_score ≤ s ≤ max_score.
+    absolute_margin, relative_margin : float, optional
+        Only candidates with s ≤ s⁺ − absolute_margin, or s ≤ s⁺ − relative_margin · abs(s⁺): a candidate nearly as
+        similar as the least similar positive is often an unlabelled positive. `mine` then needs positives.
+    sampling : {"top", "random"}
+        Of the candidates that pass these filters, those of the strategy, or a uniform draw.
 
     References
     ----------
@@ -73,6 +91,13 @@ class HardNegativeMiner:
         *,
         density: str = "exponential",
         fill: bool = True,
+        range_min: int = 0,
+        range_max: int | None = None,
+        min_score: float | None = None,
+        max_score: float | None = None,
+        absolute_margin: float | None = None,
+        relative_margin: float | None = None,
+        sampling: str = "top",
     ) -> None:
         if not isinstance(strategy, MiningStrategy):
             strategy = MiningStrategy(check.choice("strategy", strategy, [s.value for s in MiningStrategy]))
@@ -82,43 +107,23 @@ class HardNegativeMiner:
         self.seed = check.integer("seed", seed, low=0, high=2**63 - 1)
         self.density = check.choice("density", density, DENSITIES)
         self.fill = check.flag("fill", fill)
+        self.filters = Filters().replaced(
+            range_min=range_min,
+            range_max=range_max,
+            min_score=min_score,
+            max_score=max_score,
+            absolute_margin=absolute_margin,
+            relative_margin=relative_margin,
+            sampling=sampling,
+        )
+        self._check_ranks(self.filters, None)
         self._draws = 0
+        self._last: MiningReport | Outcome | None = None
 
     @classmethod
-    def hardest(cls) -> "HardNegativeMiner":
-        """The k most similar candidates."""
-        return cls(MiningStrategy.HARDEST)
-
-    @classmethod
-    def semi_hard(cls, margin: float = 0.1, *, fill: bool = True) -> "HardNegativeMiner":
-        """The most similar of those that are less similar than the positive."""
-        return cls(MiningStrategy.SEMI_HARD, margin=margin, fill=fill)
-
-    @classmethod
-    def distance_weighted(
-        cls, temperature: float = 1.0, *, seed: int = 0, density: str = "exponential"
-    ) -> "HardNegativeMiner":
-        """Drawn by weights that depend on the similarity."""
-        return cls(MiningStrategy.DISTANCE_WEIGHTED, temperature=temperature, seed=seed, density=density)
-
-    @classmethod
-    def random(cls, *, seed: int = 0) -> "HardNegativeMiner":
-        """Drawn uniformly."""
-        return cls(MiningStrategy.RANDOM, seed=seed)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.strategy.value})"
-
-    def mine(
-        self,
-        anchors: Any,
-        candidates: Any,
-        k: int,
+    def hardest(
+        cls: type[_M],
         *,
-        positives: Any = None,
-        exclude: Any = None,
-        anchor_ids: Any = None,
-        candidate_ids: Any = None,
         range_min: int = 0,
         range_max: int | None = None,
         min_score: float | None = None,
@@ -126,9 +131,172 @@ class HardNegativeMiner:
         absolute_margin: float | None = None,
         relative_margin: float | None = None,
         sampling: str = "top",
+    ) -> _M:
+        """A miner of the k most similar candidates."""
+        return cls(
+            MiningStrategy.HARDEST,
+            range_min=range_min,
+            range_max=range_max,
+            min_score=min_score,
+            max_score=max_score,
+            absolute_margin=absolute_margin,
+            relative_margin=relative_margin,
+            sampling=sampling,
+        )
+
+    @classmethod
+    def semi_hard(
+        cls: type[_M],
+        margin: float = 0.1,
+        *,
+        fill: bool = True,
+        range_min: int = 0,
+        range_max: int | None = None,
+        min_score: float | None = None,
+        max_score: float | None = None,
+        absolute_margin: float | None = None,
+        relative_margin: float | None = None,
+        sampling: str = "top",
+    ) -> _M:
+        """A miner of the most similar candidates that are less similar than the positive."""
+        return cls(
+            MiningStrategy.SEMI_HARD,
+            margin=margin,
+            fill=fill,
+            range_min=range_min,
+            range_max=range_max,
+            min_score=min_score,
+            max_score=max_score,
+            absolute_margin=absolute_margin,
+            relative_margin=relative_margin,
+            sampling=sampling,
+        )
+
+    @classmethod
+    def distance_weighted(
+        cls: type[_M],
+        temperature: float = 1.0,
+        *,
+        seed: int = 0,
+        density: str = "exponential",
+        range_min: int = 0,
+        min_score: float | None = None,
+        max_score: float | None = None,
+        absolute_margin: float | None = None,
+        relative_margin: float | None = None,
+        sampling: str = "top",
+    ) -> _M:
+        """A miner that draws candidates by weights that depend on the similarity."""
+        return cls(
+            MiningStrategy.DISTANCE_WEIGHTED,
+            temperature=temperature,
+            seed=seed,
+            density=density,
+            range_min=range_min,
+            min_score=min_score,
+            max_score=max_score,
+            absolute_margin=absolute_margin,
+            relative_margin=relative_margin,
+            sampling=sampling,
+        )
+
+    @classmethod
+    def random(
+        cls: type[_M],
+        *,
+        seed: int = 0,
+        range_min: int = 0,
+        min_score: float | None = None,
+        max_score: float | None = None,
+        absolute_margin: float | None = None,
+        relative_margin: float | None = None,
+        sampling: str = "top",
+    ) -> _M:
+        """A miner that draws candidates uniformly."""
+        return cls(
+            MiningStrategy.RANDOM,
+            seed=seed,
+            range_min=range_min,
+            min_score=min_score,
+            max_score=max_score,
+            absolute_margin=absolute_margin,
+            relative_margin=relative_margin,
+            sampling=sampling,
+        )
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.strategy.value})"
+
+    @overload
+    def mine(
+        self,
+        anchors: ArrayLike,
+        candidates: ArrayLike | Iterable[ArrayLike],
+        k: int,
+        *,
+        positives: ArrayLike | None = ...,
+        exclude: ArrayLike | None = ...,
+        anchor_ids: ArrayLike | None = ...,
+        candidate_ids: ArrayLike | None = ...,
+        range_min: int | Kept = ...,
+        range_max: int | Kept | None = ...,
+        min_score: float | Kept | None = ...,
+        max_score: float | Kept | None = ...,
+        absolute_margin: float | Kept | None = ...,
+        relative_margin: float | Kept | None = ...,
+        sampling: str | Kept = ...,
+        rescore: Rescore | None = ...,
+        return_scores: Literal[False] = ...,
+        progress: Progress | bool | None = ...,
+        method: str = ...,
+    ) -> NDArray[np.int64]: ...
+
+    @overload
+    def mine(
+        self,
+        anchors: ArrayLike,
+        candidates: ArrayLike | Iterable[ArrayLike],
+        k: int,
+        *,
+        positives: ArrayLike | None = ...,
+        exclude: ArrayLike | None = ...,
+        anchor_ids: ArrayLike | None = ...,
+        candidate_ids: ArrayLike | None = ...,
+        range_min: int | Kept = ...,
+        range_max: int | Kept | None = ...,
+        min_score: float | Kept | None = ...,
+        max_score: float | Kept | None = ...,
+        absolute_margin: float | Kept | None = ...,
+        relative_margin: float | Kept | None = ...,
+        sampling: str | Kept = ...,
+        rescore: Rescore | None = ...,
+        return_scores: Literal[True],
+        progress: Progress | bool | None = ...,
+        method: str = ...,
+    ) -> Found: ...
+
+    def mine(
+        self,
+        anchors: ArrayLike,
+        candidates: ArrayLike | Iterable[ArrayLike],
+        k: int,
+        *,
+        positives: ArrayLike | None = None,
+        exclude: ArrayLike | None = None,
+        anchor_ids: ArrayLike | None = None,
+        candidate_ids: ArrayLike | None = None,
+        range_min: int | Kept = KEPT,
+        range_max: int | Kept | None = KEPT,
+        min_score: float | Kept | None = KEPT,
+        max_score: float | Kept | None = KEPT,
+        absolute_margin: float | Kept | None = KEPT,
+        relative_margin: float | Kept | None = KEPT,
+        sampling: str | Kept = KEPT,
+        rescore: Rescore | None = None,
         return_scores: bool = False,
-        progress: Any = None,
-    ) -> Any:
+        progress: Progress | bool | None = None,
+        method: str = "auto",
+    ) -> NDArray[np.int64] | Found:
         """Choose k candidates for each anchor.
 
         Parameters
@@ -137,13 +305,14 @@ class HardNegativeMiner:
             Like all arrays here float32 or float64, or float16, integers and other byte orders, which are converted
             to the float32 or float64 that holds them; mixed types are promoted.
         candidates : array of shape (N, d), or an iterable of such blocks
-            An ``np.memmap``, or blocks from anywhere, need not fit in memory: the next block is read while this
-            one is scored, and converted one at a time. Blocks of an iterable are of the anchors' dtype, or narrower,
-            and read once; each is copied before the next is asked for, so that a generator may reuse its buffer.
+            An ``np.memmap``, or the blocks of an iterable, need not fit in memory: they are converted one at a time,
+            and the next block is read while this one is scored. Blocks of an iterable are of the anchors' dtype, or
+            narrower, and read once; each is copied before the next is asked for, so that a generator may reuse its
+            buffer.
         k : int
-            At least 1; more than there are leaves −1.
+            At least 1; where there are fewer candidates, −1 follows the last.
         positives : array of anchors' shape or (B, P, d), or integer array of shape (B,) or (B, P), optional
-            One or several vectors for each anchor, or indices of candidates, −1: none there. For one anchor (d,),
+            One or several vectors for each anchor, or indices of candidates, with −1 for none. For one anchor (d,),
             (P, d), an integer or (P,). For semi_hard and the margins: s⁺ is the least cosine of an anchor with its
             positives. Candidates given as positives by index are never returned for that row; indices need
             candidates in one array or ``np.memmap``. Integers in the shape of integer anchors may be either, and are
@@ -151,75 +320,95 @@ class HardNegativeMiner:
         exclude : integer array of shape (B, m), or (m,) for one anchor, optional
             Candidates never to be returned for that row; −1: none.
         anchor_ids, candidate_ids : integer arrays of shapes (B,) or (B, P), and (N,), optional, together
-            A candidate whose id is one of the anchor's is never its negative. An anchor with fewer than P ids
-            repeats one of them.
-        range_min, range_max : int, optional
-            Only candidates whose rank r by similarity, from 0 and among those not excluded, has
-            range_min ≤ r < range_max. `range_max` is for hardest and semi_hard.
-        min_score, max_score : float, optional
-            Only candidates with min_score ≤ s ≤ max_score.
-        absolute_margin, relative_margin : float, optional
-            Only candidates with s ≤ s⁺ − absolute_margin, or s ≤ s⁺ − relative_margin · abs(s⁺): what is nearly as
-            similar as the least similar positive is often a positive that nobody labelled.
-        sampling : {"top", "random"}
-            Of what is left, the strategy's choice, or a uniform draw.
+            A candidate with an id of the anchor's is never its negative. An anchor with fewer than P ids repeats one
+            of them.
+        range_min, range_max, min_score, max_score, absolute_margin, relative_margin, sampling : optional
+            In place of this filter of the miner; None: no such filter.
+        rescore : callable, optional
+            A better judge of similarity than the cosine, as a cross-encoder: called with the numbers of anchors and
+            the indices of candidates, both int64 arrays of shape (n,), it returns the scores of these pairs, (n,).
+            The candidates of ranks range_min ≤ r < range_max by cosine are given to it; without `range_max`, ten of
+            them for each of the k. Strategy, margins and bounds go by its scores, which `return_scores` returns. For
+            s⁺ it is called with the positives, which must then be indices. Not for density "wu2017".
         return_scores : bool
             Return the cosines too.
         progress : callable, or True for a progress bar, optional
-            Called with the candidates done, and how many there are (None if unknown), after each block.
+            Called with the number of candidates done, and that of all (None if unknown), after each block.
+        method : {"auto", "float", "bounds"}
+            How candidates are scored, as in `top_k`: the result is the same. Draws use floating point.
 
         Returns
         -------
         indices : int64 array of shape (B, k), or (k,) for one anchor
             Most similar first, or in the order drawn; ties go to the lower index; −1 where a row has too few.
-        scores : array of the same shape, if asked for
+        scores : array of the same shape, with return_scores
             Cosines; −inf where the index is −1.
 
         Raises
         ------
         TypeError
-            If an array is not of real numbers, or indices or ids are no integers.
+            If an array is not of real numbers, or indices or ids are not integers.
         ValueError
-            If shapes do not fit, something is empty or not finite, or an index is out of range.
+            If shapes do not fit, something is empty or not finite, or an index or an option is out of range.
         """
         a = check.stored_array("anchors", anchors, (1, 2))
         single = a.ndim == 1
         given = None if positives is None else positives_of(positives, a)
         k = check.neighbours(k)
         check.flag("return_scores", return_scores)
-        filters = parsed(
-            range_min, range_max, min_score, max_score, absolute_margin, relative_margin, sampling, positives
+        method = check.choice("method", method, METHODS)
+        filters = self.filters.replaced(
+            range_min=range_min,
+            range_max=range_max,
+            min_score=min_score,
+            max_score=max_score,
+            absolute_margin=absolute_margin,
+            relative_margin=relative_margin,
+            sampling=sampling,
         )
-        if filters.range_max is not None and self.strategy.draws:
-            raise ValueError(f"range_max is for hardest and semi_hard, got {self.strategy.value}")
+        self._check_ranks(filters, rescore)
+        for name in filters.relative if given is None else ():
+            raise ValueError(f"{name} is relative to the positive's score and needs positives, got None")
         dtype = np.promote_types(check.computed_dtype("anchors", a), np.float32 if given is None else given.dtype)
         pool = candidates_of("candidates", candidates, a.shape[-1], "anchors", dtype)
         a = check.readable(np.atleast_2d(a), pool.dtype)
-        rows, tops = Rows(a, checked_inverse_norms("anchors", a)), None
-        nobody = np.empty((len(a), 0), np.int64)
-        excluded = nobody if exclude is None else _excluded(exclude, len(a), pool.size, single)
+        rows, own = Rows(a, checked_inverse_norms("anchors", a)), None
+        none = np.empty((len(a), 0), np.int64)
+        excluded = none if exclude is None else excluded_of(exclude, len(a), pool.size, single)
         if given is not None:
             given = given.within(pool)
-            tops = given.least(rows, pool)
+            own = given.least(rows, pool)
             excluded = excluded if given.indices is None else np.hstack([excluded, given.indices])
-        row_ids, column_ids = nobody, nobody.ravel()
+        row_ids, column_ids = none, none.ravel()
         if (anchor_ids is None) != (candidate_ids is None):
             raise ValueError("anchor_ids and candidate_ids must be given together, got only one of them")
         if anchor_ids is not None:
-            row_ids = _ids_of(anchor_ids, len(a), single)
+            row_ids = ids_of(anchor_ids, len(a), single)
             column_ids = check.integer_array("candidate_ids", candidate_ids, (pool.size,))
-        limits = Limits(*filters.window(tops, len(a), pool.dtype), excluded, row_ids, column_ids)
+        limits = Limits(*filters.window(own, len(a), pool.dtype), excluded, row_ids, column_ids)
+        drops = Drops(len(a))
         with reporting(progress) as report, self._drawing(filters.sampling, a.shape[1]) as rule:
-            found = self._choose(Pool(rows, pool, limits, filters, report), k, tops, rule)
+            asked = Pool(rows, pool, limits, filters, report, method, drops)
+            if rescore is None:
+                found = self._choose(asked, k, own, rule)
+            else:
+                uses_own = bool(filters.relative) or self.strategy is MiningStrategy.SEMI_HARD
+                ranked, own = rescored(rescore, asked, k, given if uses_own else None)
+                found = self._choose(ranked, k, own, rule)
+                drops.above = ranked.between(None, self._ceiling(own)).dropped
+        caps = filters.caps(own, len(a))
+        if (ceiling := self._ceiling(own)) is not None:
+            caps["semi_hard"] = ceiling
+        self._last = Outcome(k, found[1], own, caps, drops, filters.range_min > 0)
         indices = padded(found[0], k, -1)
         if not return_scores:
             return indices[0] if single else indices
-        scores = padded(found[1], k, -np.inf)
+        scores = padded(found[1].astype(pool.dtype, copy=False), k, -np.inf)
         return (indices[0], scores[0]) if single else (indices, scores)
 
     @contextmanager
     def _drawing(self, sampling: str, dim: int) -> Iterator[Rule]:
-        """The rule of a call, whose draw nobody else has. A call that fails gives it back, if it was the last."""
+        """The rule of a call, with a draw number of its own. The last call gives it back if it fails."""
         kinds = {MiningStrategy.RANDOM: UNIFORM, MiningStrategy.DISTANCE_WEIGHTED: DENSITIES[self.density]}
         kind = UNIFORM if sampling == "random" else kinds.get(self.strategy, BY_SCORE)
         drawn = int(kind != BY_SCORE)
@@ -234,12 +423,26 @@ class HardNegativeMiner:
                     self._draws -= drawn
             raise
 
-    def _choose(self, pool: Pool, k: int, tops: np.ndarray | None, rule: Rule) -> tuple[np.ndarray, np.ndarray]:
+    def _check_ranks(self, filters: Filters, rescore: Rescore | None) -> None:
+        """Refuse options that do not go together."""
+        if rescore is not None and not callable(rescore):
+            raise TypeError(f"rescore must be callable, got {rescore!r}")
+        if rescore is not None and self.strategy is MiningStrategy.DISTANCE_WEIGHTED and self.density == "wu2017":
+            raise ValueError("rescore is not for the density wu2017, which is one of cosines")
+        if rescore is None and filters.range_max is not None and self.strategy.draws:
+            raise ValueError(f"range_max is for hardest and semi_hard, got {self.strategy.value}")
+
+    def _ceiling(self, own: NDArray[np.float64] | None) -> NDArray[np.float64] | None:
+        """The scores below which the strategy chooses."""
+        return own if self.strategy is MiningStrategy.SEMI_HARD else None
+
+    def _choose(self, pool: Pool | Ranked, k: int, own: NDArray[np.float64] | None, rule: Rule) -> Found:
+        """The choice of the strategy; `own` are the scores s⁺ (B,)."""
         if self.strategy is not MiningStrategy.SEMI_HARD:
             return pool.best(k, rule)
-        if tops is not None:
-            return pool.between(None if self.fill else above(tops - self.margin, pool.dtype), tops).best(k, rule)
-        # The hardest itself is left out, and what follows is measured against it.
+        if own is not None:
+            return pool.between(None if self.fill else above(own - self.margin, pool.dtype), own).best(k, rule)
+        # Without positives, the most similar candidate takes the place of the positive, and is left out.
         if rule.kind == BY_SCORE and pool.filters.range_max is None:
             columns, scores = pool.best(k + 1, rule)
             if not self.fill:
@@ -249,15 +452,32 @@ class HardNegativeMiner:
         first, hardest = pool.best(1, Rule(BY_SCORE))
         return pool.without(first).between(None if self.fill else self._floor(hardest[:, 0]), None).best(k, rule)
 
-    def _floor(self, tops: np.ndarray) -> np.ndarray:
-        return above(tops.astype(np.float64) - self.margin, tops.dtype)
+    def _floor(self, highest: NDArray[np.floating]) -> NDArray[np.floating]:
+        """The lower end of the window below these scores."""
+        return above(highest.astype(np.float64) - self.margin, highest.dtype)
+
+    @property
+    def needs_positives(self) -> bool:
+        """Whether the miner's filters need the positives of each anchor; semi_hard can use them too."""
+        return bool(self.filters.relative)
+
+    @property
+    def last_report(self) -> MiningReport | None:
+        """What the last call of `mine` has found and dropped; None before the first."""
+        last = self._last
+        if isinstance(last, Outcome):
+            last = self._last = last.report()
+        return last
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_last": self.last_report}
 
     def reset(self) -> None:
         """Begin the sequence of draws again."""
         self._draws = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """How many draws have been made; the rest is the constructor's."""
+        """The number of draws made so far; everything else is given to the constructor."""
         return {"draws": self._draws}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -265,19 +485,3 @@ class HardNegativeMiner:
         if not isinstance(state, Mapping) or set(state) != {"draws"}:
             raise ValueError(f"state must be a dict with the key 'draws', got {state!r}")
         self._draws = check.integer("state['draws']", state["draws"], low=0)
-
-
-def _excluded(exclude: Any, rows: int, size: int | None, single: bool) -> np.ndarray:
-    shape = (None,) if single and np.ndim(exclude) == 1 else (rows, None)
-    stop = 2**62 if size is None else size  # unknown: checked when all blocks have been seen
-    return np.atleast_2d(check.indices("exclude", exclude, shape, stop, missing=True))
-
-
-def _ids_of(ids: Any, rows: int, single: bool) -> np.ndarray:
-    """Of the anchors, (B, P)."""
-    array = np.asarray(ids)
-    if single and array.ndim < 2:
-        array = array.reshape(1, -1)
-    if array.ndim == 2:
-        return check.integer_array("anchor_ids", array, (rows, None))
-    return check.integer_array("anchor_ids", array, (rows,))[:, np.newaxis]

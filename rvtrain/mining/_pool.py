@@ -1,45 +1,53 @@
-"""What one call of a miner chooses from: anchors, candidates, and who may be chosen for whom."""
+"""The pool of one call of a miner: anchors, candidates, and which candidates may be chosen for which anchor."""
 
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rvtrain._engine._blocks import Rows
 from rvtrain.mining._candidates import Candidates, Progress
 from rvtrain.mining._filters import Filters, below
-from rvtrain.mining._search import search
-from rvtrain.mining._selection_kernels import BY_SCORE, Limits, Rule, noise
-
-Found = tuple[np.ndarray, np.ndarray]
-"""Indices and scores (B, k), or narrower where there are fewer candidates; −1 and −inf beyond the last."""
+from rvtrain.mining._ranked import Ranked
+from rvtrain.mining._report import Drops
+from rvtrain.mining._search import Found, Result, search
+from rvtrain.mining._selection_kernels import BY_SCORE, Limits, Rule
 
 
 class Pool(NamedTuple):
-    """Candidates of each anchor under limits and filters, which `best` chooses from."""
+    """Candidates of each anchor under limits and filters, from which `best` chooses."""
 
     queries: Rows
     candidates: Candidates
     limits: Limits
     filters: Filters
     progress: Progress | None
+    method: str
+    drops: Drops
+    """of the last search"""
 
     @property
     def dtype(self) -> np.dtype:
-        """Of scores."""
+        """The dtype of scores."""
         return self.candidates.dtype
 
     def best(self, k: int, rule: Rule) -> Found:
-        """The k with the largest keys."""
+        """The k candidates with the largest keys."""
         if self.filters.range_max is not None:
-            return self._best_of_ranked(self.filters.range_max, k, rule)
+            ranked = self.ranked(self.filters.range_max)
+            self.drops.above[:] = ranked.dropped
+            return ranked.best(k, rule)
         if self.filters.range_min:
-            columns, _ = self._ranked(self.filters.range_min)
+            columns, _ = self._most_similar(self.filters.range_min)
+            self.drops.by_rank = int((columns >= 0).sum())
             rest = self.without(columns)
             return rest._replace(filters=self.filters._replace(range_min=0)).best(k, rule)
-        return search(self.queries, self.candidates, k, rule, self.limits, self.progress)
+        found = self._search(k, rule, self.limits)
+        self.drops.above[:] = np.where(self.limits.floors < self.limits.ceilings, found[2], 0)
+        return found[:2]
 
-    def between(self, floors: np.ndarray | None, ceilings: np.ndarray | None) -> "Pool":
-        """Only scores above these floors (of the scores' dtype), and below these ceilings (float64)."""
+    def between(self, floors: NDArray[np.floating] | None, ceilings: NDArray[np.float64] | None) -> "Pool":
+        """The pool of scores above these floors (of the scores' dtype) and below these ceilings (float64)."""
         limits = self.limits
         if floors is not None:
             limits = limits._replace(floors=np.maximum(limits.floors, floors))
@@ -47,24 +55,22 @@ class Pool(NamedTuple):
             limits = limits._replace(ceilings=np.minimum(limits.ceilings, below(ceilings, self.dtype)))
         return self._replace(limits=limits)
 
-    def without(self, columns: np.ndarray) -> "Pool":
-        """Not these (B, m) any more."""
+    def without(self, columns: NDArray[np.int64]) -> "Pool":
+        """The pool without these candidates (B, m)."""
         return self._replace(limits=self.limits._replace(exclude=np.hstack([self.limits.exclude, columns])))
 
-    def _ranked(self, count: int) -> Found:
-        """The `count` most similar, whatever their score."""
+    def ranked(self, stop: int) -> Ranked:
+        """The candidates of ranks range_min … stop − 1, with the window of the pool."""
+        columns, scores = self._most_similar(stop)
+        first = self.filters.range_min
+        self.drops.by_rank = int((columns[:, :first] >= 0).sum())
+        return Ranked(columns[:, first:], scores[:, first:], self.limits.floors, self.limits.ceilings, self.filters)
+
+    def _most_similar(self, count: int) -> Found:
+        """The `count` most similar candidates, whatever their score."""
         unbounded = np.full(len(self.limits.floors), np.inf, self.dtype)
         limits = self.limits._replace(floors=-unbounded, ceilings=unbounded)
-        return search(self.queries, self.candidates, count, Rule(BY_SCORE), limits, self.progress)
+        return self._search(count, Rule(BY_SCORE), limits)[:2]
 
-    def _best_of_ranked(self, stop: int, k: int, rule: Rule) -> Found:
-        """The same among ranks range_min … stop − 1, which are few enough to be listed."""
-        columns, scores = (x[:, self.filters.range_min :] for x in self._ranked(stop))
-        floors, ceilings = self.limits.floors[:, np.newaxis], self.limits.ceilings[:, np.newaxis]
-        inside = (columns >= 0) & (scores > floors) & (scores < ceilings)
-        keys = (
-            -np.arange(columns.shape[1]) * np.ones(columns.shape) if rule.kind == BY_SCORE else noise(columns, rule)
-        )
-        order = np.argsort(np.where(inside, -keys, np.inf), axis=1, kind="stable")[:, :k]
-        columns, scores = np.where(inside, columns, -1), np.where(inside, scores, self.dtype.type(-np.inf))
-        return np.take_along_axis(columns, order, axis=1), np.take_along_axis(scores, order, axis=1)
+    def _search(self, k: int, rule: Rule, limits: Limits) -> Result:
+        return search(self.queries, self.candidates, k, rule, limits, self.progress, method=self.method)

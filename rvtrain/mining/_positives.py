@@ -1,8 +1,9 @@
 """The positives of each anchor, as vectors or as indices of candidates, and the least of their scores."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from rvtrain import _validation as check
 from rvtrain._engine._blocks import CHUNK, Rows
@@ -12,21 +13,21 @@ from rvtrain.mining._candidates import Candidates
 
 
 class Positives(NamedTuple):
-    """One of the two is given."""
+    """Vectors or indices; the other is None."""
 
     vectors: np.ndarray | None
     """(B, P, d)"""
-    indices: np.ndarray | None
-    """(B, P) int64, −1 for none"""
+    indices: NDArray[np.int64] | None
+    """(B, P), −1 for none"""
 
     @property
     def dtype(self) -> np.dtype:
-        """What the vectors have to be computed in."""
+        """The narrowest dtype in which the vectors can be computed with."""
         narrowest = np.dtype(np.float32)
         return narrowest if self.vectors is None else check.computed_dtype("positives", self.vectors)
 
     def within(self, candidates: Candidates) -> "Positives":
-        """The same, where indices are checked against the candidates."""
+        """The same positives, once indices are checked against the candidates."""
         if self.indices is None:
             return self
         if not isinstance(candidates.source, np.ndarray):
@@ -42,8 +43,8 @@ class Positives(NamedTuple):
             raise ValueError(f"positives must name at least one candidate for each anchor, got none in row {row}")
         return Positives(None, indices)
 
-    def least(self, anchors: Rows, candidates: Candidates) -> np.ndarray:
-        """The lowest cosine of each anchor with its positives, float64 (B,)."""
+    def least(self, anchors: Rows, candidates: Candidates) -> NDArray[np.float64]:
+        """The lowest cosine of each anchor with its positives, (B,)."""
         given = self.indices if self.vectors is None else self.vectors
         assert given is not None
         lowest = np.full(len(anchors.x), np.inf)
@@ -60,8 +61,8 @@ class Positives(NamedTuple):
         return lowest
 
 
-def positives_of(positives: Any, anchors: np.ndarray) -> Positives:
-    """Check what is given as positives of anchors (B, d), or (d,) for one."""
+def positives_of(positives: ArrayLike, anchors: np.ndarray) -> Positives:
+    """Check the positives of anchors (B, d), or (d,) for one. Dtype and shape tell vectors from indices."""
     array = np.asarray(positives)
     if array.dtype.kind in "iu" and array.ndim <= anchors.ndim:
         return Positives(None, _indices(array, anchors))
@@ -75,8 +76,8 @@ def positives_of(positives: Any, anchors: np.ndarray) -> Positives:
     return Positives(array.reshape(rows[0] if rows else 1, -1, dim), None)
 
 
-def _indices(array: np.ndarray, anchors: np.ndarray) -> np.ndarray:
-    """As (B, P)."""
+def _indices(array: np.ndarray, anchors: np.ndarray) -> NDArray[np.int64]:
+    """Indices of any of the accepted shapes as (B, P)."""
     if anchors.dtype.kind in "iu" and array.shape == anchors.shape:
         raise ValueError(
             f"positives of integers in the shape of integer anchors, {array.shape}, may be vectors or indices: give "

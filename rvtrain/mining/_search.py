@@ -2,44 +2,80 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rvtrain import _progress
 from rvtrain._engine import _blocks as engine
 from rvtrain._engine._norms import check_rows_finite, checked_inverse_norms
 from rvtrain._engine._pairs import TOGETHER
 from rvtrain._engine._products import packed_columns
+from rvtrain._engine._scratch import scratch
 from rvtrain._engine._tile import tile_shape
-from rvtrain._engine._workspace import workspace
 from rvtrain._kernels._threads import thread_count
 from rvtrain.mining._candidates import Candidates, Progress
-from rvtrain.mining._certified import certified, worthwhile
+from rvtrain.mining._certified import certified, is_possible, is_worthwhile
 from rvtrain.mining._few_kernels import FEW, scan_few
 from rvtrain.mining._selection_kernels import BY_SCORE, Best, Limits, Rule, finish, scan
 
-# Queries that share a scan of a block: their packed copies and scores are in memory at the same time.
+METHODS = ("auto", "float", "bounds")
+
+Found = tuple[NDArray[np.int64], NDArray[np.floating]]
+"""Indices and scores, best first; −1 and −inf beyond the last of a row."""
+
+
+class Result(NamedTuple):
+    """What a search has found."""
+
+    columns: NDArray[np.int64]
+    """(B, min(k, N)) indices of candidates, best first; −1 beyond the last of a row"""
+    scores: NDArray[np.floating]
+    """(B, min(k, N)); −inf beyond the last of a row"""
+    dropped: NDArray[np.int64]
+    """(B,) the number of allowed candidates at or above the ceiling, for rows whose floor is below their ceiling"""
+
+
 _SLAB_ROWS = 64 * engine.GROUP
+"""Queries that share the scan of a block: their packed copies and scores are in memory at the same time."""
 
 
 def search(
-    queries: engine.Rows, candidates: Candidates, k: int, rule: Rule, limits: Limits, progress: Progress | None = None
-) -> tuple[np.ndarray, np.ndarray]:
+    queries: engine.Rows,
+    candidates: Candidates,
+    k: int,
+    rule: Rule,
+    limits: Limits,
+    progress: Progress | None = None,
+    *,
+    method: str = "auto",
+) -> Result:
     """The k candidates with the largest keys for each query, or all N if there are fewer.
 
-    Indices and scores (B, min(k, N)), −1 and −inf beyond the last. limits.column_ids are those of all candidates.
+    limits.column_ids are those of all candidates. `method` is one of METHODS, as in `top_k`.
     """
-    by_bounds = rule.kind == BY_SCORE and candidates.at_hand
-    if by_bounds and worthwhile(len(queries.x), candidates.source, candidates.dtype, k):
-        return _certified(queries, candidates, k, limits, progress)
+    if takes_bounds(method, len(queries.x), candidates, k, rule):
+        return _certified(queries, candidates, min(k, len(candidates.source)), limits, progress)
     return _scanned(queries, candidates, k, rule, limits, progress)
+
+
+def takes_bounds(method: str, queries: int, candidates: Candidates, k: int, rule: Rule) -> bool:
+    """Whether this search is one by bounds."""
+    if method == "float" or rule.kind != BY_SCORE or not candidates.at_hand:
+        return False
+    count, dim = candidates.source.shape
+    wanted = method == "bounds" or is_worthwhile(queries, count, k)
+    return wanted and is_possible(count, dim, candidates.dtype)
 
 
 def _scanned(
     queries: engine.Rows, candidates: Candidates, k: int, rule: Rule, limits: Limits, progress: Progress | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """By float scores, a block of candidates at a time. Heaps have room for the candidates seen, k at most."""
+) -> Result:
+    """Score all candidates in floating point, block by block.
+
+    Heaps have room for the candidates seen so far, at most k: of an iterable, N is not known.
+    """
     groups = engine.tiles(min(len(queries.x), _SLAB_ROWS), engine.GROUP)
     best = empty_best(len(queries.x), 0, candidates.dtype, parts=max(1, thread_count() // groups))
     seen = 0
@@ -61,73 +97,77 @@ def _scanned(
     if limits.exclude.size and limits.exclude.max() >= seen:
         raise ValueError(f"exclude must lie in [-1, {seen - 1}], got {limits.exclude.max()}")
     finish.sized(20 * best.keys.size)(len(queries.x), best)
-    return best.columns[0, :, :seen], best.scores[0, :, :seen]
+    return Result(best.columns[0, :, :seen], best.scores[0, :, :seen], best.dropped[0])
 
 
 def _with_room(best: Best, entries: int, most: int) -> Best:
-    """The same heaps with room for so many entries, or twice as many as before, but not for more than `most`."""
+    """The same heaps with room for this many entries: at least doubled where they grow, up to `most`."""
     parts, rows, room = best.keys.shape
     if room >= entries:
         return best
     larger = empty_best(rows, min(most, max(entries, 2 * room)), best.scores.dtype, parts)
     for old, new in zip(best[:3], larger[:3], strict=True):
         new[:, :, :room] = old
-    return larger._replace(sizes=best.sizes)
+    return larger._replace(sizes=best.sizes, dropped=best.dropped)
 
 
 def _certified(
     queries: engine.Rows, candidates: Candidates, k: int, limits: Limits, progress: Progress | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """By bounds, and by float scores for queries whose bounds are too wide for these data."""
+) -> Result:
+    """Search by bounds; queries whose bounds are too wide for these candidates are searched for by float scores."""
     best = empty_best(len(queries.x), k, candidates.dtype)
     rest = certified(queries, candidates.all_rows(), limits, best)
     finish.sized(20 * best.keys.size)(len(queries.x), best)
-    columns, scores = best.columns[0], best.scores[0]
+    found = Result(best.columns[0], best.scores[0], best.dropped[0])
     if len(rest):
         floors, ceilings, exclude, row_ids = (x[rest] for x in limits[:4])
         of_rest = Limits(floors, ceilings, exclude, row_ids, limits.column_ids)
         few = engine.Rows(queries.x[rest], queries.inverse[rest])
-        columns[rest], scores[rest] = _scanned(few, candidates, k, Rule(BY_SCORE), of_rest, None)
+        for all_rows, rows in zip(found, _scanned(few, candidates, k, Rule(BY_SCORE), of_rest, None), strict=True):
+            all_rows[rest] = rows
     if progress is not None:
         progress(len(candidates.source), len(candidates.source))
-    return columns, scores
+    return found
 
 
 def _scan_few(queries: engine.Rows, rows: engine.Rows, start: int, limits: Limits, rule: Rule, best: Best) -> None:
-    """Offer a block of candidates, of which the first is candidate `start`, to at most FEW queries."""
-    dtype, dim = rows.x.dtype, rows.x.shape[1]
-    units, others, scores = (
-        workspace(name, (len(best.keys), *shape), dtype)
-        for name, shape in (("units", (FEW, dim)), ("others", (TOGETHER, dim)), ("scores", (TOGETHER,)))
-    )
-    work = 2 * len(queries.x) * rows.x.size
-    scan_few.sized(work)(len(best.keys), queries, rows, start, limits, rule, best, units, others, scores)
+    """Push the scores of a block of candidates, the first of which is candidate `start`, for at most FEW queries."""
+    parts, dim, dtype = len(best.keys), rows.x.shape[1], rows.x.dtype
+    with scratch() as memory:
+        units = memory.array((parts, FEW, dim), dtype)
+        others, scores = memory.array((parts, TOGETHER, dim), dtype), memory.array((parts, TOGETHER), dtype)
+        work = 2 * len(queries.x) * rows.x.size
+        scan_few.sized(work)(parts, queries, rows, start, limits, rule, best, units, others, scores)
 
 
 def _scan_many(queries: engine.Rows, rows: engine.Rows, start: int, limits: Limits, rule: Rule, best: Best) -> None:
-    """Offer a block of candidates, of which the first is candidate `start`, to all queries, in slabs."""
-    dtype, dim = rows.x.dtype, rows.x.shape[1]
+    """The same for any number of queries, a slab of them at a time."""
+    (count, dim), dtype = rows.x.shape, rows.x.dtype
     height, width, _ = tile_shape(dtype)
-    panels = packed_columns(rows)
-    block = min(engine.block_panels(dim, dtype), len(panels))
     high = engine.GROUP // height
-    for first in range(0, len(queries.x), _SLAB_ROWS):
-        count = min(_SLAB_ROWS, len(queries.x) - first)
-        tasks = len(best.keys) * engine.tiles(count, engine.GROUP)
-        left = workspace("left", (tasks, high, dim, height), dtype)
-        scratch = workspace("scratch", (tasks, high, block, height, width), dtype)
-        work = count * len(rows.x) * dim
-        scan.sized(work)(tasks, queries, first, panels, len(rows.x), start, left, scratch, limits, rule, best)
+    with scratch() as memory:
+        panels = packed_columns(rows, memory)
+        block = min(engine.block_panels(dim, dtype), len(panels))
+        most = len(best.keys) * engine.tiles(min(_SLAB_ROWS, len(queries.x)), engine.GROUP)
+        left = memory.array((most, high, dim, height), dtype)
+        slabs = memory.array((most, high, block, height, width), dtype)
+        for first in range(0, len(queries.x), _SLAB_ROWS):
+            here = min(_SLAB_ROWS, len(queries.x) - first)
+            tasks = len(best.keys) * engine.tiles(here, engine.GROUP)
+            scan.sized(here * count * dim)(
+                tasks, queries, first, panels, count, start, left, slabs, limits, rule, best
+            )
 
 
 def empty_best(rows: int, k: int, dtype: np.dtype, parts: int = 1) -> Best:
-    """Heaps without entries."""
+    """Heaps without entries, of k places each."""
     shape = (parts, rows, k)
-    return Best(np.empty(shape), np.empty(shape, np.int64), np.empty(shape, dtype), np.zeros((parts, rows), np.int64))
+    sizes, dropped = np.zeros((2, parts, rows), np.int64)
+    return Best(np.empty(shape), np.empty(shape, np.int64), np.empty(shape, dtype), sizes, dropped)
 
 
 def padded(found: np.ndarray, k: int, missing: float) -> np.ndarray:
-    """What `search` found as (B, k), where there are fewer candidates than k."""
+    """An array that `search` found as (B, k), filled up where there are fewer than k candidates."""
     if found.shape[1] == k:
         return np.ascontiguousarray(found)
     out = np.full((len(found), k), missing, found.dtype)
@@ -136,15 +176,15 @@ def padded(found: np.ndarray, k: int, missing: float) -> np.ndarray:
 
 
 def no_limits(rows: int, dtype: np.dtype) -> Limits:
-    """Every candidate counts."""
+    """Limits under which every candidate counts."""
     none = np.empty((rows, 0), np.int64)
     everything = np.full(rows, np.inf, dtype)
     return Limits(-everything, everything, none, none, none.ravel())
 
 
 @contextmanager
-def reporting(progress: Any) -> Iterator[Progress | None]:
-    """What `progress` asks for: nothing, a callback, or a bar."""
+def reporting(progress: Progress | bool | None) -> Iterator[Progress | None]:
+    """The callback that `progress` asks for: none, the one given, or that of a progress bar."""
     if progress is not True:
         if progress not in (None, False) and not callable(progress):
             raise TypeError(f"progress must be a callable or True, got {progress!r}")

@@ -1,14 +1,15 @@
-"""Selection fused with scoring: of all candidates the k with the largest keys, ties to the lower index.
+"""Selection fused with scoring: for each query the k candidates with the largest keys, ties to the lower index.
 
-# Design: a group of rows meets a block of columns (`_engine.py`); while the block's scores are in cache, each
-# row looks at them, a tile's width at a time, and keeps its best in a binary heap with the worst at the root:
+# Design: a group of queries meets a block of candidates (`_engine/_blocks.py`). While the block's scores are in
+# cache, each row of them is screened, a tile's width at a time; scores that may be among the best are pushed on the
+# row's heap (`_heap.py`):
 #
-#     scores of a row   │▒▒▒▒▒▒▒▒│▒▒▒▒▒▒▒▒│▒▒▒▒▒▒▒▒│ …      screen: can any of these NR beat the root?
-#                            no       no      yes           one vector comparison; only then one by one
+#     scores of a row   │▒▒▒▒▒▒▒▒│▒▒▒▒▒▒▒▒│▒▒▒▒▒▒▒▒│ …      screen: may one of these NR scores beat the root?
+#                            no       no      yes           one comparison of vectors; then one score after the other
 #
-# A draw's key is noise plus a log weight. Its screen needs no logarithm: −log u ≥ 1 − u, so that
-# log w − log(−log u) > root only if 1 − u < w exp(−root). All orders are total (key, then index), so the result
-# does not depend on how rows and columns were shared out.
+# The key of a random draw is noise plus a log weight. Its screen needs no logarithm: −log u ≥ 1 − u, so that
+# log w − log(−log u) > root only if 1 − u < w exp(−root). Keys are ordered by value, then by index: a total order, so
+# the result does not depend on how rows and columns are shared among the threads.
 """
 
 from typing import NamedTuple
@@ -20,18 +21,19 @@ from rvtrain._engine._exp import exp
 from rvtrain._engine._random import row_key, uniform
 from rvtrain._engine._screen import between
 from rvtrain._engine._tile import mr, nr
-from rvtrain._kernels import inlined, kernel, njit, trailing_zeros
+from rvtrain._kernels import body, inlined, kernel, njit, trailing_zeros
+from rvtrain.mining._heap import is_worse, push, sift
 
 BY_SCORE, UNIFORM, EXPONENTIAL, WU2017, WEIGHT = range(5)
-"""What a key is: the score; noise; Gumbel noise plus log weights exp(s / T), plus those of Wu et al. 2017, or
-plus the log of the score, which is then the weight itself."""
+"""The key of a score: the score itself; uniform noise; Gumbel noise plus a log weight, which is s / T, that of Wu et
+al. 2017, or log s (the score is the weight)."""
 
 _NEAREST_DROPPED = 0.0199
 """Wu et al. drop d ≥ 1.4, which is s ≤ 0.02."""
 
 
 class Rule(NamedTuple):
-    """What makes a key of a score. Keep to these types: others are another compilation of the kernels."""
+    """How a key is made from a score. Each combination of Python types is another compilation of the kernels."""
 
     kind: int
     temperature: float = 1.0
@@ -41,21 +43,22 @@ class Rule(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """Which candidates count for a row: floors < s < ceilings, not excluded, and its id none of the row's."""
+    """Which candidates count for a row: floor < s < ceiling, not excluded, and an id that is none of the row's."""
 
     floors: np.ndarray
-    """(B,), of the scores' dtype, like ceilings"""
+    """(B,), of the scores' dtype"""
     ceilings: np.ndarray
+    """(B,), of the scores' dtype"""
     exclude: np.ndarray
     """(B, m) int64, −1 for none"""
     row_ids: np.ndarray
-    """(B, r) int64; r = 0 where there are no ids"""
+    """(B, r) int64; r = 0 without ids"""
     column_ids: np.ndarray
-    """(columns at hand,) int64; empty where there are no ids"""
+    """(columns of the block,) int64; empty without ids"""
 
 
 class Best(NamedTuple):
-    """Heaps of the best so far: one for each row and each part of the columns."""
+    """Heaps of the best entries so far: one for each row and each part of the columns."""
 
     keys: np.ndarray
     """(parts, B, k) float64"""
@@ -65,107 +68,146 @@ class Best(NamedTuple):
     """(parts, B, k), of the scores' dtype"""
     sizes: np.ndarray
     """(parts, B) int64"""
+    dropped: np.ndarray
+    """(parts, B) int64: the number of candidates so far that are allowed but at or above the ceiling"""
 
 
 @kernel
-def scan(start, stop, queries, first, panels, columns, origin, left, scratch, limits, rule, best):
-    """Offer `columns` columns, packed in panels (m / NR, d, NR), to rows first … of the queries (B, d).
+def scan(start, stop, queries, first, panels, columns, origin, left, slabs, limits, rule, best):
+    """Score packed candidates for the queries from row `first` on, and push the scores on their heaps.
 
-    Column j of the panels is candidate origin + j. left (tasks, GROUP / MR, d, MR) and scratch (tasks,
-    GROUP / MR, block, MR, NR) are the tasks': one for each part of the columns and group of rows.
+    Shapes: queries Rows of (B, d); panels (m / NR, d, NR) hold `columns` candidates, of which column j is candidate
+    origin + j. Count is the number of tasks, parts · groups; left (tasks, GROUP / MR, d, MR) and slabs (tasks,
+    GROUP / MR, block, MR, NR) are scratch.
     """
+    parts, block, height = len(best.keys), slabs.shape[2], mr(panels)
     for task in range(start, stop):
-        _scan_task(task, queries, first, panels, columns, origin, left, scratch, limits, rule, best)
+        part, top = task % parts, first + task // parts * GROUP
+        rows = min(GROUP, len(queries.x) - top)
+        packed = left[task][: (rows + height - 1) // height]
+        pack_left(queries, top, packed)
+        end = len(panels) * (part + 1) // parts
+        for begin in range(len(panels) * part // parts, end, block):
+            last = min(begin + block, end)
+            score_block(packed, panels, begin, last, slabs[task], 0, begin, CHUNK)
+            _push_block(slabs[task], rows, top, part, begin, last, columns, origin, limits, rule, best)
+
+
+@body
+def _push_block(scores, rows, top, part, begin, end, columns, origin, limits, rule, best):
+    """Push the scores of panels [begin, end) on the heaps of rows top … top + rows − 1."""
+    for r in range(rows):
+        _push_row(scores, r, top + r, part, begin, end, columns, origin, limits, rule, best)
 
 
 @njit
-def _scan_task(task, queries, first, panels, columns, origin, left, scratch, limits, rule, best):
-    parts = len(best.keys)
-    part, group = task % parts, task // parts
-    top = first + group * GROUP
-    rows, height = min(GROUP, len(queries.x) - top), mr(panels)
-    mine, scores = left[task][: (rows + height - 1) // height], scratch[task]
-    pack_left(queries, top, mine)
-    end = len(panels) * (part + 1) // parts
-    for start in range(len(panels) * part // parts, end, scores.shape[1]):
-        stop = min(start + scores.shape[1], end)
-        score_block(mine, panels, start, stop, scores, 0, start, CHUNK)
-        for r in range(rows):
-            _scan_row(r, top + r, part, start, stop, scores, columns, origin, limits, rule, best)
-
-
-@njit
-def _scan_row(r, row, part, start, stop, scores, count, origin, limits, rule, best):
-    """Offer the scores of panels [start, stop) to row r of the group: no more than a comparison for most."""
+def _push_row(scores, r, row, part, begin, end, columns, origin, limits, rule, best):
+    """Push the scores of row r of the block: for most of them, no more than a comparison."""
     height, width, size = mr(scores), nr(scores), best.keys.shape[2]
     noise, floor, ceiling = row_key(rule.seed, rule.draw, row), limits.floors[row], limits.ceilings[row]
-    for j in range(start, stop):
+    if ceiling < np.inf:
+        best.dropped[part, row] += _count_above(scores, r, row, begin, end, columns, origin, limits)
+    for j in range(begin, end):
         column, full = j * width, best.sizes[part, row] == size
-        here, root = min(count - column, width), best.keys[part, row, 0]
+        here, root = min(columns - column, width), best.keys[part, row, 0]
         if full and here == width and rule.kind == BY_SCORE:
-            at = ((r // height * scores.shape[1] + j - start) * height + r % height) * width
+            at = ((r // height * scores.shape[1] + j - begin) * height + r % height) * width
             hits = between(scores, at, max(scores.dtype.type(root), floor), ceiling)
             if hits:
-                _replace(hits, scores[r // height, j - start, r % height], column, origin, part, row, limits, best)
+                _push_hits(hits, scores[r // height, j - begin, r % height], column, origin, part, row, limits, best)
             continue
-        values = scores[r // height, j - start, r % height]
-        if not full or here < width or _any_beats(values, origin + column, root, noise, rule):
-            offer(values, here, column, origin, part, row, limits, rule, best)
+        values = scores[r // height, j - begin, r % height]
+        if not full or here < width or _may_beat_root(values, origin + column, root, noise, rule):
+            push_scores(values, here, column, origin, noise, part, row, limits, rule, best)
 
 
 @njit
-def _replace(hits, values, column, origin, part, row, limits, best):
-    """Let those of these scores whose bits are set, of the columns from `column` on, into the row's full heap."""
+def _count_above(scores, r, row, begin, end, columns, origin, limits):
+    """The number of allowed candidates in panels [begin, end) at or above the ceiling of the row."""
+    height, width, count = mr(scores), nr(scores), 0
+    lowest, ceiling = scores.dtype.type(-np.inf), limits.ceilings[row]
+    for j in range(begin, end):
+        at = ((r // height * scores.shape[1] + j - begin) * height + r % height) * width
+        above = np.uint32(~between(scores, at, lowest, ceiling) & first_bits(min(columns - j * width, width)))
+        if above:
+            count += count_allowed(above, row, j * width, origin, limits)
+    return count
+
+
+@inlined
+def first_bits(count):
+    """The number whose lowest `count` bits are set, 1 ≤ count ≤ 32."""
+    return np.uint32(0xFFFFFFFF) >> np.uint32(32 - count)
+
+
+@njit
+def count_allowed(hits, row, column, origin, limits):
+    """How many of the candidates whose bits are set are allowed for the row; bit 0 is that of column `column`."""
+    if limits.exclude.shape[1] + limits.row_ids.shape[1] == 0:
+        x = np.int64(hits)
+        x = x - ((x >> 1) & 0x55555555)
+        x = (x & 0x33333333) + ((x >> 2) & 0x33333333)
+        x = (x + (x >> 4)) & 0x0F0F0F0F
+        return ((x * 0x01010101) & 0xFFFFFFFF) >> 24
+    count = 0
+    while hits:
+        q = np.int64(trailing_zeros(hits))
+        hits &= hits - np.uint32(1)
+        if is_allowed(row, origin + column + q, column + q, limits):
+            count += 1
+    return count
+
+
+@njit
+def _push_hits(hits, values, column, origin, part, row, limits, best):
+    """Push the scores whose bits are set in `hits` on the row's full heap; values[0] is that of column `column`."""
     keys, columns, scores = best.keys[part, row], best.columns[part, row], best.scores[part, row]
     while hits:
         q = np.int64(trailing_zeros(hits))
         hits &= hits - np.uint32(1)
         s, j = values[q], origin + column + q
-        if worse(keys[0], columns[0], np.float64(s), j) and is_allowed(row, j, column + q, limits):
-            sink(keys, columns, scores, len(keys), np.float64(s), j, s)
+        if is_worse(keys[0], columns[0], np.float64(s), j) and is_allowed(row, j, column + q, limits):
+            sift(keys, columns, scores, 0, len(keys), np.float64(s), j, s)
 
 
 @kernel
 def survey(start, stop, weights, positive, good):
-    """positive[i] = how many of row i are > 0; good[i] = whether all are finite and none is negative."""
-    for i in range(start, stop):
-        positive[i], good[i] = _survey_row(weights[i])
+    """positive[i] = how many weights of row i are > 0; good[i] = whether all are finite and none is negative.
 
-
-@njit
-def _survey_row(weights):
-    positive, good = 0, True
+    Shapes: weights (B, N), positive and good (B,).
+    """
     largest = weights.dtype.type(np.finfo(weights.dtype).max)
-    for j in range(len(weights)):
-        positive += weights[j] > 0
-        good &= (weights[j] >= 0) & (weights[j] <= largest)
-    return positive, good
+    for i in range(start, stop):
+        row, above, fine = weights[i], 0, True
+        for j in range(len(row)):
+            above += row[j] > 0
+            fine &= (row[j] >= 0) & (row[j] <= largest)
+        positive[i], good[i] = above, fine
 
 
 @kernel
 def draw(start, stop, weights, limits, rule, best):
-    """Offer each row of weights (B, N) to its own heap."""
+    """Push the weights (B, N) of each row on its heap."""
+    width, count, size = nr(weights), weights.shape[1], best.keys.shape[2]
     for i in range(start, stop):
-        _draw_row(i, weights, limits, rule, best)
+        noise = row_key(rule.seed, rule.draw, i)
+        for column in range(0, count, width):
+            here = min(count - column, width)
+            values = weights[i, column : column + here]
+            full = here == width and best.sizes[0, i] == size
+            if not full or _may_beat_root(values, column, best.keys[0, i, 0], noise, rule):
+                push_scores(values, here, column, 0, noise, 0, i, limits, rule, best)
 
 
 @njit
-def _draw_row(i, weights, limits, rule, best):
-    width, count = nr(weights), weights.shape[1]
-    noise = row_key(rule.seed, rule.draw, i)
-    for column in range(0, count, width):
-        here = min(count - column, width)
-        values = weights[i, column : column + here]
-        full = here == width and best.sizes[0, i] == best.keys.shape[2]
-        if not full or _any_beats(values, column, best.keys[0, i, 0], noise, rule):
-            offer(values, here, column, 0, 0, i, limits, rule, best)
+def push_scores(values, count, column, origin, noise, part, row, limits, rule, best):
+    """Push those of the first `count` scores that the limits allow on the row's heap.
 
-
-@njit
-def offer(values, count, column, origin, part, row, limits, rule, best):
-    """Let the first `count` of these scores, of the columns from `column` on, into the row's heap."""
+    values[0] is the score of column `column`, which is candidate origin + column; `noise` is the key of the row's
+    random numbers.
+    """
     keys, columns, scores = best.keys[part, row], best.columns[part, row], best.scores[part, row]
-    size, noise = best.sizes[part, row], row_key(rule.seed, rule.draw, row)
+    size = best.sizes[part, row]
     screened = size == len(keys) and rule.kind >= EXPONENTIAL  # no logarithm for what cannot beat the root
     bound = _noise_bound(keys[0], rule) if screened else np.inf
     for q in range(count):
@@ -176,14 +218,10 @@ def offer(values, count, column, origin, part, row, limits, rule, best):
         if screened and 1.0 - uniform(noise, j) >= (bound * s if rule.kind == WEIGHT else bound):
             continue
         key = _key(np.float64(s), j, noise, rule)
-        if size == len(keys) and not worse(keys[0], columns[0], key, j):
+        if size == len(keys) and not is_worse(keys[0], columns[0], key, j):
             continue
         if key > -np.inf and is_allowed(row, j, column + q, limits):
-            if size < len(keys):
-                rise(keys, columns, scores, size, key, j, s)
-                size += 1
-            else:
-                sink(keys, columns, scores, size, key, j, s)
+            size = push(keys, columns, scores, size, key, j, s)
     best.sizes[part, row] = size
 
 
@@ -204,8 +242,11 @@ def _key(s, j, noise, rule):
 
 
 @njit
-def _any_beats(values, j, root, noise, rule):
-    """Whether one of a tile's width of keys, no scores, may be above the root of the heap; never no by mistake."""
+def _may_beat_root(values, j, root, noise, rule):
+    """Whether the key of one of NR scores may be above the root of the heap, for rules that draw.
+
+    May be true although none is, but not false where one is.
+    """
     hit = False
     if rule.kind == UNIFORM:
         for q in range(nr(values)):
@@ -235,7 +276,7 @@ def _any_beats(values, j, root, noise, rule):
 
 @njit
 def _noise_bound(root, rule):
-    """What 1 − u has to be below for a draw's key above root; times the weight itself, for WEIGHT."""
+    """A key is above root only if 1 − u is below this bound, or below the bound times the weight for WEIGHT."""
     largest = 0.0
     if rule.kind == EXPONENTIAL:
         largest = 1.000001 / rule.temperature  # no cosine is larger than 1
@@ -255,6 +296,7 @@ def _wu2017(s, dim):
 
 @inlined
 def is_allowed(row, j, column, limits):
+    """Whether candidate j, whose id is column_ids[column], may be chosen for the row."""
     for m in range(limits.exclude.shape[1]):
         if limits.exclude[row, m] == j:
             return False
@@ -265,7 +307,7 @@ def is_allowed(row, j, column, limits):
 
 
 def noise(columns: np.ndarray, rule: Rule) -> np.ndarray:
-    """The uniform key of each of these columns (B, m), as `scan` would form it."""
+    """The uniform keys of these columns (B, m), as `scan` makes them; float64."""
     out = np.empty(columns.shape)
     _noise.sized(20 * columns.size)(len(columns), columns, rule, out)
     return out
@@ -281,59 +323,19 @@ def _noise(start, stop, columns, rule, out):
 
 @kernel
 def finish(start, stop, best):
-    """Merge the parts of each row into its first, and sort it in place: best first, −1 where there are fewer."""
+    """Merge the heaps of a row's parts into the first and sort it, best first; −1 and −inf beyond the last entry."""
     for row in range(start, stop):
-        _finish_row(row, best)
-
-
-@njit
-def _finish_row(row, best):
-    keys, columns, scores = best.keys[0, row], best.columns[0, row], best.scores[0, row]
-    size = best.sizes[0, row]
-    for part in range(1, len(best.keys)):
-        for i in range(best.sizes[part, row]):
-            key, j, s = best.keys[part, row, i], best.columns[part, row, i], best.scores[part, row, i]
-            if size < len(keys):
-                rise(keys, columns, scores, size, key, j, s)
-                size += 1
-            elif worse(keys[0], columns[0], key, j):
-                sink(keys, columns, scores, size, key, j, s)
-    best.sizes[0, row] = size
-    for last in range(size - 1, 0, -1):  # the worst entry goes to the end, and the heap shrinks before it
-        key, j, s = keys[last], columns[last], scores[last]
-        keys[last], columns[last], scores[last] = keys[0], columns[0], scores[0]
-        sink(keys, columns, scores, last, key, j, s)
-    for rest in range(size, len(keys)):
-        keys[rest], columns[rest], scores[rest] = -np.inf, -1, -np.inf
-
-
-@njit
-def worse(key_a, a, key_b, b):
-    return key_a < key_b or (key_a == key_b and a > b)
-
-
-@njit
-def rise(keys, columns, scores, at, key, j, s):
-    """Add an entry at the end of a heap of `at` entries."""
-    while at > 0:
-        parent = (at - 1) // 2
-        if not worse(key, j, keys[parent], columns[parent]):
-            break
-        keys[at], columns[at], scores[at] = keys[parent], columns[parent], scores[parent]
-        at = parent
-    keys[at], columns[at], scores[at] = key, j, s
-
-
-@njit
-def sink(keys, columns, scores, size, key, j, s):
-    """Put an entry in place of the root of a heap of `size` entries."""
-    at = 0
-    while 2 * at + 1 < size:
-        child = 2 * at + 1
-        if child + 1 < size and worse(keys[child + 1], columns[child + 1], keys[child], columns[child]):
-            child += 1
-        if not worse(keys[child], columns[child], key, j):
-            break
-        keys[at], columns[at], scores[at] = keys[child], columns[child], scores[child]
-        at = child
-    keys[at], columns[at], scores[at] = key, j, s
+        keys, columns, scores = best.keys[0, row], best.columns[0, row], best.scores[0, row]
+        size = best.sizes[0, row]
+        for part in range(1, len(best.keys)):
+            best.dropped[0, row] += best.dropped[part, row]
+            for i in range(best.sizes[part, row]):
+                key, column, score = best.keys[part, row, i], best.columns[part, row, i], best.scores[part, row, i]
+                size = push(keys, columns, scores, size, key, column, score)
+        best.sizes[0, row] = size
+        for last in range(size - 1, 0, -1):  # the root, which is the worst entry, goes to the end of a shrinking heap
+            key, column, score = keys[last], columns[last], scores[last]
+            keys[last], columns[last], scores[last] = keys[0], columns[0], scores[0]
+            sift(keys, columns, scores, 0, last, key, column, score)
+        for rest in range(size, len(keys)):
+            keys[rest], columns[rest], scores[rest] = -np.inf, -1, -np.inf

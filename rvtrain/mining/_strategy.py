@@ -1,4 +1,4 @@
-"""The ways to choose negatives."""
+"""The strategies by which negatives are chosen."""
 
 import enum
 
@@ -9,7 +9,7 @@ class MiningStrategy(enum.Enum):
     ================= ==================================================================================
     HARDEST           the k most similar
     SEMI_HARD         the most similar with s⁺ − margin < s < s⁺ (Schroff et al. 2015)
-    DISTANCE_WEIGHTED k drawn without replacement, by weights that depend on s (Wu et al. 2017)
+    DISTANCE_WEIGHTED k drawn without replacement, with weights that depend on s (Wu et al. 2017)
     RANDOM            k drawn uniformly without replacement
     ================= ==================================================================================
 
@@ -32,5 +32,5 @@ class MiningStrategy(enum.Enum):
 
     @property
     def draws(self) -> bool:
-        """Whether its choice is random."""
+        """Whether candidates are drawn at random."""
         return self in (MiningStrategy.DISTANCE_WEIGHTED, MiningStrategy.RANDOM)

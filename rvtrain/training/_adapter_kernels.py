@@ -1,4 +1,4 @@
-"""The loops of adapters, and of their gradients, that are no matrix products.
+"""The loops of adapters and their gradients other than matrix products: normalisation, GELU, sums by row.
 
 GELU by its tanh: z (1 + tanh(√(2/π) (z + 0.044715 z³))) / 2 = z σ(t), t = √(8/π) (z + 0.044715 z³).
 """
@@ -67,7 +67,7 @@ def gelu(start, stop, z, out):
 
 @kernel
 def gelu_backward(start, stop, z, grad):
-    """In place, grad times the derivative: g + z g (1 − g) t′ with g = σ(t); z, grad (n, d)."""
+    """grad *= the derivative of GELU at z, g + z g (1 − g) t′ with g = σ(t); z, grad (n, d)."""
     real = z.dtype.type
     slope, cubic, one, three = real(_SLOPE), real(_SLOPE * _CUBE), real(1), real(3)
     for i in range(start, stop):
@@ -80,9 +80,9 @@ def gelu_backward(start, stop, z, grad):
 
 @kernel
 def add_rows(start, stop, values, rows, total):
-    """total[rows[i]] += values[i], in this order, since rows may repeat: threads share the columns.
+    """total[rows[i]] += values[i] for i in order; count is the number of columns, because rows may repeat.
 
-    Shapes: values (n, d), rows (n,), total (m, d); count is d.
+    Shapes: values (n, d), rows (n,), total (m, d); start and stop are columns.
     """
     for i in range(len(rows)):
         row, added = total[rows[i], start:stop], values[i, start:stop]

@@ -1,24 +1,23 @@
-"""How near each other embeddings are that belong together, and how evenly all of them fill the space."""
-
-from typing import Any
+"""Alignment of pairs of embeddings, and uniformity of embeddings on the sphere."""
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from rvtrain import _validation as check
 from rvtrain._engine._norms import checked_inverse_norms
 from rvtrain.functional import cosine_similarity, logsumexp
 
-# Rows, and rows that these are compared with, at a time.
 _ROWS, _COLUMNS = 256, 2048
+"""Size of a block of pairs of rows."""
 
 
-def alignment(x: Any, y: Any, alpha: float = 2.0) -> float:
-    r"""How near what belongs together is: the mean of :math:`\|\hat x_i - \hat y_i\|^α`, of unit vectors.
+def alignment(x: ArrayLike, y: ArrayLike, alpha: float = 2.0) -> float:
+    r"""Alignment of pairs of unit vectors: the mean of :math:`\|\hat x_i - \hat y_i\|^α`.
 
     Parameters
     ----------
     x, y : arrays of shape (n, d)
-        Of any real type; computed in float64, a block of rows at a time.
+        Of any real type; computed in float64.
     alpha : float
         α in (0, 1000].
 
@@ -55,11 +54,11 @@ def alignment(x: Any, y: Any, alpha: float = 2.0) -> float:
     return total / len(x)
 
 
-def uniformity(x: Any, t: float = 2.0) -> float:
-    r"""How evenly unit vectors fill the sphere: :math:`\log` of the mean of :math:`e^{-t \|\hat x_i - \hat x_j\|^2}`.
+def uniformity(x: ArrayLike, t: float = 2.0) -> float:
+    r"""Uniformity of unit vectors: :math:`\log` of the mean of :math:`e^{-t \|\hat x_i - \hat x_j\|^2}`.
 
-    The mean is over all pairs i < j. Rows are taken a block at a time: memory grows with n, not with n². A zero
-    vector has no direction: it is at distance 0 from another one, and at distance 1 from all else.
+    The mean is over all pairs i < j. Memory grows with n, not with n². A zero vector has distance 0 from other zero
+    vectors, and distance 1 from all other vectors.
 
     Parameters
     ----------
@@ -71,7 +70,7 @@ def uniformity(x: Any, t: float = 2.0) -> float:
     Returns
     -------
     float
-        At most 0, where all coincide; smaller is better.
+        At most 0, the value where all rows coincide; smaller is better.
 
     Raises
     ------
@@ -108,14 +107,14 @@ def uniformity(x: Any, t: float = 2.0) -> float:
     return float(logsumexp(np.array(parts)) - np.log(len(x) * (len(x) - 1.0) / 2.0))
 
 
-def _unit(name: str, rows: np.ndarray, first: int) -> np.ndarray:
-    """Rows from `first` on at length one, in float64; shorter where their norm is below the smallest that counts."""
+def _unit(name: str, rows: np.ndarray, first: int) -> NDArray[np.float64]:
+    """Rows divided by their norms, or by ε where these are below it; `first` is the index of the first row."""
     wide = check.readable(rows, np.float64)
     return wide * checked_inverse_norms(name, wide, first=first)[:, np.newaxis]
 
 
-def _squares(rows: np.ndarray, first: int) -> np.ndarray:
-    """Their squared lengths: 1, 0 for zero rows."""
+def _squares(rows: np.ndarray, first: int) -> NDArray[np.float64]:
+    """The squared norms of `_unit` rows: 1, or 0 for zero rows."""
     unit = _unit("x", rows, first)
     squares = np.einsum("nd,nd->n", unit, unit)
     return np.where(squares > 0.5, 1.0, squares)

@@ -8,8 +8,7 @@ from rvtrain._engine._exp import exp, exp2
 from rvtrain._engine._largest import largest
 from rvtrain._engine._norms import checked_inverse_norms
 from rvtrain._engine._random import row_key, uniform
-from rvtrain._engine._scratch import release_workspaces
-from rvtrain._engine._workspace import workspace
+from rvtrain._engine._scratch import release_workspaces, scratch
 from rvtrain._kernels import njit
 
 
@@ -126,10 +125,20 @@ def test_uniform__is_uniform_and_independent_along_every_axis():
         assert abs(np.corrcoef(out.ravel(), other.ravel())[0, 1]) < 0.02
 
 
-def test_workspace__grows_and_is_given_back():
-    small = workspace("test", (10,), np.dtype(np.float64))
-    assert workspace("test", (3, 3), np.dtype(np.float64)).base is small.base
-    large = workspace("test", (1000, 2), np.dtype(np.float32))
-    assert large.shape == (1000, 2) and large.dtype == np.float32 and large.ctypes.data % 64 == 0
+def test_scratch__is_one_piece_that_later_calls_use_again():
     release_workspaces()
-    assert workspace("test", (10,), np.dtype(np.float64)).base is not large.base
+    shapes = {(10,): np.float64, (1000, 2): np.float32}
+    with scratch() as memory:
+        for shape, dtype in shapes.items():
+            array = memory.array(shape, dtype)
+            assert array.shape == shape and array.dtype == dtype and array.ctypes.data % 64 == 0
+        with scratch() as inner:
+            assert inner is not memory
+    with scratch() as again:
+        first, second = (again.array(shape, dtype) for shape, dtype in shapes.items())
+        assert again is memory and 0 < second.ctypes.data - first.ctypes.data < 128 + 64
+    with scratch() as once_more:
+        assert once_more.array((3, 3), np.float64).ctypes.data == first.ctypes.data
+    release_workspaces()
+    with scratch() as fresh:
+        assert fresh is not memory and fresh is not inner

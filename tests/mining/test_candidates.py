@@ -7,22 +7,21 @@ import numpy as np
 import pytest
 
 import rvtrain as rt
-from rvtrain.mining import _candidates
 
-
-@pytest.fixture(autouse=True)
-def small_blocks(monkeypatch):
-    monkeypatch.setattr(_candidates, "_BLOCK_BYTES", 0)  # 256 rows, so that there are several
+COUNT = 700
+BYTES = 8400
+"""Size of a row of which a block has 256: three blocks."""
 
 
 @pytest.fixture
 def data(dtype, rng):
-    return rng.normal(size=(67, 9)).astype(dtype), rng.normal(size=(1500, 9)).astype(dtype)
+    dim = BYTES // np.dtype(dtype).itemsize
+    return tuple(rng.normal(size=(count, dim)).astype(dtype) for count in (67, COUNT))
 
 
 def sources(candidates, folder):
     np.save(folder / "candidates.npy", candidates)
-    cuts = [0, 1, 300, 301, 1100, len(candidates)]
+    cuts = [0, 1, 300, 301, 650, len(candidates)]
     blocks = [candidates[a:b] for a, b in itertools.pairwise(cuts)]
     return {
         "memmap": np.load(folder / "candidates.npy", mmap_mode="r"),
@@ -37,9 +36,9 @@ def sources(candidates, folder):
 def test_mine__gives_the_same_from_anywhere(kind, strategy, data, threads, tmp_path, rng):
     anchors, candidates = data
     rest = {
-        "exclude": rng.integers(-1, 1500, size=(67, 4)),
+        "exclude": rng.integers(-1, COUNT, size=(67, 4)),
         "anchor_ids": rng.integers(0, 5, 67),
-        "candidate_ids": rng.integers(0, 5, 1500),
+        "candidate_ids": rng.integers(0, 5, COUNT),
         "return_scores": True,
     }
     expected = rt.HardNegativeMiner(strategy).mine(anchors, candidates, 7, **rest)
@@ -52,8 +51,9 @@ def refilled(rows):
     """Blocks in one buffer, which is full of NaN as soon as the next one is asked for."""
     buffer = np.empty((250, rows.shape[1]), rows.dtype)
     for start in range(0, len(rows), 250):
-        buffer[:] = rows[start : start + 250]
-        yield buffer
+        block = buffer[: len(rows) - start]
+        block[:] = rows[start : start + 250]
+        yield block
         buffer[:] = np.nan
 
 
@@ -83,9 +83,9 @@ def test_search__looks_at_no_block_once_the_next_is_asked_for(data):
 @pytest.mark.parametrize("computed", [np.float32, np.float64])
 def test_search__takes_what_embeddings_are_stored_as(stored, computed, tmp_path, rng):
     def rows(count):
-        return (100 * rng.random((count, 9))).astype(stored)
+        return (100 * rng.random((count, BYTES // 4))).astype(stored)
 
-    anchors, candidates, positives = rows(67), rows(1500), rows(67).astype(np.float16)
+    anchors, candidates, positives = rows(20), rows(COUNT), rows(20).astype(np.float16)
     before = candidates.copy()
     if computed == np.float64:
         anchors = anchors.astype(np.float64)
@@ -130,9 +130,10 @@ def peak(call):
 
 
 @pytest.mark.parametrize("on_disk", [False, True])
-def test_top_k__converts_a_block_at_a_time(on_disk, tmp_path, monkeypatch, rng):
-    monkeypatch.setattr(_candidates, "_CONVERTED_BYTES", 1 << 20)
-    candidates = rng.normal(size=(40_000, 64)).astype(np.float16)
+def test_top_k__converts_a_block_at_a_time(on_disk, tmp_path, rng):
+    candidates = np.tile(
+        rng.normal(size=(1000, 64)).astype(np.float16), (300, 1)
+    )  # 77 MB, converted at once up to 67
     np.save(tmp_path / "candidates.npy", candidates)
     source = np.load(tmp_path / "candidates.npy", mmap_mode="r") if on_disk else candidates
     queries = candidates[:50]
@@ -145,13 +146,13 @@ def test_top_k__converts_a_block_at_a_time(on_disk, tmp_path, monkeypatch, rng):
 def test_mine__of_more_than_there_are_gives_all(kind, strategy, data, tmp_path):
     anchors, candidates = data
     anchors = anchors[:9]
-    expected = rt.HardNegativeMiner(strategy).mine(anchors, candidates, 1500, return_scores=True)
+    expected = rt.HardNegativeMiner(strategy).mine(anchors, candidates, COUNT, return_scores=True)
     source = sources(candidates, tmp_path)[kind]
-    found = rt.HardNegativeMiner(strategy).mine(anchors, source, 2000, return_scores=True)
+    found = rt.HardNegativeMiner(strategy).mine(anchors, source, COUNT + 500, return_scores=True)
     for actual, wanted, missing in zip(found, expected, (-1, -np.inf), strict=True):
-        assert actual.shape == (9, 2000) and actual.dtype == wanted.dtype
-        np.testing.assert_array_equal(actual[:, :1500], wanted)
-        assert (actual[:, 1500:] == missing).all()
+        assert actual.shape == (9, COUNT + 500) and actual.dtype == wanted.dtype
+        np.testing.assert_array_equal(actual[:, :COUNT], wanted)
+        assert (actual[:, COUNT:] == missing).all()
 
 
 @pytest.mark.parametrize("blocks", [False, True])
@@ -216,27 +217,27 @@ def test_progress__hears_of_every_block(data, tmp_path):
     heard = []
     miner = rt.HardNegativeMiner.hardest()
     miner.mine(anchors, candidates, 1, progress=lambda *counts: heard.append(counts))
-    assert [done for done, _ in heard] == [256, 512, 768, 1024, 1280, 1500]
-    assert {total for _, total in heard} == {1500}
+    assert [done for done, _ in heard] == [256, 512, COUNT]
+    assert {total for _, total in heard} == {COUNT}
     heard.clear()
     blocks = sources(candidates, tmp_path)["generator"]
     miner.mine(anchors, blocks, 1, progress=lambda *counts: heard.append(counts))
-    assert heard[-1] == (1500, None)
+    assert heard[-1] == (COUNT, None)
 
 
 def test_progress__true_shows_a_bar(data, capsys):
     anchors, candidates = data
     rt.HardNegativeMiner.hardest().mine(anchors, candidates, 1, progress=True)
-    assert "1.50k/1.50k" in capsys.readouterr().err
+    assert "700/700" in capsys.readouterr().err
     with pytest.raises(TypeError, match="progress must be a callable or True, got 3"):
         rt.HardNegativeMiner.hardest().mine(anchors, candidates, 1, progress=3)
 
 
 def test_mine__names_the_row_that_is_not_finite(data, tmp_path):
     anchors, candidates = data
-    candidates[1203, 2] = np.nan
+    candidates[603, 2] = np.nan
     for source in sources(candidates, tmp_path).values():
-        with pytest.raises(ValueError, match="candidates must be finite, got a NaN or an infinity in row 1203"):
+        with pytest.raises(ValueError, match="candidates must be finite, got a NaN or an infinity in row 603"):
             rt.HardNegativeMiner.hardest().mine(anchors, source, 1)
 
 
@@ -270,8 +271,7 @@ def test_mine__refuses_what_does_not_fit_the_blocks():
         miner.mine(anchors, iter([np.ones((3, 9), np.float32)]), 1, range_min=1)
 
 
-def test_mine__memory_does_not_grow_with_the_candidates(tmp_path, rng, monkeypatch):
-    monkeypatch.setattr(_candidates, "_BLOCK_BYTES", 1 << 20)
+def test_mine__memory_does_not_grow_with_the_candidates(tmp_path, rng):
     anchors, row = rng.normal(size=(100, 32)).astype(np.float32), rng.normal(size=(1, 32)).astype(np.float32)
     peaks = []
     for blocks in (4, 40):
@@ -328,7 +328,7 @@ def test_top_k__screens_out_nothing_that_one_query_finds_among_many(kind, dtype,
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("row", [0, 1043, 1499])
+@pytest.mark.parametrize("row", [0, 543, 699])
 def test_top_k__of_one_query_names_the_row_that_is_not_finite(row, value, data):
     queries, candidates = data
     candidates[row, 3] = value

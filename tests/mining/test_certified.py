@@ -4,43 +4,33 @@ import tracemalloc
 
 import numpy as np
 import pytest
+import reference
 
 import rvtrain as rt
+from rvtrain._engine._blocks import Rows
 from rvtrain._engine._byte_tile import byte_tile
 from rvtrain.mining import _certified, _search
+from rvtrain.mining._candidates import candidates_of
+from rvtrain.mining._selection_kernels import BY_SCORE, UNIFORM, Rule
 
 pytestmark = pytest.mark.skipif(byte_tile() is None, reason="needs fast 8-bit products")
 
 COUNT = 1500
 
 
-@pytest.fixture(autouse=True)
-def for_small_ones_too(monkeypatch):
-    for name in ("_FEWEST_QUERIES", "FEWEST_CANDIDATES", "_FEWEST_PER_RESULT"):
-        monkeypatch.setattr(_certified, name, 1)
+def assert_same(call):
+    """Compare the arrays that `call(method)` returns by bounds with those by float scores; returns the latter."""
+    expected = call("float")
+    for found, wanted in zip(call("bounds"), expected, strict=True):
+        np.testing.assert_array_equal(found, wanted)
+    return expected
 
 
-@pytest.fixture
-def both(monkeypatch):
-    """A call by bounds and without them, and how many queries the bounds gave up."""
-
-    choice, inner = _search.worthwhile, _search.certified
-
-    def run(call):
-        given_up = []
-        monkeypatch.setattr(_search, "worthwhile", choice)
-
-        def spy(*arguments):
-            given_up.append(inner(*arguments))
-            return given_up[-1]
-
-        monkeypatch.setattr(_search, "certified", spy)
-        by_bounds = call()
-        assert len(given_up) == 1
-        monkeypatch.setattr(_search, "worthwhile", lambda *arguments: False)
-        return by_bounds, call(), len(given_up[0])
-
-    return run
+def given_up(queries, candidates, k, ceilings=None):
+    """How many queries the search by bounds gives up."""
+    q, c = (Rows(x, 1.0 / np.linalg.norm(x.astype(np.float64), axis=1)) for x in (queries, candidates))
+    limits, best = _search.no_limits(len(q.x), q.x.dtype), _search.empty_best(len(q.x), k, q.x.dtype)
+    return len(_certified.certified(q, c, limits if ceilings is None else limits._replace(ceilings=ceilings), best))
 
 
 def data(kind, dim, rng):
@@ -55,9 +45,9 @@ def data(kind, dim, rng):
         rows[np.arange(COUNT), rng.integers(0, dim, COUNT)] *= 1e6
     elif kind == "zeros":
         rows[rng.random(COUNT) < 0.3] = 0
-    elif kind == "signs":  # codes all as large as they may be, and of the same sign where rows are the same
+    elif kind == "signs":  # codes all as large as they may be, and of the same sign in equal rows
         rows = np.sign(rows)
-    elif kind == "half_zero":  # of four elements two: what 16-bit sums take is all in one of two
+    elif kind == "half_zero":  # two of four elements, so that one of two 16-bit sums takes all
         rows[:, np.arange(dim) % 4 < 2] = 0
     elif kind == "tiny_and_huge":
         rows *= 10.0 ** rng.integers(-20, 18, size=(COUNT, 1))
@@ -69,24 +59,56 @@ KINDS = ["random", "clustered", "duplicated", "equal", "one_large", "zeros", "ti
 
 @pytest.mark.parametrize("kind", [*KINDS, "signs", "half_zero"])
 @pytest.mark.parametrize("dim", [1, 7, 64, 100, 128, 384])
-def test_top_k__is_the_same_with_and_without_bounds(kind, dim, both, threads, rng):
+def test_top_k__is_the_same_with_and_without_bounds(kind, dim, threads, rng):
     candidates = data(kind, dim, rng)
     queries = np.concatenate([rng.normal(size=(50, dim)).astype(np.float32), candidates[:21]])
-    (scores, indices), (expected_scores, expected), _ = both(lambda: rt.top_k(queries, candidates, 10))
-    np.testing.assert_array_equal(indices, expected)
-    np.testing.assert_array_equal(scores, expected_scores)
+    assert_same(lambda method: rt.top_k(queries, candidates, 10, method=method))
 
 
 @pytest.mark.parametrize("k", [1, 33, 1000])
-def test_top_k__is_the_same_for_any_k(k, both, rng):
+def test_top_k__is_the_same_for_any_k(k, rng):
     queries, candidates = rng.normal(size=(31, 64)).astype(np.float32), data("random", 64, rng)
-    (scores, indices), (expected_scores, expected), _ = both(lambda: rt.top_k(queries, candidates, k))
-    np.testing.assert_array_equal(indices, expected)
-    np.testing.assert_array_equal(scores, expected_scores)
+    assert_same(lambda method: rt.top_k(queries, candidates, k, method=method))
+
+
+@pytest.mark.parametrize("count", [1, 7, 40])
+def test_method__is_for_any_number_of_queries_and_candidates(count, dtype, threads, rng):
+    """Where bounds are not possible, as for float64, the candidates are scored without."""
+    candidates = rng.normal(size=(count, 9)).astype(dtype)
+    for queries in (candidates[0], candidates):
+        assert_same(lambda method, queries=queries: rt.top_k(queries, candidates, count, method=method))
+        assert_same(lambda method, queries=queries: rt.top_k(queries, iter([candidates]), 1, method=method))
+    miner = rt.HardNegativeMiner.hardest()
+    found, _ = assert_same(
+        lambda method: miner.mine(candidates, candidates, count + 3, return_scores=True, method=method)
+    )
+    assert (found[:, count:] == -1).all()
+    for strategy in rt.MiningStrategy:
+        assert_same(lambda method, s=strategy: rt.HardNegativeMiner(s).mine(candidates, candidates, 1, method=method))
+    expected = reference.cosine_similarity(candidates, candidates).argsort(axis=1)[:, ::-1]
+    np.testing.assert_array_equal(found[:, :count], expected)
+
+
+def test_method__is_refused_by_name():
+    with pytest.raises(ValueError, match="method must be 'auto', 'float' or 'bounds', got 'exact'"):
+        rt.top_k(np.ones((1, 2)), np.ones((3, 2)), 1, method="exact")
+    with pytest.raises(ValueError, match="method must be 'auto', 'float' or 'bounds', got None"):
+        rt.HardNegativeMiner.random().mine(np.ones((1, 2)), np.ones((3, 2)), 1, method=None)
+
+
+def test_method__decides_how_candidates_are_scored():
+    def takes_bounds(method, queries, candidates, dtype=np.float32, kind=BY_SCORE):
+        source = candidates_of("candidates", np.zeros((candidates, 16), dtype), 16, "queries", dtype)
+        return _search.takes_bounds(method, queries, source, 3, Rule(kind))
+
+    assert takes_bounds("auto", 40, 9000) and takes_bounds("bounds", 2, COUNT)
+    assert not takes_bounds("auto", 2, 9000) and not takes_bounds("auto", 40, COUNT)
+    assert not takes_bounds("float", 40, 9000) and not takes_bounds("bounds", 2, COUNT, np.float64)
+    assert not takes_bounds("bounds", 40, 9000, kind=UNIFORM)
 
 
 @pytest.mark.parametrize("kind", ["random", "duplicated"])
-def test_mine__keeps_to_its_exclusions(kind, both, rng):
+def test_mine__keeps_to_its_exclusions(kind, rng):
     anchors, candidates = rng.normal(size=(45, 96)).astype(np.float32), data(kind, 96, rng)
     rest = {
         "exclude": rng.integers(-1, COUNT, size=(45, 200)),
@@ -94,9 +116,8 @@ def test_mine__keeps_to_its_exclusions(kind, both, rng):
         "candidate_ids": rng.integers(0, 2, COUNT),
         "return_scores": True,
     }
-    found, expected, _ = both(lambda: rt.HardNegativeMiner.hardest().mine(anchors, candidates, 700, **rest))
-    np.testing.assert_array_equal(found[0], expected[0])
-    np.testing.assert_array_equal(found[1], expected[1])
+    miner = rt.HardNegativeMiner.hardest()
+    assert_same(lambda method: miner.mine(anchors, candidates, 700, **rest, method=method))
 
 
 WINDOWS = {
@@ -112,74 +133,64 @@ WINDOWS = {
 @pytest.mark.parametrize("nearness", [0.0, 0.3, 2.0])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("window", WINDOWS)
-def test_mine__keeps_to_its_window(window, kind, nearness, both, rng):
+def test_mine__keeps_to_its_window(window, kind, nearness, rng):
     miner, filters = WINDOWS[window]
     anchors, candidates = rng.normal(size=(40, 64)).astype(np.float32), data(kind, 64, rng)
     positives = (nearness * anchors + rng.normal(size=anchors.shape)).astype(np.float32)
-    found, expected, _ = both(
-        lambda: miner.mine(anchors, candidates, 12, positives=positives, return_scores=True, **filters)
-    )
-    np.testing.assert_array_equal(found[0], expected[0])
-    np.testing.assert_array_equal(found[1], expected[1])
+    rest = {"positives": positives, "return_scores": True, **filters}
+    assert_same(lambda method: miner.mine(anchors, candidates, 12, **rest, method=method))
 
 
-def test_bounds__that_leave_everything_are_given_up(both, rng):
+def test_bounds__that_leave_everything_are_given_up(rng):
     candidates = np.tile(rng.normal(size=(1, 128)).astype(np.float32), (9000, 1))
     queries = rng.normal(size=(40, 128)).astype(np.float32)
-    (_, indices), (_, expected), given_up = both(lambda: rt.top_k(queries, candidates, 5))
-    assert given_up == 40
-    np.testing.assert_array_equal(indices, expected)
+    assert given_up(queries, candidates, 5) == 40
+    _, indices = assert_same(lambda method: rt.top_k(queries, candidates, 5, method=method))
     np.testing.assert_array_equal(indices, np.tile(np.arange(5), (40, 1)))
 
 
-def test_bounds__are_tried_on_some_before_all_queries(both, rng):
+def test_bounds__are_tried_on_some_before_all_queries(rng):
     candidates = np.tile(rng.normal(size=(1, 16)).astype(np.float32), (9000, 1))
     queries = rng.normal(size=(500, 16)).astype(np.float32)
-    (_, indices), (_, expected), given_up = both(lambda: rt.top_k(queries, candidates, 5))
-    assert given_up == 500
-    np.testing.assert_array_equal(indices, expected)
+    assert given_up(queries, candidates, 5) == 500
+    assert_same(lambda method: rt.top_k(queries, candidates, 5, method=method))
     mixed = np.concatenate([candidates, rng.normal(size=(3000, 16)).astype(np.float32)])
-    (scores, indices), (expected_scores, expected), _ = both(lambda: rt.top_k(queries, mixed, 5))
-    np.testing.assert_array_equal(indices, expected)
-    np.testing.assert_array_equal(scores, expected_scores)
+    assert_same(lambda method: rt.top_k(queries, mixed, 5, method=method))
 
 
 @pytest.mark.parametrize("near", [3, 7, 9, 12])
-def test_bounds__that_start_from_a_sample_of_the_best_alone_miss_nothing(near, both, rng):
+def test_bounds__that_start_from_a_sample_of_the_best_alone_miss_nothing(near, rng):
     """A sample unlike the rest makes a guess too high for the k-th best: the query is given up, not cut short."""
     queries, candidates = rng.normal(size=(40, 64)), rng.normal(size=(COUNT, 64))
     candidates[:near] = queries[0] + 0.1 * rng.normal(size=(near, 64))
-    (scores, indices), (expected_scores, expected), given_up = both(
-        lambda: rt.top_k(queries.astype(np.float32), candidates.astype(np.float32), 10)
-    )
-    assert (given_up > 0) == (near >= 7)
-    np.testing.assert_array_equal(indices, expected)
-    np.testing.assert_array_equal(scores, expected_scores)
+    queries, candidates = queries.astype(np.float32), candidates.astype(np.float32)
+    assert (given_up(queries, candidates, 10) > 0) == (near >= 7)
+    assert_same(lambda method: rt.top_k(queries, candidates, 10, method=method))
 
 
-def test_bounds__leave_few_of_ordinary_data(both, rng):
+def test_bounds__leave_few_of_ordinary_data(rng):
     queries, candidates = rng.normal(size=(100, 128)), rng.normal(size=(20_000, 128))
-    *_, given_up = both(lambda: rt.top_k(queries.astype(np.float32), candidates.astype(np.float32), 10))
-    assert given_up == 0
+    assert given_up(queries.astype(np.float32), candidates.astype(np.float32), 10) == 0
 
 
 def test_bounds__that_are_given_up_cost_no_copy_of_the_candidates():
     candidates = np.ones((200_000, 32), np.float32)
     queries = np.ones((40, 32), np.float32)
-    rt.top_k(queries, candidates[:5000], 3)
+    rt.top_k(queries, candidates[:5000], 3, method="bounds")
     rt.release_workspaces()
     tracemalloc.start()
-    rt.top_k(queries, candidates, 3)
+    rt.top_k(queries, candidates, 3, method="bounds")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 0.8 * candidates.nbytes
 
 
-def test_bounds__that_leave_much_of_a_window_are_not_tried_on_all_queries(both, rng):
+def test_bounds__that_leave_much_of_a_window_are_not_tried_on_all_queries(rng):
     """Bounds of scores near a ceiling straddle it; where many do, the first queries tell, the rest are scanned."""
     anchors, positives = rng.normal(size=(2, 200, 128)).astype(np.float32)
     candidates = rng.normal(size=(8000, 128)).astype(np.float32)
+    own = reference.cosine_similarity(anchors, positives).diagonal().astype(np.float32)
+    assert given_up(anchors, candidates, 16, ceilings=own) >= 200 - _certified._PROBE_ROWS
     miner = rt.HardNegativeMiner.semi_hard(0.2)
-    found, expected, given_up = both(lambda: miner.mine(anchors, candidates, 16, positives=positives))
-    assert given_up >= 200 - _certified._PROBE_ROWS
-    np.testing.assert_array_equal(found, expected)
+    rest = {"positives": positives, "return_scores": True}
+    assert_same(lambda method: miner.mine(anchors, candidates, 16, **rest, method=method))

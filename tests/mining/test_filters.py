@@ -196,3 +196,42 @@ def test_filters__are_refused_by_name(filters, message):
         rt.HardNegativeMiner.hardest().mine(np.ones((2, 3)), np.ones((4, 3)), 1, **filters)
     with pytest.raises(ValueError, match="range_max is for hardest and semi_hard, got random"):
         rt.HardNegativeMiner.random().mine(np.ones((2, 3)), np.ones((4, 3)), 1, range_max=3)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_filters__of_the_miner_are_those_of_its_calls(name, case):
+    anchors, candidates, positives = case
+    filters = CASES[name]
+    expected = rt.HardNegativeMiner.hardest().mine(anchors, candidates, 5, positives=positives, **filters)
+    miner = rt.HardNegativeMiner.hardest(**filters)
+    np.testing.assert_array_equal(miner.mine(anchors, candidates, 5, positives=positives), expected)
+    assert miner.needs_positives == any("margin" in one for one in filters)
+    without = {one: 0 if one == "range_min" else None for one in filters}
+    plain = rt.HardNegativeMiner.hardest().mine(anchors, candidates, 5)
+    np.testing.assert_array_equal(miner.mine(anchors, candidates, 5, **without), plain)
+    drawn = rt.HardNegativeMiner.hardest(sampling="random").mine(anchors, candidates, 5, sampling="top")
+    np.testing.assert_array_equal(drawn, plain)
+
+
+def test_filters__are_taken_by_all_constructors(rng):
+    x = rng.normal(size=(20, 5))
+    low = {"max_score": 0.1, "min_score": -0.6}
+    miners = [
+        rt.HardNegativeMiner.hardest(**low, range_max=15),
+        rt.HardNegativeMiner.semi_hard(0.5, **low, range_max=15),
+        rt.HardNegativeMiner.distance_weighted(0.3, **low, seed=1),
+        rt.HardNegativeMiner.random(**low),
+        rt.InBatchMiner.random(**low, sampling="random"),
+    ]
+    for miner in miners:
+        arguments = (x,) if isinstance(miner, rt.InBatchMiner) else (x, x)
+        found, scores = miner.mine(*arguments, k=3, return_scores=True)
+        assert (found >= 0).any()
+        assert (scores[found >= 0] <= 0.1).all() and (scores[found >= 0] >= -0.6).all()
+    for build in (rt.HardNegativeMiner.hardest, rt.HardNegativeMiner.semi_hard, rt.InBatchMiner.hardest):
+        with pytest.raises(ValueError, match="range_max must be at least 4"):
+            build(range_min=3, range_max=3)
+    with pytest.raises(ValueError, match="range_max is for hardest and semi_hard, got random"):
+        rt.HardNegativeMiner("random", range_max=3)
+    with pytest.raises(ValueError, match="relative_margin is relative to the positive's score and needs positives"):
+        rt.HardNegativeMiner.hardest(relative_margin=0.1).mine(x, x, 1)
