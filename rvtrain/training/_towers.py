@@ -123,12 +123,6 @@ class TwoTower(Generic[Query, Document]):
         embeddings: Floats = outputs(self.document, x)
         return embeddings
 
-    def collect(self, query: Params, document: Params) -> Params:
-        """Gradients of both sides under the keys of `params`; summed where the sides share."""
-        if self.is_shared:
-            return {name: query[name] + document[name] for name in query}
-        return query if isinstance(self.document, Frozen) else _by_side(query, document)
-
 
 class Frozen:
     """A model without parameters: its outputs are its inputs, in its dtype, uncopied where they have it already."""
