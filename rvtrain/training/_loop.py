@@ -44,6 +44,8 @@ class Loop:
         if task.has_validation:
             columns = (*COLUMNS, "val_loss", *trainer.metrics)
             monitored = trainer.metrics[0] if trainer.metrics else "val_loss"
+            if not trainer.metrics and all(call.kind in ("graded", "teacher") for call in calls):
+                raise ValueError("metrics must not be empty: the losses have no value on validation pairs alone")
         self.run = Run(columns, monitored)
         self.run.data = task.fingerprints()
         self._log = None if trainer.log is None else Log(trainer.log, columns)

@@ -4,6 +4,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
+
 KINDS = ("pairs", "graded", "teacher", "labels", "graph", "embeddings")
 """Kinds of losses by their arguments.
 
@@ -63,7 +65,16 @@ class LossCall:
             return float(self.loss.compute(*arguments, **given)), {}
         names = (*wrt, *self.learnable)
         value, gradients = self.loss.compute_with_gradients(*arguments, wrt=names, **given)
-        return float(value), dict(zip(names, gradients, strict=True))
+        return float(value), _apart(dict(zip(names, gradients, strict=True)))
+
+
+def _apart(gradients: dict[str, Any]) -> dict[str, Any]:
+    """The gradients, of which none is the memory of another one, because others are added to them in place."""
+    arrays = [(name, g) for name, g in gradients.items() if isinstance(g, np.ndarray)]
+    for place, (name, g) in enumerate(arrays):
+        if any(np.may_share_memory(g, other) for _, other in arrays[:place]):
+            gradients[name] = g.copy()
+    return gradients
 
 
 class Weighted(NamedTuple):

@@ -174,9 +174,8 @@ def _both_ways_apart(
     the columns can have all ids that they need.
     """
     data, pool = batch.data, batch.pool
-    loss = copy.copy(call.loss)
-    loss.symmetric = False
-    one_way = LossCall(loss)
+    one_way = LossCall(copy.deepcopy(call.loss))
+    one_way.owner.symmetric = False
     there = {
         "negatives": batch.documents,
         "anchor_ids": data.query_ids(batch.query_rows),

@@ -107,6 +107,42 @@ def test_regularization_of_embeddings__counts_beside_another_loss(data):
     assert still([loss, (spread, 0.5)], queries, documents, pairs) == pytest.approx(expected, rel=1e-5)
 
 
+def test_nested_symmetric_loss__is_one_way_inside_too(rng):
+    """Where documents are shared by queries with several, a symmetric loss is two calls, a loss around it as well."""
+    queries, documents = rng.normal(size=(3, 8)), rng.normal(size=(4, 8))
+    pairs = [[0, 0], [0, 1], [1, 1], [2, 2]]
+    symmetric = rt.InfoNCELoss(0.5, symmetric=True)
+    values = [still(loss, queries, documents, pairs) for loss in (symmetric, rt.MatryoshkaLoss(symmetric, [8]))]
+    assert values[0] == pytest.approx(values[1], rel=1e-9)
+    assert symmetric.symmetric
+
+
+def test_gradients_that_are_one_array__are_added_apart(data):
+    class Mean:
+        """A loss whose gradients to both sides are one array."""
+
+        def compute(self, anchors, positives):
+            return float((anchors + positives).mean())
+
+        def compute_with_gradients(self, anchors, positives, *, wrt):
+            one = np.full_like(anchors, 1 / anchors.size)
+            return self.compute(anchors, positives), tuple(one for _ in wrt)
+
+    ends = []
+    for losses in ([Mean(), rt.InfoNCELoss(0.5)], [rt.InfoNCELoss(0.5), Mean()]):
+        model = rt.TwoTower(rt.LinearAdapter(8), rt.LinearAdapter(8))
+        rt.Trainer(model, losses, rt.SGD(model.params, 0.1), epochs=1, batch_size=16).fit(*data[:3])
+        ends.append(model.params)
+    for name, value in ends[0].items():
+        assert relative_error(value, ends[1][name]) < 1e-5
+
+
+def test_validation_without_metrics__needs_a_loss_that_it_has(data, rng):
+    trainer = rt.Trainer(rt.LinearAdapter(8), rt.CoSENTLoss(), metrics=())
+    with pytest.raises(ValueError, match="metrics must not be empty"):
+        trainer.fit(*data, scores=rng.random(40))
+
+
 def losses_with_gradients():
     symmetric = rt.InfoNCELoss(0.5, symmetric=True)
     return {
