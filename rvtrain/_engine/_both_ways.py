@@ -1,4 +1,4 @@
-"""A loss of rows and of columns from the same scores."""
+"""The losses of all rows and of all columns, from the same scores."""
 
 from typing import Any, NamedTuple
 
@@ -38,9 +38,9 @@ def both_ways(
     to_rows: bool = False,
     to_columns: bool = False,
 ) -> BothWays:
-    """The losses of n rows over all m columns, and of the first n columns over all rows, each with its own sums.
+    """The losses of n rows over all m columns, and of the first n columns over all n rows, each with its own sums.
 
-    The treatment is separable and its exponents stay in range; arguments are those of `sweep`.
+    The treatment has to be separable, and its exponents have to stay in range. Arguments are those of `sweep`.
     """
     (count, dim), wide = rows.x.shape, len(columns.x)
     layout = Layout(dim, rows.x.dtype)

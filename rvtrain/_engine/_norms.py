@@ -6,7 +6,7 @@ from rvtrain._errors import NotFiniteError
 from rvtrain._kernels import in_order, kernel, njit
 
 EPS = 1e-8
-"""The smallest norm that a row is divided by: a zero vector has cosine 0 with everything."""
+"""The smallest norm that a row is divided by, so that the cosine of a zero vector with any other is 0."""
 
 
 @njit
@@ -61,9 +61,9 @@ def _inverse_beyond(x):
 
 @njit
 def cosine(a, inverse_a, b, inverse_b):
-    """a · b of the unit vectors, summed in float64, because the error of a float32 sum grows with 1 / τ.
+    """a · b of the unit vectors, summed in float64, because division by τ magnifies the error of a float32 sum.
 
-    Where products of the vectors themselves leave float64, those of the unit vectors are summed.
+    Multiplies by the inverse norms after the sum, unless the sum of the raw products overflows float64.
     """
     total = _dot(a, b)
     if abs(total) < 1e300:
@@ -133,8 +133,8 @@ def inverse_norms(start, stop, x, eps, out):
 def checked_inverse_norms(name: str, x: np.ndarray, eps: float = EPS, first: int = 0) -> np.ndarray:
     """1 / max(‖x[i]‖, eps) of the rows of x (n, d), float64; ValueError if a row is not finite.
 
-    For the error, x is the argument `name` from row `first` on. A NaN or an infinity shows in the norm, so that no
-    second pass over memory is needed to find it.
+    For the error message, x is the argument `name` from row `first` on. A NaN or an infinity makes the norm NaN, so
+    finding it takes no second pass over memory.
     """
     out = np.empty(len(x))
     inverse_norms.sized(2 * x.size)(len(x), x, eps, out)

@@ -1,4 +1,4 @@
-"""Scratch memory that is kept between calls, so that no call pays for fresh pages."""
+"""Scratch memory that is kept between calls, because the first use of a fresh memory page is slow."""
 
 import contextlib
 import math
@@ -13,7 +13,7 @@ _KEPT = 64
 
 
 class Scratch:
-    """Uninitialised arrays for one call of the engine, side by side in memory that the next call uses again."""
+    """Uninitialised arrays for one call of the engine, in one piece of memory that the next call reuses."""
 
     def __init__(self) -> None:
         self._buffer = _aligned(0)
@@ -62,7 +62,7 @@ class Scratch:
 
 
 class _Mine(threading.local):
-    """Scratch memory of this thread that no call is using."""
+    """The scratch memory of this thread that no call is using."""
 
     def __init__(self) -> None:
         self.free: list[Scratch] = []
@@ -73,7 +73,7 @@ _mine = _Mine()
 
 @contextlib.contextmanager
 def scratch() -> Iterator[Scratch]:
-    """Scratch memory for a call; a call within the call is given other memory."""
+    """Scratch memory for a call; nested calls get different memory."""
     taken = _mine.free.pop() if _mine.free else Scratch()
     try:
         yield taken
@@ -94,7 +94,7 @@ def release_workspaces() -> None:
 
 
 def _aligned(size: int) -> np.ndarray:
-    """An array of bytes whose address is a multiple of a cache line."""
+    """An array of bytes whose address is a multiple of the size of a cache line."""
     raw = np.empty(size + _ALIGNMENT, np.uint8)
     start = -raw.ctypes.data % _ALIGNMENT
     return raw[start : start + size]

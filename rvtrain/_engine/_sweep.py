@@ -1,4 +1,4 @@
-"""All rows against all columns, for any treatment: what is allocated, and which kernels run."""
+"""The sweep over all rows and columns, for any treatment: allocates arrays and runs the kernels."""
 
 import functools
 from typing import Any, NamedTuple
@@ -17,14 +17,14 @@ from rvtrain._kernels._threads import thread_count
 
 
 class Sums(NamedTuple):
-    """What a sweep gives back; arrays belong to the caller but for the sums, which are scratch."""
+    """Results of a sweep. Arrays belong to the caller, except the two sums, which are scratch."""
 
     losses: np.ndarray
     """(n,) float64"""
     slopes: np.ndarray
     """(n,) float64: dL/ds⁺ of the own positive"""
     shares: np.ndarray
-    """(n,) float64: what to_rows is to be multiplied by, or empty"""
+    """(n,) float64: factors by which to_rows has still to be multiplied, or empty"""
     second: np.ndarray
     """(n,) float64: the second coefficient of `close`"""
     to_rows: np.ndarray | None
@@ -46,7 +46,7 @@ def sweep(
     to_rows: bool = False,
     to_columns: bool = False,
 ) -> Sums:
-    """Score every row against every column, and sum over them what the treatment makes of the scores.
+    """Score every row against every column, and sum the treatment's addends over the columns.
 
     Parameters
     ----------
@@ -59,10 +59,10 @@ def sweep(
     guide : (Rows of (n, g), Rows of (m, g), limits (n,)), optional
         Pairs whose cosine under the guide exceeds the row's limit are masked.
     bounded : bool
-        Whether the treatment's exponents stay in range relative to score 1; otherwise they are relative to the row
-        maximum, for which scores are kept, and summed in finer chunks.
+        Whether the treatment's exponents stay in range relative to score 1. Otherwise they are relative to the row
+        maximum: then scores are kept until it is known, and their products are summed in finer chunks.
     to_rows, to_columns : bool
-        Which gradients are wanted.
+        Whether to compute the sums for the gradients to the rows and to the columns.
     """
     (count, dim), wide, dtype = rows.x.shape, len(columns.x), rows.x.dtype
     layout, separable = Layout(dim, dtype), type(treatment).SEPARABLE
@@ -114,9 +114,9 @@ def masked(
     limits: np.ndarray | None = None,
     bias: np.ndarray | None = None,
 ) -> Mask:
-    """A mask for so many rows and columns.
+    """A mask for `rows` rows and `columns` columns.
 
-    Ids (n, r) and (m, c) are coded as integers from 0 that fit in 32 bits, which most are already.
+    Ids (n, r) and (m, c) that do not fit in 31 bits are replaced by codes that do.
     """
     plain = _plain_mask(rows, columns, dtype, tuple(diagonals))
     if limits is not None:

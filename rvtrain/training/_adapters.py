@@ -94,9 +94,7 @@ class Adapter:
     @overload
     def backward(self, saved: Saved, grad: ArrayLike, to_input: bool = ...) -> Params | tuple[Params, Floats]: ...
 
-    def backward(
-        self, saved: Saved, grad: ArrayLike, to_input: bool = False
-    ) -> Params | tuple[Params, Floats | None]:
+    def backward(self, saved: Saved, grad: ArrayLike, to_input: bool = False) -> Params | tuple[Params, Floats]:
         """Gradients to the parameters, from the gradient to the outputs of `forward`.
 
         Parameters
@@ -158,7 +156,7 @@ class Adapter:
     def _forward(self, x: Floats, rows: NDArray[np.int64] | None) -> tuple[Floats, Saved]:
         raise NotImplementedError
 
-    def _backward(self, saved: Saved, grad: Floats, to_input: bool) -> tuple[Params, Floats | None]:
+    def _backward(self, saved: Saved, grad: Floats, to_input: bool) -> tuple[Params, Any]:
         """The gradients to the parameters, and that to the inputs if asked for."""
         raise NotImplementedError
 

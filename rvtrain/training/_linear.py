@@ -18,6 +18,7 @@ class LinearAdapter(Adapter):
     .. math:: f(x) = x W + b, \qquad f(x) = x + x W + b \text{ with a residual}, \qquad W = A B \text{ at low rank}
 
     With a residual, W (or B) starts at zero, so that weight decay pulls towards the identity; without, W is random.
+    `procrustes`, `ridge`, `pca` and `whiten` make an adapter from data by a formula, for use or as a start.
 
     Parameters
     ----------
@@ -325,7 +326,7 @@ class LinearAdapter(Adapter):
             y += self.params["bias"]
         return y, Saved(x, rows, inner)
 
-    def _backward(self, saved: Saved, grad: Floats, to_input: bool) -> tuple[Params, Floats | None]:
+    def _backward(self, saved: Saved, grad: Floats, to_input: bool) -> tuple[Params, Any]:
         x, rows, inner = saved
         back: Any = None
         if self.rank is None:

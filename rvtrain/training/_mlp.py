@@ -1,5 +1,7 @@
 """A map of embeddings with one hidden layer."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
@@ -92,7 +94,7 @@ class MLPAdapter(Adapter):
             y += table
         return y, Saved(table, None, (normal, inverses, scaled, z, h))
 
-    def _backward(self, saved: Saved, grad: Floats, to_input: bool) -> tuple[Params, Floats | None]:
+    def _backward(self, saved: Saved, grad: Floats, to_input: bool) -> tuple[Params, Any]:
         normal, inverses, scaled, z, h = saved.inner
         to_h = product_with_transpose(grad, self.params["weight2"])
         kernels.gelu_backward.sized(40 * z.size)(len(z), z, to_h)

@@ -100,20 +100,27 @@ def differ(one: Any, other: Any) -> bool:
     return one is not None and other is not None and one != other
 
 
+def as_table(x: Any) -> Any:
+    """x as an array, uncopied if possible, where NumPy can read it; x itself where not, such as a sparse matrix."""
+    return np.asanyarray(x) if isinstance(x, (list, tuple)) or hasattr(x, "__array__") else x
+
+
 def readable_rows(model: Any, x: Any) -> Any:
-    """Rows as a model reads them: an array in the model's dtype; x itself where it holds no numbers."""
-    if isinstance(x, (list, tuple)):
-        x = np.asarray(x)
+    """Rows as a model reads them: C-contiguous and in its dtype, uncopied where they are; x itself if not numbers.
+
+    A read-only array stays read-only, so that a model that writes to it raises an error: it may be a file in memory.
+    """
+    x = as_table(x)
     if not isinstance(x, np.ndarray) or x.dtype.kind not in "fiu":
         return x
     dtype = dtype_of(model)
-    return check.readable(x, check.computed_dtype("x", x) if dtype is None else dtype)
+    return np.ascontiguousarray(x, check.computed_dtype("x", x) if dtype is None else dtype)
 
 
 def forward_rows(model: Any, table: Any, rows: NDArray[np.integer]) -> tuple[Any, Any]:
     """`forward` of these rows of a table, by the model's own ``forward_rows`` where it has one."""
     own = getattr(model, "forward_rows", None)
-    return own(table, rows) if own is not None else model.forward(readable_rows(model, table[rows]))
+    return own(table, rows) if own is not None else model.forward(readable_rows(model, as_table(table)[rows]))
 
 
 def outputs(model: Any, x: Any) -> Any:
@@ -126,8 +133,9 @@ def outputs(model: Any, x: Any) -> Any:
 
 def by_blocks(function: Callable[[Any], Any], x: Any) -> Any:
     """The results of a function of some rows, for all rows of x a block at a time; x may have no row."""
-    count = x.shape[0] if hasattr(x, "shape") else len(x)
-    results = [function(x[start : start + BLOCK_ROWS]) for start in range(0, max(count, 1), BLOCK_ROWS)]
+    table = as_table(x)
+    starts = range(0, max(table.shape[0], 1), BLOCK_ROWS)
+    results = [function(table[start : start + BLOCK_ROWS]) for start in starts]
     return results[0] if len(results) == 1 else np.concatenate(results)
 
 

@@ -18,7 +18,7 @@ _ADAPTERS: dict[str, tuple[Any, tuple[str, ...]]] = {
 }
 
 
-def save_model(path: str | os.PathLike[str], model: Model | TwoTower | EmbeddingTable) -> None:
+def save_model(path: str | os.PathLike[str], model: Model | TwoTower[Any, Any] | EmbeddingTable) -> None:
     """Write a model to a file that `load_model` reads, atomically and without pickle.
 
     Parameters
@@ -51,9 +51,7 @@ def save_model(path: str | os.PathLike[str], model: Model | TwoTower | Embedding
     save_checkpoint(path, model=described(model))
 
 
-def load_model(
-    path: str | os.PathLike[str],
-) -> LinearAdapter | MLPAdapter | Sequential | TwoTower | EmbeddingTable | Any:
+def load_model(path: str | os.PathLike[str]) -> Any:
     """The model that `save_model` wrote.
 
     Parameters

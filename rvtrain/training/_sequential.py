@@ -142,7 +142,7 @@ class Sequential:
         """The rest of the forward pass, from the outputs of the first model."""
         saved = [first]
         for model in self.models[1:]:
-            out, more = model.forward(out)
+            out, more = model.forward(readable_rows(model, out))
             saved.append(more)
         return out, saved
 

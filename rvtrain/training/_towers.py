@@ -1,7 +1,7 @@
 """Models of two sides, and of none: two towers, and a table of free embeddings."""
 
 from collections.abc import Mapping
-from typing import Any, Literal, overload
+from typing import Any, Generic, Literal, TypeVar, cast, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -12,6 +12,7 @@ from rvtrain.training._models import (
     Floats,
     Model,
     Params,
+    as_table,
     checked_model,
     differ,
     dtype_of,
@@ -20,8 +21,11 @@ from rvtrain.training._models import (
     readable_rows,
 )
 
+Query = TypeVar("Query", bound=Model)
+Document = TypeVar("Document", bound=Model)
 
-class TwoTower:
+
+class TwoTower(Generic[Query, Document]):
     """A model for queries and one for documents, one that both share, or one for queries beside frozen documents.
 
     Parameters
@@ -57,18 +61,27 @@ class TwoTower:
     (['weight'], {})
     """
 
-    def __init__(self, query: Model, document: Model | Literal["shared", "frozen"] = "shared") -> None:
+    @overload
+    def __init__(self: "TwoTower[Query, Query]", query: Query, document: Literal["shared"] = "shared") -> None: ...
+
+    @overload
+    def __init__(self: "TwoTower[Query, Frozen]", query: Query, document: Literal["frozen"]) -> None: ...
+
+    @overload
+    def __init__(self, query: Query, document: Document) -> None: ...
+
+    def __init__(self, query: Query, document: Model | Literal["shared", "frozen"] = "shared") -> None:
         checked_model("query", query)
         self.query = query
-        self.document: Model
+        self.document: Document
         if isinstance(document, str) and document == "shared":
-            self.document = query
+            self.document = cast(Document, query)
             return
         if isinstance(document, str) and document == "frozen":
-            self.document = Frozen(features_of(query, "out"), dtype_of(query))
+            self.document = cast(Document, Frozen(features_of(query, "out"), dtype_of(query)))
             return
         checked_model("document", document, "a model, 'shared' or 'frozen'")
-        self.document = document
+        self.document = cast(Document, document)
         widths = features_of(query, "out"), features_of(document, "out")
         dtypes = dtype_of(query), dtype_of(document)
         if differ(*widths) or differ(*dtypes):
@@ -110,12 +123,6 @@ class TwoTower:
         embeddings: Floats = outputs(self.document, x)
         return embeddings
 
-    def collect(self, query: Params, document: Params) -> Params:
-        """Gradients of both sides under the keys of `params`; summed where the sides share."""
-        if self.is_shared:
-            return {name: query[name] + document[name] for name in query}
-        return query if isinstance(self.document, Frozen) else _by_side(query, document)
-
 
 class Frozen:
     """A model without parameters: its outputs are its inputs, in its dtype, uncopied where they have it already."""
@@ -134,7 +141,7 @@ class Frozen:
 
     def forward_rows(self, table: Any, rows: NDArray[np.integer]) -> tuple[Any, None]:
         """The rows table[rows]; only these are read."""
-        return self._checked(readable_rows(self, table[rows])), None
+        return self._checked(readable_rows(self, as_table(table)[rows])), None
 
     @overload
     def backward(self, saved: None, grad: Any, to_input: Literal[False] = False) -> Params: ...

@@ -106,9 +106,6 @@ def test_two_tower__shares_or_does_not(rng):
     shared, apart = rt.TwoTower(adapter), rt.TwoTower(adapter, rt.LinearAdapter(6, 4))
     assert shared.is_shared and not apart.is_shared
     assert shared.params["weight"] is adapter.params["weight"]
-    one, two = {"weight": np.ones(2)}, {"weight": np.full(2, 3.0)}
-    assert shared.collect(one, two)["weight"].tolist() == [4.0, 4.0]
-    assert apart.collect(one, two)["document/weight"].tolist() == [3.0, 3.0]
     with pytest.raises(ValueError, match="outputs of one size"):
         rt.TwoTower(adapter, rt.LinearAdapter(4, 5))
     with pytest.raises(TypeError, match="query must be"):

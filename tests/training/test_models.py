@@ -8,6 +8,7 @@ import pytest
 from conftest import TOLERANCE, relative_error
 
 import rvtrain as rt
+import rvtrain.training  # before pytest imports its files for their doctests, as modules of their own
 
 
 class Scale:
@@ -166,12 +167,33 @@ def test_frozen__is_the_documents_as_they_are(stored, tmp_path, rng):
     assert model.is_frozen and not model.is_shared and not rt.TwoTower(rt.LinearAdapter(4)).is_frozen
     assert model.document.params == {} and model.document.out_features == 4
     out = model.encode_document(documents)
-    assert out.dtype == np.float32
+    assert out.dtype == np.float32 and type(out) is np.ndarray
+    assert out.flags.writeable == (stored != np.float32)  # a view of the file must not be written to
     np.testing.assert_array_equal(out, documents)
     np.testing.assert_array_equal(model.document.forward_rows(documents, np.array([3, 3]))[0], documents[[3, 3]])
     assert model.params["weight"] is model.query.params["weight"] and list(model.params) == ["weight"]
     with pytest.raises(ValueError, match=r"x must have shape \(n, 4\), got \(30, 3\)"):
         model.encode_document(documents[:, :3])
+
+
+@pytest.mark.parametrize("kind", ["list", "pandas", "torch"])
+def test_models__take_tables_as_users_have_them(kind, rng):
+    x = rng.normal(size=(9, 6))
+    table = x.tolist() if kind == "list" else None
+    if kind == "pandas":
+        table = pytest.importorskip("pandas").DataFrame(x)
+    elif kind == "torch":
+        table = pytest.importorskip("torch").tensor(x)
+    models = (
+        rt.LinearAdapter(6, 4),
+        rt.Sequential(Unit(), Scale(6)),
+        rt.TwoTower(rt.LinearAdapter(6), "frozen").document,
+    )
+    for model in models:
+        np.testing.assert_array_equal(model.transform(table), model.transform(x))
+        np.testing.assert_array_equal(model.forward(table)[0], model.forward(x)[0])
+        rows = np.array([4, 4, 0])
+        np.testing.assert_array_equal(model.forward_rows(table, rows)[0], model.forward_rows(x, rows)[0])
 
 
 def hidden_pairs(rng, count=120):
