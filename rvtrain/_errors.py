@@ -1,4 +1,4 @@
-"""Kinds of error that the package itself tells apart."""
+"""Exceptions that the package itself catches."""
 
 
 class NotFiniteError(ValueError):

@@ -1,4 +1,4 @@
-"""Versions, threads, vectors and folders on this machine: for `rvtrain info`, and for reports of bugs."""
+"""Facts about this machine for `rvtrain info` and for bug reports: versions, threads, vectors and folders."""
 
 import importlib.metadata
 import platform

@@ -1,4 +1,4 @@
-"""The picture of a training: curves, before and after, and how far apart positives and hard negatives score."""
+"""The picture of a training: loss and metric by epoch, metrics before and after, scores of pairs and negatives."""
 
 import io
 from pathlib import Path
@@ -14,7 +14,7 @@ _DOCUMENTS = 50_000
 
 
 class Run(NamedTuple):
-    """A training that is done."""
+    """The results of a training, as `draw` needs them."""
 
     model: Any
     data: Any
@@ -24,17 +24,17 @@ class Run(NamedTuple):
     before: float | None
     after: float | None
     kept: int | None
-    """The epoch whose parameters were kept; 0: the untrained ones."""
+    """The epoch whose parameters were kept; 0 means the untrained parameters."""
     batch_size: int
 
 
 def kind(path: str) -> str:
-    """The format that the name of a picture asks for."""
+    """The format of a picture, from the ending of its file name."""
     return Path(path).suffix[1:].lower()
 
 
 def needed(path: str) -> None:
-    """Raise where matplotlib is missing or cannot write such a file."""
+    """Raise if matplotlib is missing or cannot write this format."""
     try:
         from matplotlib import backend_bases
     except ImportError:
@@ -44,7 +44,7 @@ def needed(path: str) -> None:
 
 
 def draw(path: str, run: Run) -> None:
-    """Write the picture."""
+    """Write the picture to a file."""
     from matplotlib.figure import Figure
 
     measured = [value for value in (run.before, run.after) if value is not None]
@@ -58,7 +58,7 @@ def draw(path: str, run: Run) -> None:
 
 
 def save(path: str, figure: Any) -> None:
-    """Write a figure of matplotlib to a file, whole or not at all."""
+    """Write a matplotlib figure to a file, completely or not at all."""
     picture = io.BytesIO()
     figure.savefig(picture, format=kind(path), dpi=120)
     with _outputs.replacing(path) as file:
@@ -84,7 +84,7 @@ def _curves(axis: Any, run: Run) -> None:
 
 
 def _normalised(run: Run) -> np.ndarray:
-    """The loss of each epoch divided by that of a guess among the documents of a batch.
+    """The loss of each epoch divided by the loss of a uniform guess among the documents of a batch.
 
     With k mined negatives per pair, a batch of B pairs has up to B (1 + k) documents.
     """
@@ -102,7 +102,7 @@ def _bars(axis: Any, run: Run) -> None:
 
 
 def _scores(axis: Any, run: Run) -> None:
-    """Cosines of at most 2,000 pairs, and of their queries with the most similar document that is not theirs."""
+    """Cosines of at most 2,000 pairs, and of each query with the most similar document that is not its own."""
     held_back = run.split.measured
     pairs = run.split.train if held_back is None else held_back
     some = pairs[np.random.default_rng(0).permutation(len(pairs))[:_SAMPLE]]

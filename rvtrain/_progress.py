@@ -1,4 +1,4 @@
-"""Progress bars, on a terminal or in a notebook, with the compilation of kernels as a phase of its own."""
+"""Progress bars for terminals and notebooks, which also show when kernels are being compiled."""
 
 import sys
 from collections.abc import Iterator
@@ -9,12 +9,12 @@ from rvtrain._kernels import _compiling
 
 
 def is_visible() -> bool:
-    """Whether a bar would be seen: stderr is a terminal, or the process is a notebook's kernel."""
+    """Whether the user would see a bar: stderr is a terminal, or the process runs a notebook."""
     return "ipykernel" in sys.modules or (sys.stderr is not None and sys.stderr.isatty())
 
 
 class Bar:
-    """A tqdm bar, or none. Its description is the present phase, or "compiling" while a kernel is compiled."""
+    """A tqdm bar, or none. Its description is the current phase, or "compiling" while a kernel is being compiled."""
 
     def __init__(self, bar: Any = None) -> None:
         self._bar = bar
@@ -32,14 +32,14 @@ class Bar:
             self._bar.set_description_str("compiling" if active else self._phase or None)
 
     def update(self, count: int, **values: float) -> None:
-        """Advance by `count` units, and show these values."""
+        """Advance by `count` units and show `values`."""
         if self._bar is not None:
             self._shown |= {name: f"{value:.4g}" for name, value in values.items()}
             self._bar.set_postfix(self._shown, refresh=False)
             self._bar.update(count)
 
     def reach(self, done: int, total: int | None) -> None:
-        """Set the bar to `done` of `total` units: the form in which miners call `progress`."""
+        """Set the bar to `done` of `total` units; miners call their `progress` argument in this form."""
         if self._bar is not None:
             self._bar.total = total
             self._bar.update(done - self._bar.n)
@@ -47,7 +47,7 @@ class Bar:
 
 @contextmanager
 def shown(total: int | None, unit: str, initial: int = 0, visible: bool | None = None) -> Iterator[Bar]:
-    """A bar, drawn if `visible`; None: if `is_visible()`."""
+    """A bar, drawn if `visible`; None means `is_visible()`."""
     if not (is_visible() if visible is None else visible):
         yield Bar()
         return

@@ -1,4 +1,4 @@
-"""One function per kind of check. Each message names the argument, what it was, and what was expected."""
+"""Checks of arguments. Each error message names the argument, its value, and the expected values."""
 
 import math
 import operator
@@ -13,7 +13,7 @@ _FLOATS = (np.float32, np.float64)
 
 
 def any_float_array(name: str, value: Any) -> np.ndarray:
-    """`value` as a float32 or float64 array of any shape, uncopied."""
+    """`value` as a float32 or float64 array of any shape, without a copy."""
     array = np.asarray(value)
     if array.dtype.type not in _FLOATS or not array.dtype.isnative:
         remedy = f": convert it, as {name}.astype(np.float32)" if array.dtype.kind in "fiu" else ""
@@ -22,10 +22,10 @@ def any_float_array(name: str, value: Any) -> np.ndarray:
 
 
 def stored_array(name: str, value: Any, ndim: int | Collection[int]) -> np.ndarray:
-    """`value` as a non-empty array of numbers as embeddings are stored, uncopied, of `ndim` dimensions.
+    """`value` as a non-empty array of numbers in any stored type, with `ndim` dimensions, without a copy.
 
-    Other than `float_array` it takes float16, integers and other byte orders too: for arguments that are read block
-    by block, each block converted by ``readable(block, computed_dtype(name, array))``.
+    Unlike `float_array` it also accepts float16, integers and other byte orders. It is for arguments that are read
+    block by block, where each block is converted by ``readable(block, computed_dtype(name, array))``.
     """
     array = np.asarray(value)
     computed_dtype(name, array)
@@ -33,14 +33,14 @@ def stored_array(name: str, value: Any, ndim: int | Collection[int]) -> np.ndarr
 
 
 def computed_dtype(name: str, array: np.ndarray) -> np.dtype:
-    """float32 or float64: the type that holds the numbers of a `stored_array`, and that kernels are given."""
+    """float32 or float64: the type to which the blocks of a `stored_array` are converted for kernels."""
     if array.dtype.kind not in "fiu" or array.dtype.itemsize > 8:
         raise TypeError(f"{name} must be an array of real numbers of at most 64 bits, got dtype {array.dtype}")
     return np.result_type(array.dtype, np.float32).newbyteorder("=")
 
 
 def writeable_array(name: str, value: Any) -> np.ndarray:
-    """`value` as a float array that shares its memory and may be written to."""
+    """`value` as a writeable float array that shares its memory."""
     if not isinstance(value, np.ndarray) and isinstance(value, (list, tuple, int, float)):
         raise TypeError(f"{name} must be an array that can be updated in place, got {type(value).__name__}")
     array = any_float_array(name, value)
@@ -50,7 +50,7 @@ def writeable_array(name: str, value: Any) -> np.ndarray:
 
 
 def float_array(name: str, value: Any, ndim: int | Collection[int]) -> np.ndarray:
-    """`value` as a non-empty float32 or float64 array of the wanted number of dimensions, uncopied."""
+    """`value` as a non-empty float32 or float64 array with `ndim` dimensions, without a copy."""
     return _shaped(name, any_float_array(name, value), ndim)
 
 
@@ -64,17 +64,17 @@ def _shaped(name: str, array: np.ndarray, ndim: int | Collection[int]) -> np.nda
 
 
 def readable(array: np.ndarray, dtype: Any = None) -> np.ndarray:
-    """The array as kernels read it: C-contiguous and of that dtype, copied only where it is not so already.
+    """The array in the form that kernels read: C-contiguous and of `dtype`; copied only if necessary.
 
-    numba has a type of its own for read-only arrays, for which every kernel would be compiled again. Kernels do not
-    write to what comes through here, so a view that does not say so will do.
+    A read-only array becomes a writeable view, because numba has a separate type for read-only arrays and would
+    compile every kernel again. Kernels do not write to arrays that pass through here.
     """
     array = np.ascontiguousarray(array, dtype)
     return array if array.flags.writeable else np.asarray(_Unlocked(array))
 
 
 class _Unlocked:
-    """The memory of a read-only array, without the note that it is."""
+    """The memory of a read-only array, presented to NumPy as writeable."""
 
     def __init__(self, array: np.ndarray) -> None:
         self.array = array  # kept alive by the view
@@ -83,13 +83,13 @@ class _Unlocked:
 
 
 def promoted(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:
-    """The arrays as kernels read them, of one dtype."""
+    """The arrays in the form that kernels read, promoted to one dtype."""
     dtype = np.result_type(*arrays)
     return tuple(readable(array, dtype) for array in arrays)
 
 
 def finite(name: str, array: np.ndarray) -> None:
-    """Raise if `array` holds a NaN or an infinity, naming the first place."""
+    """Raise if `array` holds a NaN or an infinity, and name the index of the first."""
     good = np.isfinite(array)
     if not good.all():
         where = np.unravel_index(int(np.argmin(good)), array.shape)
@@ -98,13 +98,13 @@ def finite(name: str, array: np.ndarray) -> None:
 
 
 def same_shape(name: str, array: np.ndarray, other: str, shape: tuple[int, ...]) -> None:
-    """Raise unless `array` has the shape of the argument called `other`."""
+    """Raise unless `array` has `shape`, the shape of the argument `other`."""
     if array.shape != shape:
         raise ValueError(f"{name} must have the shape of {other}, {shape}, got {array.shape}")
 
 
 def integer_array(name: str, value: Any, shape: tuple[int | None, ...]) -> np.ndarray:
-    """`value` as a C-contiguous int64 array of that shape; None in `shape` stands for any length."""
+    """`value` as a C-contiguous int64 array of this shape; None in `shape` means any length."""
     array = np.asarray(value)
     if array.dtype.kind not in "iu":
         raise TypeError(f"{name} must be integers, got dtype {array.dtype}")
@@ -117,7 +117,7 @@ def integer_array(name: str, value: Any, shape: tuple[int | None, ...]) -> np.nd
 
 
 def indices(name: str, value: Any, shape: tuple[int | None, ...], stop: int, missing: bool = False) -> np.ndarray:
-    """Integers in [0, stop), or from −1 where `missing` allows −1 for "none"."""
+    """`value` as an array of integers in [0, stop), or in [−1, stop) if `missing`, where −1 means "none"."""
     array = integer_array(name, value, shape)
     low = -1 if missing else 0
     if array.size and (array.min() < low or array.max() >= stop):
@@ -135,7 +135,7 @@ def number(
     open_low: bool = False,
     open_high: bool = False,
 ) -> float:
-    """`value` as a finite float in the interval; the bounds count unless said to be open."""
+    """`value` as a finite float between the bounds, which are included unless open."""
     if isinstance(value, (bool, np.bool_, str, bytes)) or np.ndim(value) != 0:
         raise TypeError(f"{name} must be a number, got {value!r}")
     try:
@@ -168,17 +168,17 @@ def integer(name: str, value: Any, *, low: int | None = None, high: int | None =
 
 
 def neighbours(k: Any) -> int:
-    """How many a row asks for: more than there are is allowed, more than memory could hold is not."""
+    """k, the number of neighbours per row. It may exceed the number of candidates, but not what memory could hold."""
     return integer("k", k, low=1, high=1_000_000)
 
 
 def temperature(value: Any) -> float:
-    """τ such that float32 holds 1 / τ²."""
+    """A temperature τ > 0 such that 1 / τ² fits in float32."""
     return number("temperature", value, low=1e-15, high=1e15)
 
 
 def margin(value: Any) -> float:
-    """A distance above 0 whose square float32 holds."""
+    """A distance above 0 whose square fits in float32."""
     return number("margin", value, low=0.0, high=1e18, open_low=True)
 
 
@@ -198,7 +198,7 @@ def choices(name: str, value: Any, options: Collection[str]) -> tuple[str, ...]:
 
 
 def flag(name: str, value: Any) -> bool:
-    """`value` as a bool; anything but True and False is refused."""
+    """`value` as a bool; raises for anything but True and False."""
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name} must be True or False, got {value!r}")
     return bool(value)

@@ -1,4 +1,4 @@
-"""All kernels compiled ahead: for images of containers, and for clusters that share a cache folder."""
+"""Compile all kernels ahead of use, for container images and for clusters that share a cache folder."""
 
 import concurrent.futures
 import multiprocessing
@@ -16,16 +16,16 @@ from rvtrain.training._adapter_kernels import add_rows
 ROWS, DIM = 40, 8
 DTYPES = ("float32", "float64")
 Task = tuple[str, str]
-"""Name of one of `WORK`, and dtype."""
+"""A key of `WORK`, and a dtype."""
 
 
 def compile_all() -> Iterator[tuple[int, int]]:
-    """Compile all kernels, in as many processes as there are processors; yields (done, of how many).
+    """Compile all kernels, in as many processes as there are processors; yields (tasks done, number of tasks).
 
     Raises
     ------
     OSError
-        If there is no folder to keep them in, or NUMBA_DISABLE_JIT is set.
+        If there is no cache folder, or NUMBA_DISABLE_JIT is set.
     """
     if disabled():
         raise OSError("nothing to compile: NUMBA_DISABLE_JIT is set")
@@ -40,9 +40,9 @@ def compile_all() -> Iterator[tuple[int, int]]:
 
 
 def compile_one(task: Task) -> None:
-    """Make the calls of one task, whose kernels are compiled or read from disk."""
+    """Run the calls of one task, which compile kernels or read them from disk."""
     name, dtype = task
-    with _compiling.listening(lambda running: None):  # the progress bar of the caller says it
+    with _compiling.listening(lambda running: None):  # no line on stderr, because the caller shows a progress bar
         WORK[name](np.dtype(dtype), np.random.default_rng(0))
 
 
@@ -60,7 +60,7 @@ def _infonce(dtype: np.dtype, rng: np.random.Generator) -> None:
 
 
 def _score_all(loss: Any, every: tuple[str, ...], a: np.ndarray, p: np.ndarray, n: np.ndarray) -> None:
-    """All pairs of a batch, a pool, and negatives gathered from one, with gradients."""
+    """In-batch negatives, a pool, and negatives gathered from a pool, with gradients."""
     ids = np.arange(ROWS)
     indices = np.stack([ids, ids[::-1], ids], axis=1)
     loss.compute_with_gradients(a, p, wrt=every[:2], anchor_ids=ids)
@@ -121,7 +121,7 @@ def _optimizers(dtype: np.dtype, rng: np.random.Generator, state_dtype: str = "f
                     g = grads if here is None else grads[: len(here)]
                     optimizer.step(params, g.copy(), rows=here, max_norm=1.0, zero_grads=here is None)
                     optimizer.step(params, g, rows=here)
-    large = np.zeros(5000, dtype)  # small ones are looked through by NumPy
+    large = np.zeros(5000, dtype)  # small arrays are checked by NumPy, not by a kernel
     rt.SGD(5000, 0.01).step(large, large.copy())
     rt.clip_grad_norm(grads, 1.0)
     rt.EMA(grads).update(grads)

@@ -1,4 +1,4 @@
-"""Checkpoints: one file, without pickle, that ``np.load`` reads, and that is never half written."""
+"""Checkpoints: one file without pickle, readable by ``np.load``, and replaced atomically."""
 
 import json
 import os
@@ -12,25 +12,25 @@ from typing import Any
 import numpy as np
 
 _STRUCTURE = "rvtrain-checkpoint"
-"""The array that holds, as UTF-8 JSON, the structure of the objects: which array stands where in them."""
+"""Name of the array that holds the structure of the objects as UTF-8 JSON, with references to the other arrays."""
 _DEEPEST = 100
-"""Largest nesting of dicts and lists; more than this has only an object that contains itself."""
+"""Greatest nesting of dicts and lists; deeper objects are assumed to contain themselves."""
 _LONGEST = 200
-"""Characters of an array's name in the file."""
+"""Greatest number of characters in an array's name in the file."""
 
 
 def save_checkpoint(path: str | os.PathLike[str], /, **objects: Any) -> None:
-    """Save objects by name in one file, which is at any moment either the old or the new one.
+    """Save objects by name in one file, which is replaced atomically: a crash leaves the old file or the new one.
 
-    The file is written beside `path` under another name, forced to disk, and renamed. ``np.load(path)[name]`` reads
-    an array by the name that it was given here, and an array inside dicts and lists by its path, such as
-    ``"model/layers/0"``. Where two paths are equal, or a zip archive cannot hold the name, NumPy sees a changed name;
-    `load_checkpoint` returns all objects by the names they were saved with.
+    The file is written beside `path` under a temporary name, forced to disk, and renamed. ``np.load(path)[name]``
+    reads an array by its name, and an array inside dicts and lists by its path, such as ``"model/layers/0"``. If two
+    paths are equal, or a zip archive cannot hold a name, the name for NumPy is changed. `load_checkpoint` always
+    returns objects under their original names.
 
     Parameters
     ----------
     path : str or path
-        An existing file is replaced. If it is a link, the file that it leads to is replaced.
+        An existing file is replaced. If it is a link, the file it points to is replaced.
     **objects
         Objects that have a ``state_dict()``, arrays, numbers, strings, None, and dicts and lists of these.
 
@@ -60,7 +60,7 @@ def save_checkpoint(path: str | os.PathLike[str], /, **objects: Any) -> None:
     if not objects:
         raise ValueError("save_checkpoint needs at least one object to save")
     writer = _Writer()
-    arrays_first = sorted(objects, key=lambda name: not _is_array(objects[name]))  # their names are not to be taken
+    arrays_first = sorted(objects, key=lambda name: not _is_array(objects[name]))  # so that they keep their names
     encoded = {name: writer.encode(name, objects[name], 0) for name in arrays_first}
     structure = json.dumps({name: encoded[name] for name in objects})
     writer.arrays[_STRUCTURE] = np.frombuffer(structure.encode(), np.uint8)
@@ -98,18 +98,18 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     Returns
     -------
     dict
-        The objects by the names that they were given.
+        The objects by name.
 
     Raises
     ------
     ValueError
-        If the file is damaged, or is no checkpoint.
+        If the file is damaged, or is not a checkpoint.
     OSError
         If it cannot be opened.
 
     References
     ----------
-    The ``.npz`` format of NumPy; every array carries a checksum.
+    The ``.npz`` format of NumPy; the archive has a checksum of every array.
 
     Examples
     --------
@@ -124,19 +124,19 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         try:
             with zipfile.ZipFile(file) as archive:
                 return _Reader(archive).objects()
-        except Exception as error:  # readers of zip, npy and JSON raise many kinds on arbitrary bytes
+        except Exception as error:  # the readers of zip, npy and JSON raise many types of errors for arbitrary bytes
             reason = str(error) or type(error).__name__
             raise ValueError(f"{os.fspath(path)!r} is damaged or no rvtrain checkpoint: {reason}") from None
 
 
 class _Writer:
-    """Takes objects apart into `arrays`, by their names in the file, and a structure that JSON holds."""
+    """Splits objects into `arrays`, by their names in the file, and a structure that JSON can represent."""
 
     def __init__(self) -> None:
         self.arrays: dict[str, np.ndarray] = {}
 
     def encode(self, name: str, value: Any, depth: int) -> dict[str, Any]:
-        """The structure of an object; its arrays are added to `arrays`, under names made from its path `name`."""
+        """The structure of an object; adds its arrays to `arrays`, under names made from its path `name`."""
         if depth > _DEEPEST:
             raise ValueError(f"{name[:40]}… is nested more than {_DEEPEST} levels deep, or contains itself")
         if hasattr(value, "state_dict") and not isinstance(value, type):
@@ -158,7 +158,7 @@ class _Writer:
         )
 
     def _keep(self, path: str, array: np.ndarray) -> str:
-        """Add an array; returns its name in the file: its path, changed if that is taken or if zip cannot hold it."""
+        """Add an array and return its name in the file: its path, changed if it is taken or invalid in a zip."""
         label = re.sub(r"[\x00-\x1f\x7f\\\ud800-\udfff]", "_", path)[:_LONGEST]
         name, n = label, 1
         while name in self.arrays or name == _STRUCTURE:
@@ -169,7 +169,7 @@ class _Writer:
 
 
 class _Reader:
-    """Puts the objects of an archive together. Each array has one place, so that a damaged structure is noticed."""
+    """Rebuilds the objects of an archive. Each array must be used once, so that a damaged structure is detected."""
 
     def __init__(self, archive: zipfile.ZipFile) -> None:
         self.archive = archive
@@ -207,14 +207,14 @@ class _Reader:
         self.unread.remove(member)
         with self.archive.open(member) as file:
             array = np.lib.format.read_array(file, allow_pickle=False)
-            if file.read(1):  # at the end the checksum is compared
+            if file.read(1):  # reading to the end also verifies the checksum
                 raise ValueError(f"the array {name!r} is shorter than its place")
         return array
 
 
 def _is_array(value: Any) -> bool:
     """Whether `value` is an array or a NumPy scalar that can be saved without pickle."""
-    if isinstance(value, (bool, int, float, str, np.ma.MaskedArray)):  # np.float64 and np.str_ are Python's too
+    if isinstance(value, (bool, int, float, str, np.ma.MaskedArray)):  # np.float64 is a float, np.str_ a str
         return False
     return isinstance(value, (np.ndarray, np.generic)) and not value.dtype.hasobject
 

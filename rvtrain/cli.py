@@ -1,4 +1,4 @@
-"""The command line: parse, show progress, print. Nothing here that a user of the library would need."""
+"""The command line: parses arguments, shows progress, prints results. The library does not use this module."""
 
 import argparse
 import importlib
@@ -10,10 +10,11 @@ from typing import Any
 import rvtrain
 
 _STRATEGIES = ("hardest", "semi_hard", "distance_weighted", "random")
-_DEMO = """Train a retriever on real text: from the first sentence of a docstring of the Python standard library
-to the name of the documented object. About 4,700 pairs, of which 600 are held back. Each held-back sentence is
-searched among all names. Prints Recall@1, Recall@10 and NDCG@10 for untrained features, for two linear adapters
-trained in-batch, and for the same with mined hard negatives. The first run compiles the kernels it needs."""
+_DEMO = """Train a retriever on real text. Queries are first sentences of docstrings of the Python standard library,
+documents are the names of the documented objects. Of about 4,700 pairs, 600 are held back to measure the retrieval of
+names among all names. The output is Recall@1, Recall@10 and NDCG@10 for untrained features, for two linear adapters
+trained with in-batch negatives, and for two trained with mined hard negatives too. The first run compiles its
+kernels."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,7 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"rvtrain {rvtrain.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     demo = commands.add_parser(
-        "demo", help="train a retriever on real text and show what it learnt", description=_DEMO
+        "demo", help="train a retriever on real text and compare it with untrained features", description=_DEMO
     )
     demo.add_argument("--plot", metavar="FILE", help="write a picture of the learning curves and of the recall "
                       "before and after training (.png, .svg or .pdf; needs matplotlib)")  # fmt: skip
@@ -43,16 +44,16 @@ def _parser() -> argparse.ArgumentParser:
     demo.set_defaults(run=_demo)
     info = commands.add_parser(
         "info",
-        help="show what kernels are compiled for, how many threads run them, and where they are kept",
-        description="Show versions, threading layer and threads, vector width and tile, and the cache folder.",
+        help="show versions, threads, vector width and the folder of compiled kernels",
+        description="Show versions, threading layer, number of threads, vector width and tile, and the cache folder.",
     )
     info.add_argument("--json", action="store_true", help="print JSON")
     info.set_defaults(run=_info)
     warmup = commands.add_parser(
         "warmup",
-        help="compile all kernels now, so that no later process waits for them",
-        description="Compile every kernel for this machine into the cache folder: for images of containers, and for "
-        "clusters that share a folder. Takes a few minutes, and no time where it was done before.",
+        help="compile all kernels now, so that no later process has to wait for them",
+        description="Compile every kernel for this machine into the cache folder, for container images and for "
+        "clusters that share a folder. Takes a few minutes the first time, and seconds once the folder is filled.",
     )
     warmup.set_defaults(run=_warmup)
     _add_train(commands)
@@ -62,13 +63,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-_INPUTS = """one .npz with the arrays queries (n, d) and documents (m, e), and optionally pairs (P, 2) of their rows
-and validation pairs (V, 2); or two .npy, queries and documents, which are read from disk as they are needed. Without
-pairs, row i belongs to row i. Numbers may be stored in 16, 32 or 64 bits, or as integers"""
+_INPUTS = """one .npz with the arrays queries (n, d) and documents (m, e), and optionally pairs (P, 2) and validation
+(V, 2), row numbers of queries and documents that belong together; or two .npy, queries and documents, which are read
+from disk block by block. Without pairs, query i belongs to document i. Numbers may be floats of 16, 32 or 64 bits, or
+integers"""
 
 
 class _Defaults(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows defaults, but for those that say nothing and where the help names one itself."""
+    """Shows default values, except None, False and lists, which the help text itself explains."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         if action.default is None or action.default is False or isinstance(action.default, list):
@@ -79,18 +81,20 @@ class _Defaults(argparse.ArgumentDefaultsHelpFormatter):
 def _inputs(parser: argparse.ArgumentParser, model: bool) -> None:
     add = parser.add_argument
     add("inputs", nargs="+", metavar="FILE", help=_INPUTS)
-    add("--pairs", metavar="NPY", help="integer array (P, 2): rows of queries and documents that belong together")
-    add("--memory", type=int, default=1024, metavar="MIB", help="memory for the embedded documents; more of them are "
-        "embedded and searched in blocks")  # fmt: skip
+    add("--pairs", metavar="NPY", help="integer array (P, 2): row numbers of queries and documents that belong "
+        "together")  # fmt: skip
+    add("--memory", type=int, default=1024, metavar="MIB", help="memory for the embedded documents; if they need "
+        "more, they are embedded and searched block by block")  # fmt: skip
     if model:
-        add("--model", metavar="NPZ", help="embed with this model, written by train (default: vectors as they are)")
+        add("--model", metavar="NPZ", help="model, written by train, that embeds the vectors (default: no model, the "
+            "vectors are compared unchanged)")  # fmt: skip
 
 
 def _command(commands: Any, name: str, summary: str, description: str) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(
         name, help=summary, description=description, formatter_class=_Defaults
     )
-    # Imported when it runs: numpy and numba take half a second, --help should not.
+    # The module is imported when the command runs, because numpy and numba take half a second, too long for --help.
     parser.set_defaults(run=lambda options: importlib.import_module(f"rvtrain._commands._{name}").run(options))
     return parser
 
@@ -98,76 +102,79 @@ def _command(commands: Any, name: str, summary: str, description: str) -> argpar
 def _add_train(commands: Any) -> None:
     parser = _command(
         commands, "train", "train adapters that bring queries near their documents",
-        "Train a linear map, or a small network, for each side on embeddings that you have, by InfoNCE with in-batch "
-        "and mined negatives. The parameters of the epoch that is best on held-back pairs are written. After every "
-        "epoch the run is saved beside the output as OUTPUT.part; --resume goes on from there, to the same bits as a "
-        "run that was never interrupted.",
+        "Train a linear map or a small network for queries and another for documents, on embeddings that you have, "
+        "by InfoNCE with in-batch and mined negatives. The output holds the parameters of the epoch that is best on "
+        "held-back pairs. After every epoch the run is saved beside the output as OUTPUT.part. --resume continues "
+        "from there, with results bit-identical to a run without interruption.",
     )  # fmt: skip
     _inputs(parser, model=False)
     add = parser.add_argument
-    add("-o", "--output", required=True, metavar="NPZ", help="the model, for apply, evaluate and mine")
+    add(
+        "-o", "--output", required=True, metavar="NPZ", help="file for the model, which apply, evaluate and mine read"
+    )
     add("--kind", choices=("linear", "mlp"), default="linear", help="kind of adapter")
     add("--shared", action="store_true", help="one adapter for both sides")
-    add("--dim", type=int, help="size of the new embeddings (default: that of the smaller side)")
+    add("--dim", type=int, help="dimension of the new embeddings (default: the smaller of both input dimensions)")
     add("--rank", type=int, help="rank of the linear map (default: full)")
-    add("--hidden", type=int, help="width of the hidden layer of the mlp (default: its input's)")
+    add("--hidden", type=int, help="width of the hidden layer of the mlp (default: the width of its input)")
     add("--epochs", type=int, default=12, help="number of epochs")
     add("--batch-size", type=int, default=256, help="number of pairs per step; each is a negative for the others")
-    add("--lr", type=float, default=1e-3, help="peak learning rate: linear warm-up, then cosine decay")
-    add("--weight-decay", type=float, default=0.01, help="weight decay of AdamW, towards the identity")
+    add("--lr", type=float, default=1e-3, help="peak learning rate; it rises linearly, then decays as a cosine")
+    add("--weight-decay", type=float, default=0.01, help="weight decay of AdamW, towards the identity map")
     add("--temperature", type=float, default=0.05, help="temperature of InfoNCE")
     add("--negatives", type=int, help="number of mined negatives per query; 0: in-batch negatives only (default: 4)")
-    add("--strategy", choices=_STRATEGIES, default="hardest", help="how negatives are mined")
+    add("--strategy", choices=_STRATEGIES, default="hardest", help="strategy of the miner")
     add("--mine-from", type=int, default=4, help="first epoch that mines, counted from 0")
     add("--mine-every", type=int, default=2, help="number of epochs from one mining to the next")
-    add("--hold-back", type=float, help="share of the queries to hold back, where the file has no validation pairs. "
-        "One half chooses the best epoch; the other half is measured only at the end, by train and by evaluate "
-        "(default: 0.1; 0: none)")  # fmt: skip
-    add("--metric", default="recall@10", help="what chooses the epoch: recall@k, precision@k, mrr@k, ndcg@k or map@r")
+    add("--hold-back", type=float, help="share of the queries to hold back if the file has no validation pairs. One "
+        "half selects the best epoch; the other half is measured only at the end, by train and by evaluate (default: "
+        "0.1; 0: none)")  # fmt: skip
+    add("--metric", default="recall@10", help="metric that selects the epoch: recall@k, precision@k, mrr@k, ndcg@k "
+        "or map@r")  # fmt: skip
     add(
         "--patience",
         type=int,
         help="number of epochs without improvement after which training stops (default: never)",
     )
-    add("--seed", type=int, default=0, help="seed of the start, the order and the split")
-    add("--resume", action="store_true", help="go on from OUTPUT.part, with the same settings and data")
-    add("--plot", metavar="FILE", help="write a picture of the curves, the metric before and after, and the scores "
-        "(.png, .svg or .pdf; needs matplotlib)")  # fmt: skip
+    add("--seed", type=int, default=0, help="seed of the initial parameters, the order of pairs, and the split")
+    add("--resume", action="store_true", help="continue from OUTPUT.part; settings and data must be the same")
+    add("--plot", metavar="FILE", help="write a picture of loss and metric by epoch, of metrics before and after "
+        "training, and of scores (.png, .svg or .pdf; needs matplotlib)")  # fmt: skip
     add("--json", action="store_true", help="print the results and the history as JSON")
 
 
 def _add_mine(commands: Any) -> None:
     parser = _command(
-        commands, "mine", "find hard negatives, for this trainer or another",
-        "Search all documents for each pair's query, exactly, and write those that are near and do not belong to it: "
-        "row numbers, or lines of JSON with anchor, positive and negative for trainers that read texts.",
+        commands, "mine", "find hard negatives, for train or for another trainer",
+        "Search all documents exactly for the query of each pair, and write similar documents that do not belong to "
+        "the query: as row numbers, or as lines of JSON with anchor, positive and negative for trainers that read "
+        "texts.",
     )  # fmt: skip
     _inputs(parser, model=True)
     add = parser.add_argument
-    add("-o", "--output", required=True, metavar="FILE", help=".npy: row numbers (P, k), -1 where there are too few; "
-        ".jsonl: texts, with --texts")  # fmt: skip
+    add("-o", "--output", required=True, metavar="FILE", help=".npy for row numbers (P, k), filled up with -1 if "
+        "there are too few; .jsonl for texts, with --texts")  # fmt: skip
     add("-k", type=int, help="number of negatives per pair (default: 4)")
-    add("--strategy", choices=_STRATEGIES, default="hardest", help="how negatives are chosen")
-    add("--relative-margin", type=float, help="leave out documents whose score is within this share of the "
-        "positive's, such as 0.05: they are often unlabelled positives")  # fmt: skip
-    add(
-        "--texts", nargs=2, metavar=("QUERIES", "DOCUMENTS"), help="text files with a line per row: write their lines"
-    )
-    add("--seed", type=int, default=0, help="seed of strategies that draw")
+    add("--strategy", choices=_STRATEGIES, default="hardest", help="strategy of the miner")
+    add("--relative-margin", type=float, help="leave out documents whose score is above s - margin * |s|, where "
+        "s is the positive's score, because they are often unlabelled positives; 0.05 is usual")  # fmt: skip
+    add("--texts", nargs=2, metavar=("QUERIES", "DOCUMENTS"), help="text files with one line per row, from which the "
+        "texts are taken")  # fmt: skip
+    add("--seed", type=int, default=0, help="seed of strategies that draw at random")
 
 
 def _add_evaluate(commands: Any) -> None:
     parser = _command(
         commands, "evaluate", "measure retrieval, before or after training",
-        "Rank all documents for each query, exactly. With --model, the queries are those that its training held "
-        "back, if these are the files it was trained on; else those of the validation pairs, or of all pairs. The "
-        "first line of the output says which.",
+        "Rank all documents exactly for each query, and print metrics. With a model that was trained on these files, "
+        "the queries are the ones that its training held back. Otherwise they are the queries of the validation "
+        "pairs or, without validation pairs, of all pairs. The first line of the output says which.",
     )  # fmt: skip
     _inputs(parser, model=True)
     add = parser.add_argument
-    add("--all", action="store_true", help="rank the queries of all pairs, those used in training too")
+    add("--all", action="store_true", help="evaluate the queries of all pairs, including training pairs")
     add("--metrics", nargs="+", default=["recall@1", "recall@10", "mrr@10", "ndcg@10"], metavar="METRIC",
-        help="what to measure: recall@k, precision@k, mrr@k, ndcg@k or map@r (default: recall@1 recall@10 mrr@10 "
+        help="metrics to print: recall@k, precision@k, mrr@k, ndcg@k or map@r (default: recall@1 recall@10 mrr@10 "
         "ndcg@10)")  # fmt: skip
     add("--json", action="store_true", help="print JSON")
 
@@ -175,13 +182,13 @@ def _add_evaluate(commands: Any) -> None:
 def _add_apply(commands: Any) -> None:
     parser = _command(
         commands, "apply", "transform any number of vectors with a model",
-        "Read a .npy block by block, transform it, and write another. Neither needs to fit in memory.",
+        "Read a .npy block by block, transform its rows, and write another .npy. Neither file has to fit in memory.",
     )  # fmt: skip
     add = parser.add_argument
     add("model", metavar="NPZ", help="model written by train")
     add("vectors", metavar="NPY", help="array (n, d) of queries or of documents")
-    add("-o", "--output", required=True, metavar="NPY", help="where to write the transformed vectors")
-    add("--side", choices=("query", "document"), help="which adapter of the model: needed where it has one for each")
+    add("-o", "--output", required=True, metavar="NPY", help="file for the transformed vectors")
+    add("--side", choices=("query", "document"), help="adapter to use; required if the model has one for each side")
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -236,7 +243,7 @@ def _warmup(options: argparse.Namespace) -> int:
 
 
 def _line(error: BaseException) -> str:
-    """The message in one line; of the system's errors as other commands write them."""
+    """The message in one line; for errors of the system in the usual form "file: reason"."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}"
     return " ".join(str(error).split()) or type(error).__name__

@@ -1,4 +1,4 @@
-"""Curricula: stages of a training run, counted in samples, and a temperature that anneals."""
+"""Curricula: stages of a training run, counted in samples, and temperature schedules."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -24,7 +24,7 @@ class CurriculumStage:
     k_neighbors : int
         Number of hard negatives to mine for each anchor, at least 1.
     difficulty : float
-        Between 0 and 1, for the caller's own use.
+        Between 0 and 1. The package does not read it; your own code may.
 
     References
     ----------
@@ -57,7 +57,7 @@ class CurriculumStage:
 
 
 class CurriculumScheduler:
-    """Stages in order, each for its number of samples; after the last one ends, it stays current.
+    """A sequence of stages, each for its number of samples. The last stage stays current after its end.
 
     Parameters
     ----------
@@ -100,7 +100,7 @@ class CurriculumScheduler:
         temperature_start: float,
         temperature_end: float,
     ) -> "CurriculumScheduler":
-        """Stages of equal length, in which k (rounded), temperature and difficulty change in equal steps.
+        """Stages of equal length, over which k (rounded), temperature and difficulty change in equal steps.
 
         Parameters
         ----------
@@ -138,7 +138,7 @@ class CurriculumScheduler:
         return sum(stage.duration for stage in self.stages)
 
     def current_params(self) -> CurriculumStage:
-        """The stage that the next sample belongs to."""
+        """The stage of the next sample."""
         end = 0
         for stage in self.stages:
             end += stage.duration
@@ -147,12 +147,12 @@ class CurriculumScheduler:
         return self.stages[-1]
 
     def step(self, n_samples: int) -> None:
-        """Count samples as seen; they may span several stages."""
+        """Advance by `n_samples`, possibly over several stages."""
         self._samples += check.integer("n_samples", n_samples, low=0)
 
     @property
     def progress(self) -> float:
-        """The fraction of the samples of all stages that has been seen, 0 to 1."""
+        """Samples seen as a fraction of the samples of all stages, 0 to 1."""
         return min(self._samples / self._total, 1.0)
 
     @property
@@ -161,22 +161,22 @@ class CurriculumScheduler:
         return self._samples >= self._total
 
     def reset(self) -> None:
-        """Begin again at the first sample."""
+        """Go back to the first sample."""
         self._samples = 0
 
     def state_dict(self) -> dict[str, int]:
-        """The number of samples seen. The stages are not in it, they are given to the constructor."""
+        """The number of samples seen. It does not contain the stages, which the constructor takes."""
         return {"samples": self._samples}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Resume from a `state_dict`."""
+        """Restore a `state_dict`."""
         self._samples = _counter(state, "samples")
 
 
 class TemperatureAnnealing:
-    r"""A temperature that goes from one value to another over T steps.
+    r"""A temperature that changes from one value to another over T steps.
 
-    With :math:`p = \min(t / T, 1)`:
+    With :math:`p = \min(t / T, 1)` after t steps:
 
     ============ ==============================================================
     schedule     temperature
@@ -251,19 +251,19 @@ class TemperatureAnnealing:
             done = p if self.schedule == "linear" else (1.0 - math.cos(math.pi * p)) / 2.0
             value = self.start * (1.0 - done) + self.end * done  # this form is exact at both ends
         low, high = sorted((self.start, self.end))
-        return min(max(value, low), high)  # rounding must not lead outside
+        return min(max(value, low), high)  # because rounding may lead outside of [low, high]
 
     def step(self, n: int = 1) -> float:
-        """Advance by n steps; returns the new temperature."""
+        """Advance by n steps and return the new temperature."""
         self._step += check.integer("n", n, low=0)
         return self.temperature
 
     def reset(self) -> None:
-        """Begin again at the first step."""
+        """Go back to step 0."""
         self._step = 0
 
     def state_dict(self) -> dict[str, int]:
-        """The number of steps made. The schedule is not in it, it is given to the constructor."""
+        """The number of steps made. It does not contain the schedule, which the constructor takes."""
         return {"step": self._step}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -45,6 +45,13 @@ def from_python(inner):
     return numba.jit(inner.py_func, **options)
 
 
+def import_torch():
+    """torch with one thread, because waiting threads spin and take the cores from the tests; skips without torch."""
+    torch = pytest.importorskip("torch")
+    torch.set_num_threads(1)
+    return torch
+
+
 def relative_error(actual, expected):
     """Largest error, measured against the largest magnitude that was expected."""
     actual, expected = np.asarray(actual, dtype=np.float64), np.asarray(expected, dtype=np.float64)

@@ -1,4 +1,4 @@
-"""Naive float64 oracles of the family of losses: one score at a time, written to be believed, not to be fast.
+"""Naive float64 oracles of the family of losses: one row at a time, written to be believed, not to be fast.
 
 Each function returns the loss of each row; `reduced` makes one number of them. Where a loss stops the gradient
 (hardness, false negatives), `frozen` takes the arrays of which the stopped quantities are computed, so that central
@@ -18,6 +18,15 @@ def score(a, b, similarity="cosine"):
     if similarity == "cosine":
         return float(a @ b) / (max(np.linalg.norm(a), EPS) * max(np.linalg.norm(b), EPS))
     return float(a @ b) if similarity == "dot" else -float((a - b) @ (a - b)) / 2
+
+
+def scores(a, others, similarity="cosine"):
+    """`score` of a vector with each of the others: the same formulas, for all rows of a matrix at once."""
+    a = np.asarray(a, dtype=np.float64)
+    others = np.asarray(others, dtype=np.float64).reshape(-1, len(a))
+    if similarity == "cosine":
+        return others @ a / (max(np.linalg.norm(a), EPS) * np.maximum(np.linalg.norm(others, axis=1), EPS))
+    return others @ a if similarity == "dot" else -((a - others) ** 2).sum(axis=1) / 2
 
 
 def reduced(losses, reduction="mean", sample_weight=None, counted=None):
@@ -88,18 +97,18 @@ def infonce(
         judges, judged_by = (*guide, None)[:3], "cosine"
     batch, losses = len(anchors), []
 
-    def pairs_of(segment, i, vectors):
-        """(query side, document side) of each negative of row i, with its place in the segment."""
+    def scores_of(segment, i, vectors, similarity):
+        """c of row i with each vector of the segment; its own place in the batch included."""
         q, d, n = vectors
         if segment == "negatives":
-            return [(j, q[i], x) for j, x in enumerate(n if np.ndim(n) == 2 else n[i])]
-        others = [j for j in range(batch) if j != i]
-        return {
-            "query_to_document": [(j, q[i], d[j]) for j in others],
-            "document_to_query": [(j, q[j], d[i]) for j in others],
-            "query_to_query": [(j, q[i], q[j]) for j in others],
-            "document_to_document": [(j, d[i], d[j]) for j in others],
+            return scores(q[i], n if np.ndim(n) == 2 else n[i], similarity)
+        one, others = {
+            "query_to_document": (q[i], d),
+            "document_to_query": (d[i], q),
+            "query_to_query": (q[i], q),
+            "document_to_document": (d[i], d),
         }[segment]
+        return scores(one, others, similarity)
 
     for i in range(batch):
         s_pos = (score(anchors[i], positives[i], similarity) - margin) / temperature
@@ -112,21 +121,20 @@ def infonce(
             limit = judge_pos + (false_negative_margin if guide is None else -false_negative_margin)
         row = [s_pos]
         for segment in (*directions, *(() if negatives is None else ("negatives",))):
-            now = pairs_of(segment, i, (anchors, positives, negatives))
-            then = pairs_of(segment, i, frozen)
-            judged = pairs_of(segment, i, judges)
+            s = scores_of(segment, i, (anchors, positives, negatives), similarity) / temperature
+            if segment in hardness_on:
+                s += hardness * scores_of(segment, i, frozen, similarity)
+            if segment == "negatives" and log_q is not None:
+                s -= log_q if np.ndim(log_q) == 1 else log_q[i]
+            if segment in ("query_to_document", "document_to_document") and batch_log_q is not None:
+                s -= batch_log_q
+            counts = ~(scores_of(segment, i, judges, judged_by) > limit)
+            if segment != "negatives":
+                counts[i] = False
             mask = masked if segment == "negatives" else batch_masked
-            for (j, x, y), (_, x0, y0), (_, u, v) in zip(now, then, judged, strict=True):
-                if (mask is not None and mask[i][j]) or score(u, v, judged_by) > limit:
-                    continue
-                s = score(x, y, similarity) / temperature
-                if segment in hardness_on:
-                    s += hardness * score(x0, y0, similarity)
-                if segment == "negatives" and log_q is not None:
-                    s -= log_q[j] if np.ndim(log_q) == 1 else log_q[i][j]
-                if segment in ("query_to_document", "document_to_document") and batch_log_q is not None:
-                    s -= batch_log_q[j]
-                row.append(s)
+            if mask is not None:
+                counts &= ~np.asarray(mask[i], dtype=bool)
+            row.extend(s[counts])
         losses.append(logsumexp(row) - s_pos)
     return np.array(losses)
 
@@ -160,8 +168,8 @@ def decoupled(anchors, positives, negatives=None, temperature=0.07, masked=None)
     """
     losses = []
     for i in range(len(anchors)):
-        row = [score(anchors[i], x) / temperature for x in _negatives(anchors, positives, negatives, masked, i)]
-        losses.append(logsumexp(row) - score(anchors[i], positives[i]) / temperature if row else 0.0)
+        row = scores(anchors[i], _negatives(anchors, positives, negatives, masked, i)) / temperature
+        losses.append(logsumexp(row) - score(anchors[i], positives[i]) / temperature if len(row) else 0.0)
     return np.array(losses)
 
 
@@ -174,9 +182,7 @@ def hard_negative(anchors, positives, negatives=None, temperature=0.5, beta=1.0,
     losses = []
     for i in range(len(anchors)):
         s_pos = score(anchors[i], positives[i]) / temperature
-        s = np.array(
-            [score(anchors[i], x) / temperature for x in _negatives(anchors, positives, negatives, masked, i)]
-        )
+        s = scores(anchors[i], _negatives(anchors, positives, negatives, masked, i)) / temperature
         if len(s) == 0:
             losses.append(0.0)
             continue
@@ -202,7 +208,7 @@ def supcon(embeddings, labels, references=None, reference_labels=None, temperatu
     losses, counted = [], []
     for i in range(len(embeddings)):
         columns = [j for j in range(len(others)) if not (own and i == j)]
-        s = {j: score(embeddings[i], others[j]) / temperature for j in columns}
+        s = scores(embeddings[i], others) / temperature
         positives = [j for j in columns if names[j] == labels[i]]
         total = logsumexp([s[j] for j in columns])
         losses.append(-np.mean([s[j] - total for j in positives]) if positives else 0.0)
@@ -215,8 +221,7 @@ def multi_similarity(embeddings, labels, alpha=2.0, beta=50.0, base=0.5):
     losses = []
     for i in range(len(embeddings)):
         pull, push = [0.0], [0.0]
-        for j in range(len(embeddings)):
-            c = score(embeddings[i], embeddings[j]) - base
+        for j, c in enumerate(scores(embeddings[i], embeddings) - base):
             if j != i and labels[j] == labels[i]:
                 pull.append(-alpha * c)
             elif j != i:
@@ -235,10 +240,10 @@ def sigmoid(anchors, positives, negatives=None, scale=10.0, bias=-10.0, same=Non
     for i in range(len(anchors)):
         total = log_sigmoid(scale * score(anchors[i], positives[i]) + bias)
         pool = positives if negatives is None else negatives if np.ndim(negatives) == 2 else negatives[i]
-        for j, x in enumerate(pool):
+        for j, c in enumerate(scores(anchors[i], pool)):
             if (negatives is not None or j != i) and not (masked is not None and masked[i][j]):
                 z = 1.0 if same is not None and same[i][j] else -1.0
-                total += log_sigmoid(z * (scale * score(anchors[i], x) + bias))
+                total += log_sigmoid(z * (scale * c + bias))
         losses.append(-total)
     return np.array(losses)
 
@@ -251,9 +256,9 @@ def _lists(anchors, positives, negatives, teacher_scores, present, similarity):
     for i in range(len(anchors)):
         pool = negatives if np.ndim(negatives) == 2 else negatives[i]
         keep = [j for j in range(len(pool)) if present is None or present[i][j]]
-        c = [score(anchors[i], x, similarity) for x in (positives[i], *(pool[j] for j in keep))]
+        c = scores(anchors[i], [positives[i], *(pool[j] for j in keep)], similarity)
         t = [float(teacher_scores[i][column]) for column in (0, *(1 + j for j in keep))]
-        yield np.array(c), np.array(t)
+        yield c, np.array(t)
 
 
 def margin_mse(anchors, positives, negatives, teacher_scores, present=None, similarity="cosine"):

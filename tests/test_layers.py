@@ -2,16 +2,16 @@
 
 import functools
 import os
-import subprocess
-import sys
 import textwrap
 
+import processes
 import pytest
 
 WORK = """
-import hashlib, os, sys, threading
+import hashlib, os, sys, threading, warnings
 import numba, numpy as np, rvtrain as rt
 
+warnings.simplefilter("ignore")  # of forks in a process with threads
 rng = np.random.default_rng(0)
 anchors, positives = rng.normal(size=(2, 300, 48)).astype(np.float32)
 candidates = rng.normal(size=(2000, 48)).astype(np.float32)
@@ -64,10 +64,10 @@ def everything():
 
 
 def run(code, layer=None, timeout=240):
-    """What a process of its own prints, under that layer."""
-    environment = os.environ | ({"NUMBA_THREADING_LAYER": layer} if layer else {})
-    call = [sys.executable, "-W", "ignore", "-c", WORK + textwrap.dedent(code)]
-    result = subprocess.run(call, capture_output=True, text=True, timeout=timeout, check=False, env=environment)
+    """What another process prints, under that layer."""
+    chosen = f"import numba; numba.config.THREADING_LAYER = {layer!r}" if layer else ""
+    code = chosen + WORK + textwrap.dedent(code)
+    result = processes.run(code, env=os.environ, timeout=timeout)
     assert result.returncode == 0, result.stderr[-2000:]
     return result.stdout.strip()
 
@@ -86,12 +86,11 @@ except ImportError:
 else:
     print("yes")
 """
-    asked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return asked.stdout == "yes\n"
+    return processes.run(code, env=os.environ).stdout == "yes\n"
 
 
 NAMES = ("tbb", "omp", "workqueue")
-CALLS = int(os.environ.get("RVTRAIN_THREAD_CALLS", "10"))
+CALLS = int(os.environ.get("RVTRAIN_THREAD_CALLS", "5"))
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
 
 

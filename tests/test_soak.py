@@ -42,7 +42,7 @@ for _ in range(int(sys.argv[2])):
     mixed()
 print(json.dumps([before, usage()]))
 """
-CALLS = os.environ.get("RVTRAIN_SOAK", "100")
+CALLS = os.environ.get("RVTRAIN_SOAK", "50")
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")

@@ -1,4 +1,4 @@
-"""Transform the rows of a .npy of any size, a block at a time."""
+"""The command `apply`: transform the rows of a .npy of any size, a block at a time."""
 
 import argparse
 
@@ -8,7 +8,7 @@ from rvtrain._commands import _embeddings, _files, _outputs
 
 
 def run(options: argparse.Namespace) -> int:
-    """The command."""
+    """Run the command."""
     _outputs.ending("-o", options.output, ".npy")
     _outputs.check({"-o": options.output}, [options.model, options.vectors])
     model = rt.load_model(options.model)

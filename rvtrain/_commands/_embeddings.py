@@ -1,4 +1,4 @@
-"""Vectors through a model, block by block, and how well they retrieve."""
+"""Embed vectors with a model, block by block, and measure retrieval."""
 
 import argparse
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ _NEGATIVES = 4
 
 
 def towers(path: str | None, data: _files.Inputs) -> tuple[Any, Any]:
-    """The adapters of a model file for queries and for documents; None and None without a model."""
+    """The adapters of a model file for queries and for documents; (None, None) if there is no model."""
     if path is None:
         if data.queries.shape[1] != data.documents.shape[1]:
             raise ValueError(
@@ -32,14 +32,14 @@ def towers(path: str | None, data: _files.Inputs) -> tuple[Any, Any]:
 
 
 def side(path: str, model: Any, name: str) -> Any:
-    """The adapter for queries or for documents of a model that was read from this file."""
+    """The adapter for queries or for documents of a model, which was read from the file `path`."""
     if isinstance(model, rt.EmbeddingTable):
         raise ValueError(f"{path} must hold adapters, got an EmbeddingTable, which transforms no vectors")
     return getattr(model, name) if isinstance(model, rt.TwoTower) else model
 
 
 def embedded(tower: Any, table: np.ndarray, options: argparse.Namespace, bar: Bar, name: str) -> Any:
-    """All rows as the tower embeds them: an array, or blocks one by one where that takes more than --memory."""
+    """All rows, embedded by the tower: an array, or an iterator of blocks if an array would exceed --memory."""
     dtype = check.computed_dtype(name, table) if tower is None else tower.dtype
     width = table.shape[1] if tower is None else tower.out_features
     fits = len(table) * width * dtype.itemsize <= options.memory << 20
@@ -56,7 +56,7 @@ def embedded(tower: Any, table: np.ndarray, options: argparse.Namespace, bar: Ba
 
 
 def rows(tower: Any, table: np.ndarray, which: np.ndarray) -> np.ndarray:
-    """Some rows as the tower embeds them."""
+    """The rows `which` of a table, embedded by the tower."""
     some = check.readable(table[which], check.computed_dtype("vectors", table))
     return some if tower is None else tower.transform(some)
 
@@ -65,7 +65,7 @@ def measured(
     both: tuple[Any, Any], data: _files.Inputs, pairs: np.ndarray, metrics: list[str], options: argparse.Namespace,
     bar: Bar,
 ) -> dict[str, float]:  # fmt: skip
-    """The metrics of these pairs' queries, each ranked against all documents."""
+    """Retrieval metrics of the queries in these pairs; all documents are ranked for each."""
     asking = np.unique(pairs[:, 0])
     bar.phase("embedding queries")
     queries = rows(both[0], data.queries, asking)
@@ -83,7 +83,7 @@ def _blocks(tower: Any, table: np.ndarray, bar: Bar, name: str) -> Iterator[np.n
 
 
 def negatives(flag: str, wanted: int | None, documents: int) -> int:
-    """How many negatives a query gets: what the flag says, or 4 where there are so many other documents."""
+    """Number of negatives per query: the value of the flag, by default 4 or the number of other documents."""
     if wanted is None:
         return min(_NEGATIVES, documents - 1)
     if wanted > documents - 1:

@@ -1,4 +1,4 @@
-"""Rank the documents for each query, and print metrics."""
+"""The command `evaluate`: rank the documents for each query, and print metrics."""
 
 import argparse
 import json
@@ -11,7 +11,7 @@ from rvtrain.training._metrics import parsed
 
 
 def run(options: argparse.Namespace) -> int:
-    """The command."""
+    """Run the command."""
     parsed(options.metrics)
     check.integer("--memory", options.memory, low=0)
     data = _files.inputs(options)

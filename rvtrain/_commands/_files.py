@@ -1,4 +1,4 @@
-"""Files that a command reads: vectors, pairs and texts, each checked before any work and named in its errors."""
+"""Input files of the commands: vectors, pairs and texts, checked before any work and named in error messages."""
 
 import argparse
 from pathlib import Path
@@ -9,7 +9,7 @@ import numpy as np
 from rvtrain import _validation as check
 
 BLOCK_ROWS = 8192
-"""Rows that are read from a file at once."""
+"""Number of rows that are read from a file at once."""
 
 _NAMES = ("queries", "documents", "pairs", "validation")
 
@@ -20,18 +20,18 @@ class Inputs(NamedTuple):
     queries: np.ndarray
     documents: np.ndarray
     pairs: np.ndarray
-    """(P, 2) rows of queries and documents."""
+    """(P, 2), row numbers of queries and documents."""
     validation: np.ndarray | None
-    """(V, 2) of the same, if the file has them."""
+    """(V, 2), pairs for validation, if the file has them."""
 
     @property
     def known(self) -> np.ndarray:
-        """All pairs, those for validation too."""
+        """All pairs, including the pairs for validation."""
         return self.pairs if self.validation is None else np.concatenate([self.pairs, self.validation])
 
 
 def inputs(options: argparse.Namespace) -> Inputs:
-    """Read one .npz with the arrays queries, documents, pairs and validation, or two .npy, which stay on disk."""
+    """Read one .npz with the arrays queries, documents, pairs and validation, or open two .npy as memory maps."""
     files = options.inputs
     if len(files) == 1:
         found = _archive(files[0])
@@ -55,7 +55,7 @@ def inputs(options: argparse.Namespace) -> Inputs:
 
 
 def paths(options: argparse.Namespace) -> list[str]:
-    """All files that the arguments of a command name as inputs."""
+    """All input files among the arguments of a command."""
     single = (getattr(options, name, None) for name in ("pairs", "model", "vectors"))
     return [
         *getattr(options, "inputs", ()),
@@ -65,23 +65,23 @@ def paths(options: argparse.Namespace) -> list[str]:
 
 
 def array(path: str) -> np.ndarray:
-    """The array of a .npy file, left on disk."""
+    """The array of a .npy file, as a memory map."""
     _expect(path, b"\x93NUMPY", ".npy")
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except OSError:
         raise
-    except Exception as error:  # a damaged header makes numpy raise almost anything
+    except Exception as error:  # for a damaged header, numpy raises many types of errors
         raise ValueError(f"{path} is damaged, or holds more than numbers: {_line(error)}") from None
 
 
 def vectors(path: str) -> np.ndarray:
-    """The array (n, d) of a .npy file, left on disk; its values are not looked at."""
+    """The array (n, d) of a .npy file, as a memory map; its values are not checked."""
     return check.stored_array(path, array(path), 2)
 
 
 def lines(path: str, rows: int, of: str) -> list[str]:
-    """A text file with a line for each of these rows."""
+    """The lines of a text file, one for each of `rows` rows of the input `of`."""
     try:
         found = Path(path).read_text(encoding="utf-8").split("\n")  # splitlines() also splits at U+2028 and others
     except UnicodeDecodeError as error:
@@ -94,7 +94,7 @@ def lines(path: str, rows: int, of: str) -> list[str]:
 
 
 def finite_block(name: str, table: np.ndarray, start: int) -> np.ndarray:
-    """The block of rows from `start` in the type that kernels compute in; ValueError where one is not finite."""
+    """The block of rows from `start`, in float32 or float64; ValueError if a number is not finite."""
     block = check.readable(table[start : start + BLOCK_ROWS], check.computed_dtype(name, table))
     good = np.isfinite(block).all(axis=1)
     if not good.all():
@@ -105,7 +105,7 @@ def finite_block(name: str, table: np.ndarray, start: int) -> np.ndarray:
 
 
 def answers(pairs: np.ndarray, queries: np.ndarray) -> np.ndarray:
-    """(len(queries), most) documents of each of these queries in the pairs, padded with −1."""
+    """The documents of each of these queries in the pairs, padded with −1: (len(queries), greatest number)."""
     order = np.argsort(pairs[:, 0], kind="stable")
     asking, documents = pairs[order].T
     first, last = (np.searchsorted(asking, queries, side) for side in ("left", "right"))
@@ -115,7 +115,7 @@ def answers(pairs: np.ndarray, queries: np.ndarray) -> np.ndarray:
 
 
 def _archive(path: str) -> dict[str, np.ndarray]:
-    """The arrays of an .npz file that a command knows."""
+    """The arrays of an .npz file that commands use."""
     _expect(path, b"PK", ".npz", "; two .npy are given as queries.npy documents.npy")
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
@@ -131,7 +131,7 @@ def _archive(path: str) -> dict[str, np.ndarray]:
 
 
 def _expect(path: str, magic: bytes, kind: str, hint: str = "") -> None:
-    """Raise unless the file begins as files of this kind do."""
+    """Raise unless the file begins with `magic`, as files of this kind do."""
     with open(path, "rb") as file:
         head = file.read(6)
     if head.startswith(magic):
@@ -142,7 +142,7 @@ def _expect(path: str, magic: bytes, kind: str, hint: str = "") -> None:
 
 
 def _table(name: str, value: np.ndarray) -> np.ndarray:
-    """An array of finite vectors as it is stored; one pass over the file."""
+    """Check that an array holds finite vectors, in one pass over the file, and return it unchanged."""
     table = check.stored_array(name, value, 2)
     for start in range(0, len(table), BLOCK_ROWS):
         finite_block(name, table, start)
@@ -159,7 +159,7 @@ def _pairs(name: str, value: Any, queries: np.ndarray, documents: np.ndarray) ->
 
 
 def _row_by_row(queries: np.ndarray, documents: np.ndarray, validation: np.ndarray | None) -> np.ndarray:
-    """Query i with document i, but for the queries of the validation pairs."""
+    """Pairs of query i with document i, without the queries of the validation pairs."""
     if len(queries) != len(documents):
         raise ValueError(
             f"without pairs, queries and documents must be as many, got {len(queries)} and {len(documents)}"

@@ -1,4 +1,4 @@
-"""Files that a command writes: checked before the work, written beside their place, renamed when they are whole."""
+"""Output files of the commands: checked before the work, written under temporary names, renamed when complete."""
 
 import contextlib
 import errno
@@ -13,7 +13,7 @@ import numpy as np
 
 
 def check(outputs: dict[str, str | None], inputs: Iterable[str]) -> None:
-    """Raise unless all outputs, by the flags that name them, can be written without touching an input."""
+    """Raise unless all outputs can be written without overwriting an input; `outputs` maps flags to paths."""
     seen: dict[str, str] = {}
     inputs = list(inputs)
     for flag, path in outputs.items():
@@ -37,7 +37,7 @@ def check(outputs: dict[str, str | None], inputs: Iterable[str]) -> None:
 
 
 def ending(flag: str, path: str, *endings: str) -> str:
-    """The ending of an output's name, which says its format; ValueError if it is none of these."""
+    """The ending of an output's name, which determines its format; ValueError if it is not one of `endings`."""
     for known in endings:
         if path.lower().endswith(known):
             return known
@@ -46,9 +46,9 @@ def ending(flag: str, path: str, *endings: str) -> str:
 
 @contextlib.contextmanager
 def replacing(path: str, mode: str = "b", size: int | None = None) -> Iterator[Any]:
-    """A new file in the place of `path`, which is left as it is until the new one is whole.
+    """A new file that replaces `path` when it is complete.
 
-    `size` bytes are reserved first, so that a full disk is known before the work.
+    `size` bytes are reserved first, so that a full disk is noticed before the work.
     """
     target = Path(os.path.realpath(path))
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:12]}.tmp")
@@ -67,7 +67,7 @@ def replacing(path: str, mode: str = "b", size: int | None = None) -> Iterator[A
 
 @contextlib.contextmanager
 def array(path: str, shape: tuple[int, ...], dtype: np.dtype) -> Iterator[Any]:
-    """A .npy file in the place of `path`, whose elements are to be written to it, in C order."""
+    """A .npy file that replaces `path`; the caller writes its elements to it, in C order."""
     header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
     with replacing(path, size=math.prod(shape) * dtype.itemsize) as file:
         np.lib.format.write_array_header_1_0(file, header)
@@ -75,13 +75,13 @@ def array(path: str, shape: tuple[int, ...], dtype: np.dtype) -> Iterator[Any]:
 
 
 def elements(block: np.ndarray) -> memoryview:
-    """The bytes of an array, to be written: other than ``tofile``, a write says why it failed."""
+    """The bytes of an array for ``file.write``, whose errors, unlike those of ``tofile``, name their cause."""
     return np.ascontiguousarray(block).data.cast("B")
 
 
 @contextlib.contextmanager
 def naming(path: str) -> Iterator[None]:
-    """Give errors of the disk, which know no file, the name of this one."""
+    """Add the name of a file to OSErrors that have none, such as those of a full disk."""
     try:
         yield
     except OSError as error:
@@ -96,5 +96,5 @@ def _reserve(descriptor: int, size: int) -> None:
     try:
         os.posix_fallocate(descriptor, 0, size)
     except OSError as error:
-        if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):  # file systems that cannot
+        if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):  # file systems without reservation
             raise

@@ -1,4 +1,4 @@
-"""Which pairs train, which choose the best epoch, and which are measured at the end: drawn, stored, recognised."""
+"""Split pairs into training, selection and report; store the split in the model file, and recognise its data."""
 
 import hashlib
 from typing import Any, NamedTuple
@@ -12,22 +12,22 @@ _SAMPLED_ROWS = 64
 
 
 class Split(NamedTuple):
-    """Arrays (P, 2) of pairs; None where there are none."""
+    """Arrays (P, 2) of pairs, or None."""
 
     train: np.ndarray
     selection: np.ndarray | None
-    """Measured after every epoch; the best epoch's parameters are kept."""
+    """Measured after every epoch, to keep the parameters of the best one."""
     report: np.ndarray | None
-    """Measured once, with the parameters that were kept."""
+    """Measured once, with the kept parameters."""
 
     @property
     def measured(self) -> np.ndarray | None:
-        """The pairs that are measured at the end."""
+        """The pairs to measure at the end."""
         return self.selection if self.report is None else self.report
 
 
 class Measured(NamedTuple):
-    """The pairs that `evaluate` ranks, and what they are."""
+    """The pairs that `evaluate` ranks, and their description."""
 
     pairs: np.ndarray
     name: str
@@ -35,9 +35,9 @@ class Measured(NamedTuple):
 
 
 def split(data: Inputs, share: float, seed: int) -> Split:
-    """The file's validation pairs for selection, or this share of the queries, drawn, for selection and report.
+    """Split the pairs: the file's validation pairs for selection, or a random share of the queries to hold back.
 
-    A query is held back with all its pairs. Of those held back, one half is for selection and one for the report.
+    A query is held back with all its pairs. One half of these queries is for selection, the other for the report.
     """
     if data.validation is not None:
         weights = np.array([len(data.documents), 1])
@@ -59,7 +59,7 @@ def split(data: Inputs, share: float, seed: int) -> Split:
 
 
 def fingerprint(data: Inputs) -> dict[str, str]:
-    """What tells these data from others: sizes, all pairs, and 64 rows of each table."""
+    """Digests by which these data are recognised: of the sizes, all pairs, and 64 rows of each table."""
     tables = {"queries": data.queries, "documents": data.documents}
     found = {}
     for name, table in tables.items():
@@ -73,12 +73,12 @@ def fingerprint(data: Inputs) -> dict[str, str]:
 
 
 def state(split: Split, data: Inputs) -> dict[str, Any]:
-    """The split, as a model file keeps it."""
+    """The split in the form that a model file stores."""
     return {"report": split.report, "validated": data.validation is not None, "data": fingerprint(data)}
 
 
 def to_measure(model: str | None, data: Inputs, everything: bool) -> Measured:
-    """The pairs that say how good a model is: those that its training held back, if these are the data it had."""
+    """The pairs to evaluate a model on: those held back by its training, if it was trained on these data."""
     pairs = data.pairs if data.validation is None else data.validation
     kind = "pairs" if data.validation is None else "validation pairs"
     if everything:

@@ -1,1 +1,1 @@
-"""Kernels that two or more domains share."""
+"""Kernels that several subpackages share: the sweep over all pairs, matrix products, norms, random numbers."""

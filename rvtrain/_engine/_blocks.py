@@ -17,9 +17,9 @@
 #             └────┴────┴────┴────┴────┴────┴────┘
 #              block of columns   …
 #
-# Edges are padded with zeros to whole tiles: no second code path for them.
-# A sum over k runs in chunks of fixed size, each from zero, and chunks are added in order: the result
-# depends on the shapes alone, never on the threads, and rounding grows with the chunk, not with the whole.
+# Edges are padded with zeros to whole tiles, so that they need no code of their own.
+# A sum over k runs in chunks of fixed size, each from zero, and chunks are added in order. So the result depends on
+# the shapes but not on the number of threads, and rounding errors grow with the chunk, not with the whole sum.
 """
 
 from typing import NamedTuple
@@ -42,28 +42,28 @@ from rvtrain._engine._tile import (
 from rvtrain._kernels import body, kernel, njit
 
 CHUNK = 128
-"""Longest k that one pass of the microkernel sums from zero."""
+"""Number of k that one pass of the microkernel sums, starting from zero."""
 
 FINE_CHUNK = 16
-"""The same where scores are about to be divided by a tiny temperature, and their rounding with them."""
+"""The same if scores are then divided by a tiny temperature, which magnifies their rounding errors."""
 
 GROUP = 64
 """Rows that share each block of columns while it is in cache: a multiple of every MR."""
 
 _BLOCK_BYTES = 1 << 18
-"""Of the panels in one block of columns: with the strips of the same columns, half of a 1 MiB cache. Not more are
-the scores of a group of rows with the block, which each task of a search keeps."""
+"""Size of the panels in one block of columns: with the strips of the same columns, half of a 1 MiB cache. It also
+bounds the scores of a group of rows with the block, which each task of a search keeps."""
 
 
 class Rows(NamedTuple):
-    """Vectors to be read at length one: row i is x[i] · inverse[i]; x (n, d), inverse (n,) float64."""
+    """Vectors with the factors that normalise them: row i is x[i] · inverse[i]; x (n, d), inverse (n,) float64."""
 
     x: np.ndarray
     inverse: np.ndarray
 
 
 def tiles(count: int, size: int) -> int:
-    """How many tiles of this size cover so many rows or columns."""
+    """Number of tiles of `size` rows (or columns) that cover `count` of them."""
     return -(-count // size)
 
 
@@ -81,13 +81,13 @@ def padded_dim(dim: int, dtype: np.dtype) -> int:
 
 
 def strips_shape(count: int, dim: int, dtype: np.dtype) -> tuple[int, int]:
-    """Shape of the same columns packed for weighted sums, (d padded, m padded): a strip from k on starts in row k."""
+    """Shape of `count` columns packed for weighted sums: (d padded, m padded); the strip of k… starts in row k."""
     width = tile_shape(dtype)[1]
     return padded_dim(dim, dtype), tiles(count, width) * width
 
 
 def block_panels(dim: int, dtype: np.dtype) -> int:
-    """Column panels in a block: whole chunks of columns."""
+    """Number of column panels in a block: a multiple of those in a chunk."""
     width = tile_shape(dtype)[1]
     per_chunk = max(1, CHUNK // width)
     fit = _BLOCK_BYTES // (max(dim, GROUP) * width * np.dtype(dtype).itemsize)
@@ -96,7 +96,7 @@ def block_panels(dim: int, dtype: np.dtype) -> int:
 
 @kernel
 def pack_columns(start, stop, rows, panels, strips):
-    """Both packed copies of the rows (m, d), which are the columns of the scores; strips may be empty."""
+    """Pack the columns of the scores, `rows` (m, d), into panels and into strips, unless strips are empty."""
     width = nr(panels)
     for j in range(start, stop):
         first = j * width
@@ -125,7 +125,7 @@ def _pack_rows(rows, first, panels, j, q):
 
 @njit
 def wide_columns(padded, array):
-    """How many of the padded columns lie in strips of NR; the others are in narrower ones."""
+    """Number of the padded columns that are in strips of NR columns; the others are in narrower strips."""
     width, narrow = nr(array), narrow_nr(array)
     lanes = width - narrow
     return padded - (-(padded // lanes)) % (width // lanes) * narrow
@@ -133,9 +133,9 @@ def wide_columns(padded, array):
 
 @body
 def pack_strips(rows, shares, first, start, stop, strips):
-    """In the strip from column c on, [j][q] = element c + q of row i = first + j, for j in [start, stop).
+    """Pack rows into strips: in the strip from column c on, [j][q] = shares[i] · element c + q of row i = first + j.
 
-    Times shares[i], unless there are none; 0 beyond the edges.
+    Writes j in [start, stop); without the factor if shares are empty; 0 beyond the edges.
     """
     (padded, long), (count, dim) = strips.shape, rows.x.shape
     wide, c = wide_columns(padded, strips), 0
@@ -174,7 +174,7 @@ def score_block(left, panels, start, stop, slab, top, origin, chunk):
     height, width = mr(left), nr(left)
     dim, across = left.shape[1], slab.shape[1]
     for j in range(start, stop):
-        for k in range(0, dim, chunk):  # outside of p: this part of the panel stays in the first cache
+        for k in range(0, dim, chunk):  # outside the loop over p, so that this part of the panel stays in L1
             steps, b = min(chunk, dim - k), (j * dim + k) * width
             for p in range(len(left)):
                 a, at = (p * dim + k) * height, ((top + p) * across + j - origin) * height * width
@@ -182,10 +182,10 @@ def score_block(left, panels, start, stop, slab, top, origin, chunk):
 
 
 @body
-def add_weighted_columns(slab, top, start, stop, strips, sums):
-    """sums[p] += slab[top + p, start:stop] · these columns, for all row panels p; sums (P, MR, d padded).
+def add_weighted_columns(slab, top, start, stop, origin, strips, sums):
+    """sums[p] += slab[top + p, start − origin : stop − origin] · columns, for all row panels p.
 
-    From column 0 on, sums are started instead of added to.
+    Shapes: sums (P, MR, d padded). If start is 0, the sums are overwritten instead of added to.
     """
     height, width = mr(slab), nr(slab)
     size = height * width
@@ -197,7 +197,7 @@ def add_weighted_columns(slab, top, start, stop, strips, sums):
             blocks = min(per_chunk, stop - j)
             b = c * long + j * width * strip
             for p in range(len(sums)):
-                a, out = ((top + p) * across + j) * size, p * height * padded + c
+                a, out = ((top + p) * across + j - origin) * size, p * height * padded + c
                 if c < wide:
                     tile_rows(slab, a, size, strips, b, blocks, sums, out, padded, j > 0)
                 else:
@@ -209,8 +209,8 @@ def add_weighted_columns(slab, top, start, stop, strips, sums):
 def add_weighted_rows(slab, j, strips, sums, first):
     """sums[c] += Σ_i slab's weight of row i for column c · row i, for the columns of panel j.
 
-    strips (d padded, rows of the slab) hold the rows, of which `first` says how many came before, in other
-    slabs: from 0 on, sums (m padded, d padded) are started instead of added to.
+    strips (d padded, rows of the slab) hold the rows; sums (m padded, d padded). `first` is the number of rows in
+    earlier slabs; if it is 0, the sums are overwritten instead of added to.
     """
     height, width = mr(slab), nr(slab)
     size = height * width

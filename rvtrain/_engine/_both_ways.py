@@ -1,4 +1,4 @@
-"""A loss of rows and of columns from the same scores."""
+"""The losses of all rows and of all columns, from the same scores."""
 
 from typing import Any, NamedTuple
 
@@ -9,7 +9,7 @@ from rvtrain._engine._blocks import GROUP, Rows
 from rvtrain._engine._layout import Layout
 from rvtrain._engine._mask import Mask
 from rvtrain._engine._scratch import Scratch
-from rvtrain._engine._sweep import kernels_work, pack, with_sums
+from rvtrain._engine._sweep import Room, arrays, pack
 from rvtrain._engine._treatment import Own, Results
 from rvtrain._kernels._threads import thread_count
 
@@ -38,16 +38,27 @@ def both_ways(
     to_rows: bool = False,
     to_columns: bool = False,
 ) -> BothWays:
-    """The losses of n rows over all m columns, and of the first n columns over all rows, each with its own sums.
+    """The losses of n rows over all m columns, and of the first n columns over all n rows, each with its own sums.
 
-    The treatment is separable and its exponents stay in range; arguments are those of `sweep`.
+    The treatment has to be separable, and its exponents have to stay in range. Arguments are those of `sweep`.
     """
     (count, dim), wide = rows.x.shape, len(columns.x)
     layout = Layout(dim, rows.x.dtype)
     across, gradients = layout.panels(wide), to_rows or to_columns
     height = layout.slab_rows(across, count, thread_count())
-    packed = pack(columns, layout, scratch, strips=to_rows)
-    work = kernels_work(layout, height, across if gradients else min(layout.block, across), scratch, 1)
+    room = Room(
+        count,
+        wide,
+        dim,
+        layout.dtype,
+        height,
+        across if gradients else min(layout.block, across),
+        1,
+        to_rows,
+        to_columns,
+    )
+    packed, work = scratch.once(room, arrays)
+    pack(columns, packed)
     padded = layout.padded(wide)
     losses, slopes, shares = np.empty((2, count)), np.empty((2, count)), np.zeros((2, padded))
     unused, column_sums = np.empty(count), np.zeros(padded)
@@ -59,7 +70,6 @@ def both_ways(
     )
     kernels.close_columns.sized(50 * count)(count, treatment, column_sums, own, back)
     if gradients:
-        work = with_sums(work, layout, count, across, scratch, to_rows=to_rows, to_columns=to_columns)
         kernels.weigh_both_ways.sized(effort)(rows, packed, mask, treatment, shares, work, layout.block)
     return BothWays(
         losses,

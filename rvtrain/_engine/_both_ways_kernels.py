@@ -1,13 +1,14 @@
 """Two sweeps for a loss of rows and of columns, from the same kept values of a separable treatment.
 
-# Design: the first sweep sums the kept values by row and by column; between the sweeps both are visible, and closed
-# (a cluster would add up the column sums of its members here). The second sweep weighs a kept value by the share of
-# its row plus the share of its column. Where one slab holds all scores, it still has the kept values.
+# Design: the first sweep sums the kept values by row and by column. Between the sweeps, `close` turns both kinds of
+# sums into losses and shares (here a cluster would add up the column sums of its members). The second sweep
+# multiplies each kept value by the share of its row plus the share of its column. If one slab holds all scores, the
+# second sweep finds the kept values there; otherwise it computes them again.
 """
 
 from rvtrain._engine._blocks import CHUNK, GROUP, add_weighted_columns, pack_left, pack_strips, score_block
 from rvtrain._engine._mask import mask_block
-from rvtrain._engine._sweep_kernels import NO_SHARES, close_rows, groups_of, launch_columns, visit_block
+from rvtrain._engine._sweep_kernels import close_rows, groups_of, launch_columns, visit_block
 from rvtrain._engine._tile import mr, nr
 from rvtrain._engine._treatment import close
 from rvtrain._kernels import body, driver, kernel, njit
@@ -15,7 +16,7 @@ from rvtrain._kernels import body, driver, kernel, njit
 
 @driver
 def sum_both_ways(threads, rows, columns, mask, treatment, own, to, work, by_group, column_sums, block):
-    """First sweep: results of the rows, and the sums of the columns' kept values (m padded,).
+    """First sweep: the results of the rows, and column_sums[j] = Σ of the kept values of column j; (m padded,).
 
     by_group (groups, m / NR, NR) is scratch.
     """
@@ -59,7 +60,7 @@ def add_up_columns(slab, top, panels, begin, end, origin, by_column):
 
 @kernel
 def _add(start, stop, groups, by_group, column_sums):
-    """Add the sums of the groups, in order, to those of the columns of panels [start, stop)."""
+    """Add the sums of the groups, in order, to the sums of the columns in panels [start, stop)."""
     for j in range(start, stop):
         for g in range(groups):
             for q in range(by_group.shape[2]):
@@ -68,9 +69,9 @@ def _add(start, stop, groups, by_group, column_sums):
 
 @driver
 def weigh_both_ways(threads, rows, columns, mask, treatment, shares, work, block):
-    """Second sweep: the sums to rows and columns, weighted by kept_ij · (row share i + column share j).
+    """Second sweep: the sums to rows and to columns, with weights kept_ij · (row share i + column share j).
 
-    shares (2, m padded) float64.
+    shares (2, m padded) float64: of the rows, of the columns.
     """
     height = len(work.slab) * mr(work.slab)
     for first in range(0, len(rows.x), height):
@@ -98,14 +99,14 @@ def _weights(start, stop, rows, start_row, columns, mask, treatment, shares, wor
             share_block(slab, top, panels, begin, end, first, shares)
             if len(work.to_rows) > 0:
                 at = first // slab.shape[2]
-                add_weighted_columns(slab, top, begin, end, columns.strips, work.to_rows[at : at + panels])
+                add_weighted_columns(slab, top, begin, end, 0, columns.strips, work.to_rows[at : at + panels])
         if len(work.to_columns) > 0:
-            pack_strips(rows, NO_SHARES, start_row, g * GROUP, (g + 1) * GROUP, work.strips)
+            pack_strips(rows, rows.inverse[:0], start_row, g * GROUP, (g + 1) * GROUP, work.strips)
 
 
 @body
 def share_block(slab, top, panels, begin, end, first, shares):
-    """slab[i, j] *= shares[0, i] + shares[1, j]; rows that do not exist hold zeros already."""
+    """slab[i, j] *= shares[0, i] + shares[1, j]; padding rows already hold zeros."""
     height, width = mr(slab), nr(slab)
     for p in range(panels):
         for r in range(height):

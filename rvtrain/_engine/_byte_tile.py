@@ -1,14 +1,14 @@
-"""The microkernel of 8-bit products: one register tile of sums of bytes, four at a time.
+"""The microkernel of 8-bit products: one register tile, whose lanes each sum four products of bytes at a time.
 
-# Design: as `_tile.py`, but a lane of the accumulators takes four products of unsigned and signed bytes at a time.
+# Design: as `_tile.py`, but a lane of the accumulators adds four products of unsigned and signed bytes at a time.
 # Both operands are packed as int32 words of four consecutive codes:
 #
 #     left  [k / 4][ROWS]   signed codes, one word broadcast        right [k / 4][COLUMNS]   codes + 128, unsigned
 #
-# The accumulators start at −128 Σ left codes, which takes the 128 out of the sums. With AVX-512 VNNI the products of
-# a word are one instruction (vpdpbusd). AVX2 has vpmaddubsw, which adds a pair of products into int16 and saturates;
-# so left codes have fewer levels there: 2 · 255 · 64 < 2¹⁵. Pairs are summed in int16 as well, for PARTIAL words.
-# These sums may wrap on the way, but the last one is right, because Σ left · right of a lane cannot leave int16 where
+# The accumulators start at −128 Σ left codes, which cancels the added 128. With AVX-512 VNNI the products of a word
+# are one instruction (vpdpbusd). AVX2 has vpmaddubsw, which adds a pair of products in int16 and saturates. Left
+# codes have fewer levels there, so that it never does: 2 · 255 · 64 < 2¹⁵. Pairs are then summed in int16 for PARTIAL
+# words. Intermediate sums may wrap, but the last one is right, because Σ left · right of a lane fits in int16 if
 # neither side is longer than 181 there (Cauchy–Schwarz: 181² < 2¹⁵). Then vpmaddwd with ones and vpaddd add in int32:
 #
 #     word k:  b0 b1 │ b2 b3          lane 0 sums b0, b1 of PARTIAL words, lane 1 their b2, b3
@@ -22,17 +22,17 @@ from rvtrain._kernels import cpu_features, emitted
 
 
 class ByteTile(NamedTuple):
-    """The form of the microkernel on one kind of processor."""
+    """Parameters of the microkernel on one kind of processor."""
 
     instructions: str
     rows: int
     columns: int
     lanes: int
-    """Number of int32 in a vector."""
+    """Number of int32 elements in a vector."""
     left_levels: int
-    """Left codes lie in ± this; right codes lie in ±127 on every processor."""
+    """Greatest magnitude of a left code; that of a right code is 127 on every processor."""
     partial: int
-    """Number of words that are summed in 16 bits; 0: none."""
+    """Number of words that are summed in 16 bits; 0: all sums are in 32 bits."""
 
 
 VNNI = ByteTile("AVX-512 VNNI", 12, 32, 16, 127, 0)
@@ -42,9 +42,9 @@ AVX2 = ByteTile("AVX2", 4, 16, 8, 64, 16)
 
 
 def byte_tile() -> ByteTile | None:
-    """The tile of the processor that kernels are compiled for; None where products of floats are as fast.
+    """The tile for the processor that kernels are compiled for; None if products of floats are as fast there.
 
-    They are in vectors of 512 bits without VNNI.
+    That is the case for vectors of 512 bits without VNNI, and without AVX2.
     """
     features = cpu_features()
     if {"avx512vnni", "avx512f", "avx512bw"} <= features:
@@ -73,10 +73,10 @@ def _tile_bytes(left, at, right, right_at, steps, start, start_at, out):
 
 @emitted(_tile_bytes)
 def tile_bytes(emit, left, at, right, right_at, steps, start, start_at, out):
-    """out[r, c] = start[r] + Σ over bytes of left word [k, r] · right word [k, c], for k < steps.
+    """out[r, c] = start[r] + Σ over k < steps and over the bytes of left word [k, r] · right word [k, c].
 
     left, right, start and out are C-contiguous int32 arrays, read from element offsets `…at`; out (ROWS, COLUMNS).
-    start has ROWS words for each PARTIAL words of k; with PARTIAL a word of it is two int16.
+    start has ROWS words. If PARTIAL is not 0, it has ROWS words for each PARTIAL words of k, each holding two int16.
     """
     places = [out + (r * COLUMNS + c) for r in range(ROWS) for c in range(0, COLUMNS, LANES)]
     vectors = COLUMNS // LANES
@@ -93,7 +93,7 @@ def tile_bytes(emit, left, at, right, right_at, steps, start, start_at, out):
         return [a + ROWS, b + COLUMNS, *sums]
 
     def add_part(first, a, b, begin):
-        """Add the products of PARTIAL words to `out`, or without parts, write those of all words."""
+        """Add the products of PARTIAL words to `out`; if PARTIAL is 0, write the products of all words."""
         initial = [(begin + r).load().broadcast(LANES).view(kind) for r in range(ROWS) for _ in range(vectors)]
         last = steps
         if PARTIAL:
@@ -117,19 +117,19 @@ def tile_bytes(emit, left, at, right, right_at, steps, start, start_at, out):
 
 
 def _add_products(emit, sums, unsigned, signed):
-    """sums + the four products of each lane: in int32 by VNNI, else two and two of them in int16."""
+    """sums + the four products of each lane: in one int32 by VNNI, else in two int16 of two products each."""
     if not PARTIAL:
         return emit.call("llvm.x86.avx512.vpdpbusd.512", sums, sums, unsigned, signed)
     return sums + emit.call("llvm.x86.avx2.pmadd.ub.sw", sums, unsigned.view(np.int8), signed.view(np.int8))
 
 
 def words(dim: int) -> int:
-    """Number of int32 words, of four codes each, in a row of this dimension."""
+    """Number of int32 words of four codes each in a row of length `dim`."""
     return -(-dim // 4)
 
 
 def parts(dim: int) -> int:
-    """Number of partial sums, each with a start of its own, in a row of this dimension."""
+    """Number of partial sums, each with its own start, in a row of length `dim`."""
     return -(-words(dim) // PARTIAL) if PARTIAL else 1
 
 

@@ -1,4 +1,4 @@
-"""Exponentials for kernels, in a form that the compiler can vectorise.
+"""Exponentials for kernels, written such that the compiler can vectorise them.
 
 2ˣ = 2ⁿ 2ʳ with n = round(x) and |r| ≤ ½. 2ʳ is a polynomial: for float32 the best of degree 6, error 2e-9; for
 float64 the Taylor polynomial of degree 13, error 4e-18. The integer n is put into the exponent bits of a float; the
@@ -16,8 +16,8 @@ from rvtrain._kernels import element_type, emitted, overload, register_jitable
 def exp2(x):
     """2ˣ to about one unit in the last place of 2ʳ; 0 for x < −126.5 (float32), −1022.5; x NaN gives NaN.
 
-    For x < 127.5, 1023.5: above, the result is meaningless. 2^(y log₂ e) for eʸ rounds once more, an error of |y|
-    units in the last place: negligible in a sum of exponentials the largest of which is 1.
+    Valid for x < 127.5 (float32), 1023.5. Computing eʸ as 2^(y log₂ e) adds an error of |y| units in the last place,
+    which is negligible in a sum of exponentials whose largest term is 1.
     """
     return np.exp2(x) * (x > (-126.5 if x.dtype == np.float32 else -1022.5))
 
@@ -25,7 +25,7 @@ def exp2(x):
 def exp(x):
     """eˣ to about one unit in the last place; 0 for x < −87.7 (float32), −708.7; x NaN gives NaN.
 
-    For x ≤ 88, 709: above, the result is meaningless.
+    Valid for x ≤ 88 (float32), 709.
     """
     return np.exp(x)
 
@@ -42,7 +42,7 @@ def float_of_bits(emit, bits):
 
 @emitted(lambda a, b, c: a * b + c, lambda a, b, c: a)
 def fused(emit, a, b, c):
-    """a b + c, one fused operation where the processor has it, which fastmath flags do not regroup."""
+    """a b + c, one fused operation if the processor has it; fastmath flags do not regroup it."""
     return emit.fma(a, b, c)
 
 
@@ -96,7 +96,7 @@ def _exp(x):
     real = np.float32 if single else np.float64
     smallest, scaled = _parts(single)
     lowest, per_octave = real(float(smallest) * math.log(2.0)), real(LOG2_E)
-    # ln 2 in two parts: a multiple of the first by a small integer is exact.
+    # ln 2 as a sum of two parts; the product of the first with a small integer is exact.
     octave = 0.693359375 if single else 0.693147180369123816490
     minus_octave = real(-octave)
     minus_rest = real(octave - math.log(2.0) if single else -1.90821492927058770002e-10)

@@ -1,4 +1,4 @@
-"""From sums over the other side to gradients of the inputs: back through the normalisation."""
+"""Gradients of the inputs from the sums of a sweep: the chain rule through the normalisation."""
 
 import numpy as np
 
@@ -16,20 +16,20 @@ def to_inputs(
     shares: np.ndarray = NO_SHARES,
     normalised: bool = True,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Gradient to the rows as given, (n, d), and â_i · g_i of each, where g is the gradient to the unit rows.
+    """Gradient to the rows as given, (n, d), and â_i · g_i of each row, where g is the gradient to the unit rows.
 
-    g_i = shares[i] · sums[i] + slopes[i] · own_i, without the factor where there are no shares and without the sum
-    where sums are None. Rows that are not normalised have inverse 1: they are their own unit rows.
+    g_i = shares[i] · sums[i] + slopes[i] · own_i. If shares are None the factor is 1, and if sums are None the first
+    term is 0. Rows that are not normalised have inverse 1 and are their own unit rows.
     """
     out, along = np.empty_like(rows.x), np.empty(len(rows.x))
-    if sums is None:
-        sums = np.zeros_like(rows.x)
+    if sums is None:  # those of any rows, none of which counts: a fresh array of zeros would cost more
+        sums, shares = own.x, np.zeros(len(rows.x))
     _to_inputs.sized(8 * out.size)(len(out), sums, shares, slopes, own, rows, normalised, along, out)
     return out, along
 
 
 def unscaled(x: np.ndarray) -> Rows:
-    """Rows that are compared as they are, by dot products."""
+    """Rows that are not normalised: their scores are dot products."""
     return Rows(x, np.ones(len(x)))
 
 

@@ -1,7 +1,7 @@
-"""Maximum of a vector, compared as integers, because comparisons of floats do not vectorise (for the sake of NaN).
+"""Maximum of a vector by comparisons of integers, because comparisons of floats do not vectorise (due to NaN).
 
-Read as integers, the bits of positive floats are ordered as the floats are. Those of negative floats are ordered the
-other way round, until all bits but the sign are flipped.
+The bits of positive floats, read as integers, have the order of the floats. The bits of negative floats have the
+reverse order, which flipping all bits but the sign corrects.
 """
 
 import numpy as np

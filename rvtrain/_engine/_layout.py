@@ -13,7 +13,7 @@ _SLAB_BYTES = 1 << 23
 
 
 class Layout:
-    """What depends on the length d and the type of vectors: every question of shape and blocking.
+    """Shapes and block sizes of all packed arrays, for vectors of length d and one type.
 
     Attributes
     ----------
@@ -46,9 +46,9 @@ class Layout:
         return self.padded_dim, self.padded(count)
 
     def slab_rows(self, across: int, count: int, threads: int) -> int:
-        """Rows in a slab so many panels wide: as many as the cache holds, but some groups for every thread.
+        """Number of rows in a slab of `across` panels: as many as fit in the cache, but several groups per thread.
 
-        Of `count` rows there are no more than exist, rounded up to whole groups.
+        It is at most `count`, the number of rows, rounded up to whole groups.
         """
         in_cache = _SLAB_BYTES // (across * self.nr * self.dtype.itemsize)
         chunk, group = blocks.CHUNK, blocks.GROUP

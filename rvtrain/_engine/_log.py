@@ -1,4 +1,4 @@
-"""Logarithms that the compiler can vectorise, from kernels."""
+"""Logarithms for kernels, written such that the compiler can vectorise them."""
 
 import numpy as np
 
@@ -7,9 +7,9 @@ from rvtrain._kernels import element_type, overload, register_jitable
 
 
 def log1p_of_unit(u):
-    """log(1 + u) for u in [0, 1], to about one unit in the last place; NaN in, NaN out.
+    """log(1 + u) for u in [0, 1], to about one unit in the last place; NaN for NaN.
 
-    = 2 artanh(y), y = u / (2 + u) ≤ 1/3, by its power series: 8 terms for float32, 17 for float64.
+    It equals 2 artanh(y) with y = u / (2 + u) ≤ 1/3, summed as a power series: 8 terms for float32, 17 for float64.
     """
     return np.log1p(u)
 
@@ -44,7 +44,7 @@ def _log1p_of_unit(u):
 
 @register_jitable
 def softplus_and_slope(x):
-    """(log(1 + eˣ), its derivative 1 / (1 + e⁻ˣ)) of a float32 or float64, neither over- nor underflowing."""
+    """(log(1 + eˣ), its derivative 1 / (1 + e⁻ˣ)) of a float32 or float64, without over- or underflow."""
     u = exp(-abs(x))
     positive = x > 0
     share = u / (1 + u)

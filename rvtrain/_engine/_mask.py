@@ -1,4 +1,4 @@
-"""Which scores count: the mask of a block of scores."""
+"""The mask: excludes scores of a block by setting them to −inf."""
 
 from typing import NamedTuple
 
@@ -9,43 +9,30 @@ from rvtrain._kernels import body, kernel, njit
 
 
 class Mask(NamedTuple):
-    """Pairs of a row and a column that are not scored, and what is added to scores; an array is empty if not used."""
+    """The excluded pairs of a row and a column, and the bias of each column; unused arrays are empty."""
 
     rows: int
-    """n, rows that exist; the others are padding"""
+    """n, number of rows without the padding"""
     columns: int
-    """m, columns that exist"""
+    """m, number of columns without the padding"""
     diagonals: np.ndarray
-    """(D,) int64: column i + diagonals[k] is row i itself or its own positive"""
+    """(D,) int64: column i + diagonals[k] is row i itself or its own positive, and masked"""
     row_ids: np.ndarray
     """(n, r) int32"""
     ids: np.ndarray
-    """(c, m padded) int32: a pair that shares an id is masked, or told to the treatment; −1 equals nothing"""
+    """(c, m padded) int32: a pair that shares an id is masked or, with EQUAL, reported to the treatment; −1: no id"""
     limits: np.ndarray
-    """(n,): greatest score that counts"""
+    """(n,): scores of row i above limits[i] are masked"""
     bias: np.ndarray
     """(m padded,): added to the scores of a column, after the comparison with the limits"""
 
 
-class Guide(NamedTuple):
-    """Another model's vectors of the same rows and columns: a pair whose cosine exceeds the row's limit is masked."""
-
-    x: np.ndarray
-    """(n, g), or (0, g) if there is none"""
-    inverse: np.ndarray
-    """(n,) float64"""
-    panels: np.ndarray
-    """(m / NR, g, NR)"""
-    limits: np.ndarray
-    """(n,)"""
-
-
 @body
 def mask_block(slab, top, panels, start, stop, origin, first, mask, equal):
-    """Mask scores with −inf, and add the bias of their columns; pairs that share an id only with `equal`.
+    """Set masked scores to −inf and add the bias of their columns; pairs that share an id are masked only if `equal`.
 
-    Shapes: slab (P, m / NR, MR, NR), whose panels `top` to `top + panels` hold the rows from `first` on, and whose
-    column panel j − origin holds the columns from j · NR on, for j in [start, stop).
+    Shapes: slab (P, m / NR, MR, NR). Its row panels from `top` up to `top + panels` hold the rows from `first` on.
+    Its column panel j − origin holds the columns from j · NR on, for j in [start, stop).
     """
     height, width = mr(slab), nr(slab)
     lowest = slab.dtype.type(-np.inf)
@@ -76,20 +63,6 @@ def mask_block(slab, top, panels, start, stop, origin, first, mask, equal):
                             for q in range(width):
                                 if mask.ids[c, j * width + q] == known:
                                     slab[top + p, j - origin, r, q] = lowest
-
-
-@body
-def mask_by_guide(slab, top, panels, start, stop, origin, first, scores, limits):
-    """Mask scores whose guide's score exceeds the row's limit; the first panel of `scores` is that of `top`."""
-    height = mr(slab)
-    for p in range(panels):
-        for r in range(height):
-            i = min(first + p * height + r, len(limits) - 1)
-            for j in range(start, stop):
-                for q in range(nr(slab)):
-                    above = scores[p, j - start, r, q] > limits[i]
-                    value = slab[top + p, j - origin, r, q]
-                    slab[top + p, j - origin, r, q] = slab.dtype.type(-np.inf) if above else value
 
 
 @njit
@@ -123,7 +96,7 @@ def equal_ids(mask, i, j, width, flags):
 
 
 def count_scores(mask: Mask) -> np.ndarray:
-    """How many columns count for each row, float64; limits and a guide are not looked at."""
+    """Number of columns of each row that are not masked, float64; ignores limits and the guide."""
     out = np.full(mask.rows, float(mask.columns - len(mask.diagonals)))
     if mask.ids.size and mask.row_ids.size:
         width = tile_shape(mask.limits.dtype)[1]
@@ -133,7 +106,7 @@ def count_scores(mask: Mask) -> np.ndarray:
 
 @kernel
 def _take_equal(start, stop, mask, flags, out):
-    """out[i] −= how many columns share an id with row i and are not on a diagonal; flags (n, NR) is scratch."""
+    """out[i] −= number of columns that share an id with row i and are not on a diagonal; flags (n, NR) is scratch."""
     for i in range(start, stop):
         for j in range(mask.ids.shape[1] // flags.shape[1]):
             equal_ids(mask, i, j, flags.shape[1], flags[i])

@@ -1,7 +1,7 @@
-"""Matrix products on the tile engine. The left operand is rows of a table, read where they stand.
+"""Matrix products on the tile engine. The left operand consists of rows of a table, which are not copied first.
 
-# Design: both operands are packed in the microkernel's reading order (`_blocks.py`), the left by groups of its
-# rows, for a stretch of k at a time:
+# Design: both operands are packed in the microkernel's reading order (`_blocks.py`), the left one by groups of its
+# rows and a stretch of k at a time:
 #
 #     out[i, c] = Σ_k left[i, k] right[k, c]        left  = x[rows], or its transpose
 #                                                   right = w, or its transpose, or w + 1 for a residual layer
@@ -9,8 +9,8 @@
 #     for a stretch of k: pack the group's rows; for a panel of columns; for a chunk of k; for the group's row panels:
 #         a tile, whose right operand (a chunk of a panel, 12 KiB or so) stays in the first cache from row to row
 #
-# Whole tiles are added to the output in place, tiles at its edges through a tile of scratch. Of x[rows] only the
-# packed rows of each task are copied, no threads of a BLAS run beside ours, and the result does not depend on the
+# Whole tiles are added to the output directly, tiles at its edges through a tile of scratch. x[rows] is copied only
+# group by group. BLAS is not used, because its threads would compete with ours. The result does not depend on the
 # number of threads.
 """
 
@@ -24,9 +24,9 @@ from rvtrain._kernels import kernel, njit
 from rvtrain._kernels._threads import thread_count
 
 _STRETCH = 4 * CHUNK
-"""Steps of k that the packed rows of a group hold at a time: 128 KiB in float32."""
+"""Number of k in a stretch; the packed rows of a group then take 128 KiB in float32."""
 _ROWS = 16
-"""Rows of the right operand that one call packs."""
+"""Number of rows of the right operand that a thread packs at a time."""
 
 
 def product(x: np.ndarray, rows: np.ndarray | None, w: np.ndarray, *, residual: bool = False) -> np.ndarray:
@@ -38,24 +38,21 @@ def product(x: np.ndarray, rows: np.ndarray | None, w: np.ndarray, *, residual: 
 
 
 def product_with_transpose(x: np.ndarray, w: np.ndarray, *, residual: bool = False) -> np.ndarray:
-    """x @ w.T, for x (n, m) and w (d, m), plus x if residual: the gradient to the x of `product`."""
+    """x @ w.T, for x (n, m) and w (d, m); plus x if residual. It is the gradient to the x of `product`."""
     x, rows = _readable(x, None)
     with scratch() as memory:
         return _multiply(x, rows, False, _packed(w, True, residual, memory), (len(x), len(w)), memory)
 
 
 def transposed_product(x: np.ndarray, rows: np.ndarray | None, g: np.ndarray) -> np.ndarray:
-    """x[rows].T @ g, of shape (d, m), for x (n, d) and g (len(rows), m): the gradient to the w of `product`."""
+    """x[rows].T @ g, of shape (d, m), for x (n, d) and g (len(rows), m). It is the gradient to the w of `product`."""
     x, rows = _readable(x, rows)
     with scratch() as memory:
         return _multiply(x, rows, True, _packed(g, False, False, memory), (x.shape[1], g.shape[1]), memory)
 
 
 def _readable(x: np.ndarray, rows: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """A table that kernels can read, and the rows of it that are multiplied.
-
-    Of a file or a view, only these rows are copied.
-    """
+    """x and rows as kernels read them; of memory-mapped files and views, a copy of the wanted rows is made."""
     if not (x.flags.c_contiguous and x.flags.writeable) or type(x) is not np.ndarray:
         x = np.array(x if rows is None else x[rows], order="C", subok=False)
         rows = None
@@ -96,7 +93,7 @@ def _pack_right(start, stop, w, transposed, residual, panels):
 
 @njit
 def _pack_block(first, w, transposed, residual, panels):
-    """As `_pack_right` for k = first … first + _ROWS − 1; rows of w are read from one end to the other."""
+    """Pack _ROWS values of k from `first` on, reading the rows of w in order."""
     width, depth = nr(panels), panels.shape[1]
     across = len(w) if transposed else w.shape[1]
     whole, last = across // width, min(first + _ROWS, depth)
@@ -131,7 +128,7 @@ def _multiply_tasks(start, stop, x, rows, transposed, panels, left, edges, out):
 
 @njit
 def _multiply_groups(task, x, rows, transposed, panels, left, edge, out):
-    """The row panels of one task, a group at a time."""
+    """The part of the row panels of out that belongs to a task, a group at a time."""
     height, mine = mr(out), left[task]
     count = (len(out) + height - 1) // height
     stop = count * (task + 1) // len(left)
@@ -165,7 +162,7 @@ def _multiply_group(first, x, rows, transposed, panels, left, edge, out):
 
 @njit
 def _edge_tile(left, a, panels, b, steps, edge, out, top, first, add):
-    """A tile that lies in out only in part; its first element is out[top, first]."""
+    """A tile at an edge of out, only partly inside it; its first element is out[top, first]."""
     high, wide = min(mr(out), len(out) - top), min(nr(out), out.shape[1] - first)
     if add:
         _copy_part(out, top, first, edge, 0, 0, high, wide)
@@ -177,7 +174,7 @@ def _edge_tile(left, a, panels, b, steps, edge, out, top, first, add):
 def _copy_part(source, top, first, target, row, column, high, wide):
     """target[row + r, column + c] = source[top + r, first + c] for r < high, c < wide.
 
-    A loop, because an assignment of slices takes numba seconds to compile.
+    Written as loops, because for slices numba compiles the error message about unequal shapes, which takes seconds.
     """
     for r in range(high):
         for c in range(wide):

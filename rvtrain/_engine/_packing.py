@@ -1,7 +1,7 @@
-"""Rows copied or transposed into packed panels, MR elements in a register at a time.
+"""Copies and transposes rows into packed panels, MR elements in a register at a time.
 
-# Design: MR rows, MR elements of each, one vector a row. In round s = 1, 2, 4, … the blocks of s × s across the
-# diagonal of each block of 2s × 2s change places; after all of them, vector c holds element c of every row:
+# Design: a vector holds MR elements of a row, and there are MR of them. Round s = 1, 2, 4, … swaps the two
+# off-diagonal s × s blocks in each 2s × 2s block. After the last round, vector c holds element c of every row:
 #
 #     a0 a1 a2 a3        a0 b0 a2 b2        a0 b0 c0 d0
 #     b0 b1 b2 b3   s=1  a1 b1 a3 b3   s=2  a1 b1 c1 d1
@@ -24,13 +24,13 @@ def _copy_part(x, row, c, target, at):
 def copy_part(emit, x, row, c, target, at):
     """target[at + r] = x[row, c + r] for r < MR; x (n, d), target C-contiguous, `at` in elements.
 
-    An assignment of views would do the same, but making a view takes as long as the copy.
+    An assignment of views does the same, but making a view takes as long as the copy.
     """
     (target + at).store((x + (row * x.shape[1] + c)).load(tile_shape(x.dtype)[0]))
 
 
 def _transposing(scaled):
-    """The function that transposes rows given by number, or with `scaled`, consecutive rows times a factor each."""
+    """A function that transposes rows given by number or, if `scaled`, consecutive rows times a factor each."""
 
     def interpreted(x, of_row, i, k, target, at, stride):
         size = tile_shape(x.dtype)[0]

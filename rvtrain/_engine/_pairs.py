@@ -1,11 +1,11 @@
-"""Dot products of single pairs of rows, with the bits that the tile engine gives them."""
+"""Dot products of single pairs, bit-identical to the scores of the tile engine."""
 
 from rvtrain._engine._blocks import CHUNK
 from rvtrain._engine._exp import fused
 from rvtrain._kernels import in_order, kernel, njit
 
 TOGETHER = 8
-"""Pairs whose sums run side by side, because independent sums hide the latency of the additions."""
+"""Number of pairs computed at once; independent sums hide the latency of each addition."""
 
 
 @in_order
@@ -30,7 +30,7 @@ def dots(x, others, out):
 
 @njit
 def unit_row(rows, i, out):
-    """out = unit row i, each element rounded as in the packed copies; rows Rows of (n, d), out (d,)."""
+    """out = row i times its inverse norm, rounded as in the packed copies."""
     x, inverse = rows.x[i], rows.inverse[i]
     for k in range(len(out)):
         out[k] = x[k] * inverse
@@ -38,9 +38,9 @@ def unit_row(rows, i, out):
 
 @kernel
 def paired_cosines(start, stop, a, b, chunk, out):
-    """out[i] = unit row i of a · unit row i of b, with the bits of `score_block` for this chunk.
+    """out[i] = unit row i of a · unit row i of b; a and b Rows of (n, d), out (n,).
 
-    Shapes: a and b Rows of (n, d), out (n,).
+    Bit-identical to the scores of `score_block` with the same `chunk`.
     """
     for i in range(start, stop):
         out[i] = _dot(a.x[i], a.inverse[i], b.x[i], b.inverse[i], chunk)
@@ -48,7 +48,7 @@ def paired_cosines(start, stop, a, b, chunk, out):
 
 @in_order
 def _dot(x, scale, y, other, chunk):
-    """(scale x) · (other y), summed in the order of `score_block`, the scaled elements rounded as by `unit_row`."""
+    """(scale x) · (other y), summed in the order of `dots`; scaled numbers are rounded as in `unit_row`."""
     real = x.dtype.type
     total, dim = real(0), len(x)
     for start in range(0, dim, chunk):

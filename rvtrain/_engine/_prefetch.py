@@ -1,4 +1,4 @@
-"""Hints to fetch rows before they are needed, because a processor does not foresee rows in random order."""
+"""Prefetch rows of a table, because hardware prefetchers cannot predict rows in random order."""
 
 from rvtrain._kernels import emitted, inlined, njit
 
@@ -20,14 +20,14 @@ _to_read, _to_write = _prefetching(False), _prefetching(True)
 
 @njit
 def prefetch_row(table, row):
-    """Begin to fetch a row of a C-contiguous table (n, d), to be read."""
+    """Begin to fetch a row of a C-contiguous table (n, d) for reading."""
     for column in range(0, table.shape[1], _LINE // table.itemsize):
         _to_read(table, row, column)
 
 
 @inlined
 def prefetch_rows(rows, r, a, b, c):
-    """Begin to fetch row rows[r + 3] of three C-contiguous tables (n, d), to be written."""
+    """Begin to fetch row rows[r + _AHEAD] of three C-contiguous tables (n, d) for writing."""
     if r + _AHEAD < len(rows):
         row = rows[r + _AHEAD]
         for column in range(0, a.shape[1], _LINE // a.itemsize):

@@ -1,24 +1,26 @@
-"""Scratch memory that is kept between calls, so that no call pays for fresh pages."""
+"""Scratch memory that is kept between calls, because the first use of a fresh memory page is slow."""
 
 import contextlib
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 _ALIGNMENT = 64
+_KEPT = 64
 
 
 class Scratch:
-    """Uninitialised arrays for one call of the engine, side by side in memory that the next call uses again."""
+    """Uninitialised arrays for one call of the engine, in one piece of memory that the next call reuses."""
 
     def __init__(self) -> None:
         self._buffer = _aligned(0)
         self._room = 0
         self._more: list[np.ndarray] = []
         self._used = 0
+        self._made: dict[Any, tuple[Any, int]] = {}
 
     def array(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         """An array of this shape, valid until the call ends."""
@@ -31,19 +33,36 @@ class Scratch:
         self._more.append(_aligned(size))
         return np.ndarray(shape, dtype, self._more[-1])
 
-    def reset(self) -> None:
-        """End a call: all arrays are free, and the next call finds room for as many in one piece.
+    def once(self, key: Any, make: Callable[[Any, "Scratch"], Any]) -> Any:
+        """make(key, self): arrays of this memory, which are kept, and handed out again for an equal key and place.
 
-        That piece is allocated by the next call, because the caller's variables still hold the arrays of this one.
+        Making them takes Python as long as a small call's arithmetic.
+        """
+        begin = make, key, self._used
+        if begin in self._made:
+            made, self._used = self._made[begin]
+            return made
+        made = make(key, self)
+        if not self._more:
+            if len(self._made) >= _KEPT:
+                self._made.clear()
+            self._made[begin] = made, self._used
+        return made
+
+    def reset(self) -> None:
+        """End a call: all its arrays become invalid, and the memory grows to hold as many in one piece.
+
+        The next call allocates that piece, because the caller's variables still hold the arrays of this one.
         """
         if self._more:
             self._more.clear()
+            self._made.clear()
             self._buffer, self._room = _aligned(0), self._used
         self._used = 0
 
 
 class _Mine(threading.local):
-    """Scratch memory of this thread that no call is using."""
+    """The scratch memory of this thread that no call is using."""
 
     def __init__(self) -> None:
         self.free: list[Scratch] = []
@@ -54,7 +73,7 @@ _mine = _Mine()
 
 @contextlib.contextmanager
 def scratch() -> Iterator[Scratch]:
-    """Scratch memory for a call; a call within the call is given other memory."""
+    """Scratch memory for a call; nested calls get different memory."""
     taken = _mine.free.pop() if _mine.free else Scratch()
     try:
         yield taken
@@ -75,7 +94,7 @@ def release_workspaces() -> None:
 
 
 def _aligned(size: int) -> np.ndarray:
-    """An array of bytes whose address is a multiple of a cache line."""
+    """An array of bytes whose address is a multiple of the size of a cache line."""
     raw = np.empty(size + _ALIGNMENT, np.uint8)
     start = -raw.ctypes.data % _ALIGNMENT
     return raw[start : start + size]

@@ -1,7 +1,7 @@
-"""Comparisons of up to 32 scores with bounds, as the bits of one number.
+"""Comparisons of up to 32 scores with bounds; the results are the bits of one number.
 
-# Design: the compiler may leave a loop that combines comparisons scalar, as it does with vectors of 256 bits: ten
-# times slower. Here comparisons stay in vectors until they become bits.
+# Design: emitted, because the compiler does not always vectorise a loop that combines comparisons. With vectors of
+# 256 bits it does not, and the loop is ten times slower. Here comparisons stay in vectors until they become bits.
 """
 
 import functools
@@ -23,7 +23,7 @@ def _between(values, at, low, high):
 def between(emit, values, at, low, high):
     """Bit q is set where low < values[at + q] < high, for q < NR.
 
-    values is C-contiguous. It comes with an offset, not as a view, because each view costs two atomic additions.
+    values is C-contiguous. It is passed with an offset, not as a view, because each view costs two atomic additions.
     """
     _, columns, lanes = tile_shape(values.dtype)
     least, most = low.broadcast(lanes), high.broadcast(lanes)

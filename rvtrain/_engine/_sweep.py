@@ -1,5 +1,6 @@
-"""All rows against all columns, for any treatment: what is allocated, and which kernels run."""
+"""The sweep over all rows and columns, for any treatment: allocates arrays and runs the kernels."""
 
+import functools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -7,22 +8,23 @@ import numpy as np
 from rvtrain._engine import _blocks as blocks
 from rvtrain._engine import _sweep_kernels as kernels
 from rvtrain._engine._blocks import Rows
+from rvtrain._engine._guide import Guide, NoGuide
 from rvtrain._engine._layout import Layout
-from rvtrain._engine._mask import Guide, Mask
+from rvtrain._engine._mask import Mask
 from rvtrain._engine._scratch import Scratch
 from rvtrain._engine._treatment import Results
 from rvtrain._kernels._threads import thread_count
 
 
 class Sums(NamedTuple):
-    """What a sweep gives back; arrays belong to the caller but for the sums, which are scratch."""
+    """Results of a sweep. Arrays belong to the caller, except the two sums, which are scratch."""
 
     losses: np.ndarray
     """(n,) float64"""
     slopes: np.ndarray
     """(n,) float64: dL/ds⁺ of the own positive"""
     shares: np.ndarray
-    """(n,) float64: what to_rows is to be multiplied by, or empty"""
+    """(n,) float64: factors by which to_rows has still to be multiplied, or empty"""
     second: np.ndarray
     """(n,) float64: the second coefficient of `close`"""
     to_rows: np.ndarray | None
@@ -44,7 +46,7 @@ def sweep(
     to_rows: bool = False,
     to_columns: bool = False,
 ) -> Sums:
-    """Score every row against every column, and sum over them what the treatment makes of the scores.
+    """Score every row against every column, and sum the treatment's addends over the columns.
 
     Parameters
     ----------
@@ -57,28 +59,39 @@ def sweep(
     guide : (Rows of (n, g), Rows of (m, g), limits (n,)), optional
         Pairs whose cosine under the guide exceeds the row's limit are masked.
     bounded : bool
-        Whether the treatment's exponents stay in range relative to score 1; otherwise they are relative to the row
-        maximum, for which scores are kept, and summed in finer chunks.
+        Whether the treatment's exponents stay in range relative to score 1. Otherwise they are relative to the row
+        maximum: then scores are kept until it is known, and their products are summed in finer chunks.
     to_rows, to_columns : bool
-        Which gradients are wanted.
+        Whether to compute the sums for the gradients to the rows and to the columns.
     """
-    count, dim = rows.x.shape
-    dtype = rows.x.dtype
-    layout = Layout(dim, dtype)
-    across = layout.panels(len(columns.x))
-    separable = type(treatment).SEPARABLE
+    (count, dim), wide, dtype = rows.x.shape, len(columns.x), rows.x.dtype
+    layout, separable = Layout(dim, dtype), type(treatment).SEPARABLE
+    across = layout.panels(wide)
     keep = to_columns or not bounded or (to_rows and not separable)
-    height = layout.slab_rows(across, count, thread_count())
-    packed = pack(columns, layout, scratch, strips=to_rows)
-    chosen = _guide(guide, dtype, scratch)
-    work = kernels_work(layout, height, across if keep else min(layout.block, across), scratch, type(treatment).SUMS)
-    if len(chosen.x):
-        work = _with_guide(work, chosen, layout, min(layout.block, across), scratch)
-    work = with_sums(work, layout, count, across, scratch, to_rows=to_rows, to_columns=to_columns)
+    room = Room(
+        count,
+        wide,
+        dim,
+        dtype,
+        layout.slab_rows(across, count, thread_count()),
+        across if keep else min(layout.block, across),
+        type(treatment).SUMS,
+        to_rows,
+        to_columns,
+    )
+    packed, work = scratch.once(room, arrays)
+    pack(columns, packed)
     results = Results(*np.empty((4, count)))
-    plan = kernels.Plan(layout.block, bounded)
-    kernels.sweep_all.sized(count * len(columns.x) * dim)(
-        rows, packed, mask, chosen, treatment, own, results, work, plan
+    kernels.sweep_all.sized(count * wide * dim)(
+        rows,
+        packed,
+        mask,
+        NoGuide() if guide is None else _packed(*guide, room, scratch),
+        treatment,
+        own,
+        results,
+        work,
+        kernels.Plan(layout.block, bounded),
     )
     return Sums(
         results.losses,
@@ -101,91 +114,96 @@ def masked(
     limits: np.ndarray | None = None,
     bias: np.ndarray | None = None,
 ) -> Mask:
-    """A mask for so many rows and columns.
+    """A mask for `rows` rows and `columns` columns.
 
-    Ids (n, r) and (m, c) are coded as integers from 0 that fit in 32 bits, which most are already.
+    Ids (n, r) and (m, c) that do not fit in 31 bits are replaced by codes that do.
     """
-    padded = Layout(1, dtype).padded(columns)
-    codes: np.ndarray = np.empty((0, padded), np.int32)
-    row_codes: np.ndarray = np.empty((rows, 0), np.int32)
-    if row_ids is not None and column_ids is not None and row_ids.size and column_ids.size:
-        codes = np.full((column_ids.shape[1], padded), -1, np.int32)
-        code = np.concatenate([row_ids.ravel(), column_ids.ravel()])
-        if code.min() < 0 or code.max() > np.iinfo(np.int32).max:
-            _, code = np.unique(code, return_inverse=True)
-        row_codes = code[: row_ids.size].reshape(row_ids.shape).astype(np.int32)
-        codes[:, :columns] = code[row_ids.size :].reshape(column_ids.shape).T
-    offsets = np.zeros(0 if bias is None else padded, dtype)
-    offsets[:columns] = 0.0 if bias is None else bias
-    return Mask(
+    plain = _plain_mask(rows, columns, dtype, tuple(diagonals))
+    if limits is not None:
+        plain = plain._replace(limits=limits.astype(dtype))
+    padded = plain.ids.shape[1]
+    if bias is not None:
+        offsets = np.zeros(padded, dtype)
+        offsets[:columns] = bias
+        plain = plain._replace(bias=offsets)
+    if row_ids is None or column_ids is None or not row_ids.size or not column_ids.size:
+        return plain
+    code = np.concatenate([row_ids.ravel(), column_ids.ravel()])
+    if code.min() < 0 or code.max() > np.iinfo(np.int32).max:
+        _, code = np.unique(code, return_inverse=True)
+    codes = np.full((column_ids.shape[1], padded), -1, np.int32)
+    codes[:, :columns] = code[row_ids.size :].reshape(column_ids.shape).T
+    return plain._replace(row_ids=code[: row_ids.size].reshape(row_ids.shape).astype(np.int32), ids=codes)
+
+
+@functools.lru_cache(maxsize=64)
+def _plain_mask(rows: int, columns: int, dtype: np.dtype, diagonals: tuple[int, ...]) -> Mask:
+    """A mask of diagonals alone; kept, because making its arrays takes as long as a small sweep."""
+    none, padded = np.empty(0, dtype), Layout(1, dtype).padded(columns)
+    ids = np.empty((rows, 0), np.int32), np.empty((0, padded), np.int32)
+    return Mask(rows, columns, np.array(diagonals, np.int64), *ids, none, none)
+
+
+def pack(columns: Rows, packed: kernels.Columns) -> None:
+    """Write both packed copies of the columns, or the panels alone where the strips are empty."""
+    blocks.pack_columns.sized(4 * columns.x.size)(len(packed.panels), columns, *packed)
+
+
+class Room(NamedTuple):
+    """All that the shapes of a sweep's scratch arrays depend on."""
+
+    rows: int
+    columns: int
+    dim: int
+    dtype: np.dtype
+    height: int
+    """Rows of a slab."""
+    across: int
+    """Column panels of a slab."""
+    sums: int
+    """Addends per score."""
+    to_rows: bool
+    to_columns: bool
+
+
+def arrays(room: Room, scratch: Scratch) -> tuple[kernels.Columns, kernels.Work]:
+    """Scratch arrays of a sweep: the packed columns, and the slab with its sums."""
+    layout, count, dtype = Layout(room.dim, room.dtype), room.columns, room.dtype
+    high, wide, padded = layout.mr, layout.nr, layout.padded_dim
+    groups, panels, across = room.height // blocks.GROUP, blocks.GROUP // high, layout.panels(count)
+    slabs = blocks.tiles(room.rows, room.height)
+
+    def array(*shape: int, wanted: bool = True) -> np.ndarray:
+        return scratch.array(shape if wanted else (0, *shape[1:]), dtype)
+
+    packed = kernels.Columns(
+        array(*layout.panels_shape(count)),
+        array(*layout.strips_shape(count), wanted=room.to_rows),
+    )
+    work = kernels.Work(
+        slab=array(room.height // high, room.across, high, wide),
+        left=array(groups, panels, room.dim, high),
+        shifts=array(groups, panels, high),
+        sums=array(groups, room.sums, panels, high, wide),
+        flags=scratch.array((groups, wide), np.int32),
+        strips=array(padded, room.height, wanted=room.to_columns),
+        to_rows=array(slabs * room.height // high, high, padded, wanted=room.to_rows),
+        to_columns=array(across * wide, padded, wanted=room.to_columns),
+    )
+    return packed, work
+
+
+def _packed(rows: Rows, columns: Rows, limits: np.ndarray, room: Room, scratch: Scratch) -> Guide:
+    """A guide for a sweep with that room."""
+    length, dtype = rows.x.shape[1], room.dtype
+    layout = Layout(room.dim, dtype)
+    groups, high = room.height // blocks.GROUP, layout.mr
+    panels = scratch.array((layout.panels(room.columns), length, layout.nr), dtype)
+    pack(columns, kernels.Columns(panels, np.empty((0, 0), dtype)))
+    return Guide(
         rows,
-        columns,
-        np.array(diagonals, np.int64),
-        row_codes,
-        codes,
-        np.empty(0, dtype) if limits is None else limits.astype(dtype),
-        offsets,
-    )
-
-
-def pack(columns: Rows, layout: Layout, scratch: Scratch, *, strips: bool) -> kernels.Columns:
-    """Both packed copies of the columns, the strips only if gradients to the rows are wanted."""
-    count = len(columns.x)
-    panels = scratch.array(layout.panels_shape(count), layout.dtype)
-    shape = layout.strips_shape(count)
-    packed = scratch.array(shape if strips else (0, shape[1]), layout.dtype)
-    blocks.pack_columns.sized(4 * columns.x.size)(len(panels), columns, panels, packed)
-    return kernels.Columns(panels, packed)
-
-
-def kernels_work(layout: Layout, height: int, across: int, scratch: Scratch, sums: int) -> kernels.Work:
-    """Scratch for slabs of so many rows and column panels, without room for a guide and for sums."""
-    high, wide, dtype = layout.mr, layout.nr, layout.dtype
-    groups, panels = height // blocks.GROUP, blocks.GROUP // high
-    none = np.empty((0, 0), dtype)
-    return kernels.Work(
-        scratch.array((height // high, across, high, wide), dtype),
-        scratch.array((groups, panels, layout.dim, high), dtype),
-        scratch.array((groups, panels, high), dtype),
-        scratch.array((groups, sums, panels, high, wide), dtype),
-        scratch.array((groups, wide), np.int32),
-        none.reshape(0, panels, 0, high),
-        none.reshape(0, panels, 0, high, wide),
-        none,
-        none.reshape(0, high, 0),
-        none,
-    )
-
-
-def with_sums(
-    work: kernels.Work, layout: Layout, rows: int, across: int, scratch: Scratch, *, to_rows: bool, to_columns: bool
-) -> kernels.Work:
-    """Room for the sums that are wanted, of so many rows and column panels."""
-    high, dtype = layout.mr, layout.dtype
-    height = len(work.slab) * high
-    if to_rows:
-        slabs = blocks.tiles(rows, height)
-        work = work._replace(to_rows=scratch.array((slabs * height // high, high, layout.padded_dim), dtype))
-    if to_columns:
-        work = work._replace(
-            to_columns=scratch.array((across * layout.nr, layout.padded_dim), dtype),
-            strips=scratch.array((layout.padded_dim, height), dtype),
-        )
-    return work
-
-
-def _guide(guide: tuple[Rows, Rows, np.ndarray] | None, dtype: np.dtype, scratch: Scratch) -> Guide:
-    if guide is None:
-        none = np.empty((0, 0), dtype)
-        return Guide(none, np.empty(0), none.reshape(0, 0, 0), np.empty(0, dtype))
-    rows, columns, limits = guide
-    panels = pack(columns, Layout(columns.x.shape[1], dtype), scratch, strips=False).panels
-    return Guide(rows.x, rows.inverse, panels, limits.astype(dtype))
-
-
-def _with_guide(work: kernels.Work, guide: Guide, layout: Layout, block: int, scratch: Scratch) -> kernels.Work:
-    groups, panels, _, high = work.left.shape
-    return work._replace(
-        guide_left=scratch.array((groups, panels, guide.x.shape[1], high), layout.dtype),
-        guide_scores=scratch.array((groups, panels, block, high, layout.nr), layout.dtype),
+        panels,
+        limits.astype(dtype),
+        scratch.array((groups, blocks.GROUP // high, length, high), dtype),
+        scratch.array((groups, blocks.GROUP // high, min(layout.block, len(panels)), high, layout.nr), dtype),
     )

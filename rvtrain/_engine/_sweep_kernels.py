@@ -1,16 +1,16 @@
-"""The walk over all pairs of a row and a column, for any treatment of a score.
+"""The sweep over all pairs of a row and a column, for any treatment of a score.
 
-# Design: rows are taken a slab at a time. Phase 1 runs in parallel over groups of rows; a group meets one block of
-# columns after the other, each while it is in cache:
+# Design: rows are processed a slab at a time. Phase 1 runs in parallel over groups of rows. Each group processes one
+# block of columns after the other:
 #
 #     pack_left ─▶ for each block: score_block ─▶ mask_block ─▶ visit ─▶ add_weighted_columns      (separable)
 #                  close: losses, slopes, coefficients of the rows
 #                  for each block: weigh ─▶ add_weighted_columns                                   (otherwise)
 #                  pack_strips: the rows, times their coefficients
 #
-# Phase 2 runs in parallel over panels of columns: add_weighted_rows, from the same slab and strips. Where exponents
-# could leave the range, one more pass over the scores comes first, for the row maxima that they are relative to.
-# A slab is as wide as all columns where its values are read again, else as one block.
+# Phase 2 runs in parallel over panels of columns: add_weighted_rows, from the same slab and strips. If exponents
+# could leave the range, one more pass over the scores comes first and finds the row maxima, to which exponents are
+# then relative. A slab has all columns if its values are read again later, else the columns of one block.
 """
 
 from typing import Any, NamedTuple
@@ -21,20 +21,20 @@ from rvtrain._engine._blocks import (
     CHUNK,
     FINE_CHUNK,
     GROUP,
-    Rows,
     add_weighted_columns,
     add_weighted_rows,
     pack_left,
     pack_strips,
     score_block,
 )
-from rvtrain._engine._mask import equal_ids, mask_block, mask_by_guide
+from rvtrain._engine._guide import mask_by_guide, pack_guide
+from rvtrain._engine._mask import equal_ids, mask_block
 from rvtrain._engine._tile import mr, nr
 from rvtrain._engine._treatment import close, finish_slab, visit, visit_scores, weigh
 from rvtrain._kernels import body, driver, kernel, njit, overload
 
 NO_SHARES = np.empty(0)
-"""For rows that are packed as they are."""
+"""Passed to `pack_strips` for rows that are packed without factors."""
 
 
 class Columns(NamedTuple):
@@ -43,11 +43,11 @@ class Columns(NamedTuple):
     panels: np.ndarray
     """(m / NR, d, NR)"""
     strips: np.ndarray
-    """(d padded, m padded), or (0, m padded) where no gradient is asked for"""
+    """(d padded, m padded), or (0, m padded) if no gradient to the rows is wanted"""
 
 
 class Work(NamedTuple):
-    """Scratch of a slab of rows, by group, and the sums that grow from slab to slab; empty where not wanted."""
+    """Scratch for the groups of a slab, and the sums over all slabs; arrays that are not needed are empty."""
 
     slab: np.ndarray
     """(rows / MR, m / NR or block, MR, NR) scores, then kept values, then weights"""
@@ -56,15 +56,11 @@ class Work(NamedTuple):
     shifts: np.ndarray
     """(groups, GROUP / MR, MR) row maxima, or 1"""
     sums: np.ndarray
-    """(groups, 2, GROUP / MR, MR, NR) sums of addends, by lane; (groups, 1, …) with one addend"""
+    """(groups, 1 or 2, GROUP / MR, MR, NR) sums of the addends, by lane"""
     flags: np.ndarray
     """(groups, NR) int32"""
-    guide_left: np.ndarray
-    """(groups, GROUP / MR, g, MR) packed rows of the guide"""
-    guide_scores: np.ndarray
-    """(groups, GROUP / MR, block, MR, NR)"""
     strips: np.ndarray
-    """(d padded, rows) the rows again, for the sums to the columns"""
+    """(d padded, rows) the rows packed as strips, for the sums to the columns"""
     to_rows: np.ndarray
     """(n padded / MR, MR, d padded) weighted sums of the columns for each row"""
     to_columns: np.ndarray
@@ -72,25 +68,25 @@ class Work(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """How the walk is cut."""
+    """Block size and form of the sweep."""
 
     block: int
     """Column panels in a block."""
     bounded: bool
-    """Whether exponents relative to score 1 stay in range, so that no row maximum is needed."""
+    """Whether exponents relative to score 1 stay in range, so that row maxima are not needed."""
 
 
 @njit
 def groups_of(first, count, height):
-    """Groups of rows in the slab from row `first` on: the last slab has as many as there are rows left."""
+    """Number of groups in the slab from row `first` on; fewer in the last slab."""
     return (min(height, count - first) + GROUP - 1) // GROUP
 
 
 @driver
 def sweep_all(threads, rows, columns, mask, guide, treatment, own, to, work, plan):
-    """Every row against every column: results of the rows, and the weighted sums that `work` has room for.
+    """Score every row against every column: results of the rows, and the weighted sums for which `work` has arrays.
 
-    To the unit rows: to_rows, with a separable treatment times first; to the unit columns: to_columns.
+    The gradient to the unit rows is to_rows, times `first` if the treatment is separable; to the columns to_columns.
     """
     height = len(work.slab) * mr(work.slab)
     for first in range(0, len(rows.x), height):
@@ -110,11 +106,10 @@ def _groups(start, stop, rows, start_row, columns, mask, guide, treatment, own, 
         top, first, across = g * panels, start_row + g * GROUP, len(columns.panels)
         keep = slab.shape[1] == across
         pack_left(rows, first, left)
-        if len(guide.x) > 0:
-            pack_left(Rows(guide.x, guide.inverse), first, work.guide_left[g])
+        pack_guide(guide, g, first)
         shifts[:] = 1
         sums[:] = 0 if plan.bounded else -np.inf
-        for sweep in range(0 if plan.bounded else -1, 1):  # −1: the row maxima alone
+        for sweep in range(0 if plan.bounded else -1, 1):  # pass −1 finds the row maxima
             for begin in range(0, across, plan.block):
                 end = min(begin + plan.block, across)
                 origin = 0 if keep else begin
@@ -129,7 +124,9 @@ def _groups(start, stop, rows, start_row, columns, mask, guide, treatment, own, 
                 visit_whole(treatment, slab, top, panels, begin, end, origin, first, own)
                 if len(work.to_rows) > 0 and is_separable(treatment):
                     at = first // slab.shape[2]
-                    add_weighted_columns(slab, top, begin, end, columns.strips, work.to_rows[at : at + panels])
+                    add_weighted_columns(
+                        slab, top, begin, end, origin, columns.strips, work.to_rows[at : at + panels]
+                    )
             if sweep < 0:
                 row_maxima(sums, shifts)
         close_rows(first, shifts, sums, treatment, own, to)
@@ -139,7 +136,7 @@ def _groups(start, stop, rows, start_row, columns, mask, guide, treatment, own, 
                 weigh_block(slab, top, panels, begin, end, first, shifts, treatment, to)
                 if len(work.to_rows) > 0:
                     at = first // slab.shape[2]
-                    add_weighted_columns(slab, top, begin, end, columns.strips, work.to_rows[at : at + panels])
+                    add_weighted_columns(slab, top, begin, end, 0, columns.strips, work.to_rows[at : at + panels])
         if len(work.to_columns) > 0:
             shares = to.first if is_separable(treatment) else to.first[:0]
             pack_strips(rows, shares, start_row, g * GROUP, (g + 1) * GROUP, work.strips)
@@ -147,7 +144,7 @@ def _groups(start, stop, rows, start_row, columns, mask, guide, treatment, own, 
 
 @kernel
 def _columns(start, stop, slab, strips, sums, first):
-    """Phase 2 for the column panels [start, stop): the rows of a slab, `first` of which came before."""
+    """Phase 2 for the column panels [start, stop) of a slab; `first` rows are in earlier slabs."""
     for j in range(start, stop):
         add_weighted_rows(slab, j, strips, sums, first)
 
@@ -158,15 +155,12 @@ launch_columns = _launch_columns
 
 @njit
 def _score(g, begin, end, origin, first, columns, mask, guide, treatment, work, plan):
-    """Scores of a group of rows, from row `first` on, with a block of columns, masked."""
+    """Masked scores of group g, the rows from `first` on, with a block of columns."""
     left = work.left[g]
     top = g * len(left)
     chunk = CHUNK if plan.bounded else FINE_CHUNK
     score_block(left, columns.panels, begin, end, work.slab, top, origin, chunk)
-    if len(guide.x) > 0:
-        scores = work.guide_scores[g]
-        score_block(work.guide_left[g], guide.panels, begin, end, scores, 0, begin, CHUNK)
-        mask_by_guide(work.slab, top, len(left), begin, end, origin, first, scores, guide.limits)
+    mask_by_guide(guide, g, work.slab, top, begin, end, origin, first)
     mask_block(work.slab, top, len(left), begin, end, origin, first, mask, not knows_equal(treatment))
 
 
@@ -177,9 +171,10 @@ def visit_block(slab, top, panels, begin, end, origin, first, shifts, treatment,
 
 
 def visit_lines(treatment, slab, top, panels, begin, end, origin, first, shifts, mask, sums, flags):
-    """The loops of `visit_block`, one for each form of treatment.
+    """The loops of `visit_block`, with one version for each form of treatment.
 
-    The loops over r end at a shape, not at mr(slab): unrolled, they would have no registers left for constants.
+    Loops over r end at slab.shape[2], not at the constant mr(slab), because the compiler would unroll them and then
+    have no registers left for constants.
     """
     return _lines(type(treatment))(treatment, slab, top, panels, begin, end, origin, first, shifts, mask, sums, flags)
 
@@ -335,7 +330,7 @@ def _is_separable(treatment):
 
 
 def knows_equal(treatment: Any) -> bool:
-    """Whether pairs that share an id are told to the treatment; a constant of the compiled code."""
+    """Whether the treatment is told which pairs share an id; a constant of the compiled code."""
     return type(treatment).EQUAL
 
 
@@ -347,7 +342,7 @@ def _knows_equal(treatment):
 
 @body
 def raise_maxima(slab, top, panels, begin, end, lanes):
-    """lanes[0, p, r, q] = the largest score so far in that lane of the row; lanes (…, P, MR, NR)."""
+    """lanes[0, p, r, q] = largest score so far in lane q of row r of panel p; lanes (…, P, MR, NR)."""
     for p in range(panels):
         for j in range(begin, end):
             for r in range(mr(slab)):
@@ -358,7 +353,7 @@ def raise_maxima(slab, top, panels, begin, end, lanes):
 
 @body
 def row_maxima(lanes, shifts):
-    """shifts[p, r] = maximum over the lanes, 0 where all are −inf, so that no difference is NaN; lanes become 0."""
+    """shifts[p, r] = maximum over the lanes, or 0 if all are −inf, because −inf − (−inf) is NaN; sets lanes to 0."""
     for p in range(len(shifts)):
         for r in range(shifts.shape[1]):
             value = lanes[0, p, r, 0]
@@ -370,7 +365,7 @@ def row_maxima(lanes, shifts):
 
 @body
 def close_rows(first, shifts, sums, treatment, own, to):
-    """`close` for the rows of a group that exist; shifts (P, MR), sums (1 or 2, P, MR, NR)."""
+    """`close` for the rows of a group, without the padding; shifts (P, MR), sums (1 or 2, P, MR, NR)."""
     height = shifts.shape[1]
     for i in range(first, min(first + GROUP, len(to.losses))):
         p, r = (i - first) // height, (i - first) % height
@@ -385,12 +380,12 @@ def close_rows(first, shifts, sums, treatment, own, to):
 
 @body
 def weigh_block(slab, top, panels, begin, end, first, shifts, treatment, to):
-    """Replace each kept value by its weight dL/ds; rows that do not exist get 0."""
+    """Replace each kept value by its weight dL/ds; padding rows get 0."""
     weigh_lines(treatment, slab, top, panels, begin, end, first, shifts, to)
 
 
 def weigh_lines(treatment, slab, top, panels, begin, end, first, shifts, to):
-    """The loops of `weigh_block`, of which separable treatments have none."""
+    """The loops of `weigh_block`; separable treatments have none."""
     return _weighing(type(treatment))(treatment, slab, top, panels, begin, end, first, shifts, to)
 
 

@@ -33,13 +33,13 @@ from rvtrain._kernels import cpu_features, element_type, emitted, overload
 
 
 def vector_bytes() -> int:
-    """Width of the vector registers that kernels are compiled for."""
+    """Width in bytes of the vector registers that kernels are compiled for."""
     features = cpu_features()
     return 64 if "avx512f" in features else 32 if "avx2" in features else 16
 
 
 def tile_shape(dtype: Any) -> tuple[int, int, int]:
-    """(MR, NR, lanes) for an element type: enough accumulators to hide the latency of an FMA, and none spilt.
+    """(MR, NR, lanes) for an element type: enough accumulators to hide the latency of an FMA, without spilling any.
 
     MR divides NR, so that a block of scores can be read along its rows or along its columns.
     """
@@ -54,7 +54,7 @@ def tile_shape(dtype: Any) -> tuple[int, int, int]:
 
 
 def narrow_shape(dim: int, dtype: Any) -> tuple[int, int]:
-    """Numbers of tiles of NR columns, and of tiles one vector narrower, that cover `dim` with the least padding."""
+    """Numbers of tiles of NR columns and of tiles one vector narrower that cover `dim` with the least padding."""
     _, columns, lanes = tile_shape(dtype)
     vectors = columns // lanes
     most = -(-dim // lanes)
@@ -103,8 +103,9 @@ def _microkernel(strides, narrow=False):
 
     out[r, c] (+)= Σ_k left[r, k] right[k, c] for k over `steps` blocks of the left operand, `step` apart. The
     ``…at`` are element offsets into C-contiguous arrays. `strides` gives, from (MR, NR), the left operand's
-    row stride and k stride, the number of k in a block, and the number of k that are unrolled. With more than about
-    ten the compiler moves all broadcasts to the front and spills them; with fewer than four, counting takes time.
+    row stride and k stride, the number of k in a block, and the number of k that are unrolled. If more than about
+    ten are unrolled, the compiler moves all broadcasts to the front and spills them; with fewer than four, the loop
+    counter takes noticeable time.
     """
 
     def interpreted(left, at, step, right, right_at, steps, out, out_at, out_stride, add):

@@ -1,14 +1,14 @@
-"""The seam where losses differ: what happens to one score, and to the sums of a row.
+"""The interface between the sweep and a loss: how a loss treats one score, and the sums of a row.
 
-# Design: a loss that scores all rows against all columns is a *treatment* of a score. It is a named tuple of scalars
-# and four functions, which the sweep calls:
+# Design: a loss that scores all rows against all columns is a *treatment* of a score: a named tuple of scalars and
+# three functions, which the sweep calls:
 #
 #     score s ──▶ visit(t, s, shift, equal) ──▶ kept value, addends          each score, once
 #     Σ addends of a row ──▶ close(t, i, shift, sums…, own, to)              each row: loss, slope, coefficients
 #     kept value ──▶ weigh(t, kept, shift, first, second) ──▶ dL/ds          each score, unless SEPARABLE
 #
-# With SEPARABLE, dL/ds is the row's first coefficient times the kept value: the sweep needs one pass, and folds the
-# coefficient in afterwards. Otherwise a second pass over the kept values makes the weights.
+# With SEPARABLE, dL/ds is the row's first coefficient times the kept value. The sweep then needs one pass and
+# multiplies by the coefficient afterwards. Otherwise a second pass over the kept values computes the weights.
 #
 #     class SquaredHinge(NamedTuple):
 #         margin: float
@@ -20,8 +20,9 @@
 # A treatment that needs the rows and columns of the scores sets BLOCKS: then `visit_scores` is called with each block
 # instead of `visit` with each score, and `finish_slab` with each slab of rows after its last block.
 #
-# All functions are compiled into the innermost loops: constants have to be of the type of s, as fields of the tuple
-# are, or the loop becomes one over float64. A masked score is −inf: its addends and its weight have to be 0.
+# These functions are compiled into the innermost loops. Their constants must have the type of s, as the fields of the
+# tuple do, because a float64 constant makes the whole loop float64. A masked score is −inf, for which the addends and
+# the weight must be 0.
 """
 
 from typing import Any, NamedTuple, Protocol
@@ -47,46 +48,47 @@ class Treatment(Protocol):
     """A named tuple of scalars with these constants in its class."""
 
     SUMS: int
-    """1 or 2 addends per score."""
+    """Number of addends per score, 1 or 2."""
     SEPARABLE: bool
-    """Whether dL/ds is a coefficient of the row times the kept value."""
+    """Whether dL/ds is the row's first coefficient times the kept value."""
     EQUAL: bool
     """Whether `visit` is told which pairs share an id; otherwise these pairs are masked."""
     COUNTS: bool
-    """Whether `close` needs to know how many scores count; may be left out if not."""
+    """Whether `close` needs the number of scores that are not masked; optional, default False."""
     BLOCKS: bool
-    """Whether whole blocks are visited, by `visit_scores`, instead of single scores; may be left out if not."""
+    """Whether `visit_scores` is called with whole blocks instead of `visit` with scores; optional, default False."""
 
 
 class Own(NamedTuple):
-    """What is known of each row before the sweep; arrays (n,) float64."""
+    """Values of each row that are known before the sweep; arrays (n,) float64."""
 
     scores: np.ndarray
     """Score of the row with its own positive."""
     weights: np.ndarray
     """Weight of the row's loss in the total."""
     outside: np.ndarray
-    """Log-sum-exp of scores of the row that are in no column, or empty."""
+    """Log-sum-exp of further scores of the row, which the sweep does not see, or empty."""
     counts: np.ndarray
-    """How many scores of the row count, with a treatment that has COUNTS, else empty."""
+    """Number of scores of the row that are not masked, if the treatment has COUNTS, else empty."""
 
 
 class Results(NamedTuple):
-    """What `close` writes for each row; arrays (n,) float64."""
+    """The results of each row, which `close` writes; arrays (n,) float64."""
 
     losses: np.ndarray
     slopes: np.ndarray
-    """dL/ds⁺, of the weighted loss."""
+    """dL/ds⁺, where L is the weighted loss."""
     first: np.ndarray
-    """Coefficient for `weigh`; with SEPARABLE, what turns a kept value into dL/ds."""
+    """First coefficient for `weigh`; with SEPARABLE, the factor that turns a kept value into dL/ds."""
     second: np.ndarray
+    """Second coefficient for `weigh`."""
 
 
 @seam
 def visit(t: Any, s: Any, shift: Any, equal: Any) -> Any:
     """(kept, addend) or, with SUMS = 2, (kept, addend, second addend) of a score s, all of the type of s.
 
-    shift is the row maximum where the sweep was asked for it, else 1; equal is whether the pair shares an id.
+    shift is the row maximum if the sweep is not `bounded`, else 1; equal is whether the pair shares an id.
     """
 
 
@@ -104,16 +106,16 @@ def weigh(t: Any, kept: Any, shift: Any, first: Any, second: Any) -> Any:
 def visit_scores(
     t: Any, slab: Any, top: Any, panels: Any, begin: Any, end: Any, origin: Any, first: Any, own: Any
 ) -> None:
-    """With BLOCKS: replace the masked scores of a block by their kept values; `own` may have any fields.
+    """With BLOCKS: replace the scores of a block, masked already, by kept values; `own` may have any fields.
 
     slab[top + p, j − origin, r, q] is the score of row first + p · MR + r with column j · NR + q, for p < panels and
-    j in [begin, end). The addends are the treatment's own: `close` is given 0.
+    j in [begin, end). The treatment keeps its own sums; `close` gets sums of 0.
     """
 
 
 @seam
 def finish_slab(t: Any, threads: Any, slab: Any, first: Any, own: Any, to: Any) -> None:
-    """With BLOCKS: called after each slab, which starts with row `first`.
+    """With BLOCKS: called after each slab of rows, from row `first` on.
 
-    The slab holds all kept values if a gradient to the columns is wanted.
+    If a gradient to the columns is wanted, the slab then holds the kept values of all columns.
     """

@@ -1,4 +1,4 @@
-"""The door to numba: decorators, compiled code on disk, threads, and functions that emit LLVM instructions."""
+"""All use of numba: decorators, compiled code on disk, threads, and functions that emit LLVM instructions."""
 
 from rvtrain._kernels._bodies import body
 from rvtrain._kernels._decorators import (

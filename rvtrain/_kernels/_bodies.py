@@ -6,9 +6,9 @@
 #     @kernel f ──▶ entry (from Python) ──call──▶ "rvtrain.f.1a2b…"  ──call──▶ "rvtrain.score_block.3c4d…"
 #                                                 body, compiled once           body, shared by many kernels
 #
-# A caller's machine code cannot be loaded before the symbols that it calls are known: on disk, an entry names them
-# (`needs`), and they are made known first (`register`). A symbol is made of all that the code depends on, as the key
-# of an entry is, so a caller is never linked with another version of a body.
+# A caller's machine code can only be loaded when the symbols that it calls are known. An entry on disk therefore
+# lists these symbols (`needs`), and loading it registers them first (`register`). A symbol contains a hash of
+# everything that the code depends on, so a caller is never linked with another version of a body.
 """
 
 import hashlib
@@ -64,12 +64,12 @@ class Body:
 
     @property
     def signatures(self) -> list[Args]:
-        """Types of arguments for which there is code in this process."""
+        """Argument types for which this process has compiled code."""
         return list(self._known)
 
     def symbol(self, args: Args) -> str:
-        """The symbol of the code for these argument types, which is read from disk or compiled if need be."""
-        with global_compiler_lock:  # numba is changed meanwhile: see `_codegen`
+        """The symbol of the code for these argument types; reads the code from disk or compiles it if necessary."""
+        with global_compiler_lock:  # `_codegen` replaces functions of numba meanwhile
             if args not in self._known:
                 key = self._entries.key(args)
                 digest = hashlib.sha256(key.encode()).hexdigest()[:32] if key else f"unkept{next(_unkept)}"
@@ -88,10 +88,10 @@ class Body:
         try:
             needed, stored, function = payload
             register(needed)
-            with _codegen.as_usual():  # also while a body is compiled that calls this one
+            with _codegen.as_usual():  # needed when this body is loaded while its caller is being compiled
                 library = registry.cpu_target.target_context.codegen().unserialize_library(stored)
             return library.get_pointer_to_function(function), library
-        except Exception:  # of another numba, or a body that it calls is not as it was: a miss
+        except Exception:  # written by another numba, or a body that it calls has changed: compile
             return None
 
     def _compile(self, key: str | None, args: Args) -> tuple[int, Any]:
@@ -114,14 +114,14 @@ class Body:
 
 
 def known() -> dict[str, Body]:
-    """The bodies of this process, those of kernels among them, by name."""
+    """All bodies of this process by name, including the bodies of kernels."""
     return dict(_bodies)
 
 
 def body(func: Callable) -> Any:
-    """Make a function without result a body, to be called from compiled code.
+    """Decorate a function without result: compile it once, and let compiled code call it by its symbol.
 
-    For coarse functions that several kernels share: a call costs a few nanoseconds, and is never inlined.
+    Use it for large functions that several kernels share: a call costs a few nanoseconds and is never inlined.
     """
     if disabled():
         return func
@@ -141,28 +141,28 @@ def body(func: Callable) -> Any:
 
 
 def propagate(context: Any, builder: Any, status: Any) -> None:
-    """Emit the return with the exception of a call, where it raised one."""
+    """Emit code that returns with the exception of a call if the call raised one."""
     with cgutils.if_unlikely(builder, status.is_error):
         context.call_conv.return_status_propagate(builder, status)
 
 
 def unliteral(args: Iterable[Any]) -> Args:
-    """Types of arguments without the values of constants."""
+    """Argument types with literal types replaced by general ones, because a literal's value is part of its type."""
     return tuple(types.unliteral(arg) for arg in args)
 
 
 def unique_name(func: Any, name: str | None = None) -> str:
-    """The name by which the code of a kernel, driver or body is known on disk and to the linker.
+    """The name of a kernel, driver or body on disk and in symbols: its module and qualified name.
 
-    The same function may come again, and any function that a reloaded module or a notebook defines anew.
+    The same function may be registered again, and so may a function that a reloaded module or a notebook redefines.
 
     Raises
     ------
     ValueError
-        If another function has the name: a function that makes several kernels has to name each of them.
+        If another function has the name. A factory of kernels must give each of them a name.
     """
     if name is not None:
-        func.__qualname__ = name  # numba makes symbols of it
+        func.__qualname__ = name  # numba derives symbols from it
     full = f"{func.__module__}.{func.__qualname__}"
     run = func.__globals__, getattr(sys.modules.get(func.__module__), "__spec__", None)
     known, known_run = _named.get(full, (func, run))
@@ -175,22 +175,22 @@ def unique_name(func: Any, name: str | None = None) -> str:
 
 
 def needs(library: Any) -> list[Need] | None:
-    """The bodies that compiled code calls; None if another process could not find one of them."""
+    """The bodies that compiled code calls; None if one of them cannot be looked up in another process."""
     declared = (f.name for f in library._final_module.functions if f.is_declaration)
     try:
         called = [(name, *_symbols[name]) for name in declared if name.startswith(_PREFIX)]
         return [Need(name, made.func.__module__, made.name, pickle.dumps(args)) for name, made, args in called]
-    except (KeyError, pickle.PicklingError, AttributeError):  # not kept itself, or of a class defined in a function
+    except (KeyError, pickle.PicklingError, AttributeError):  # a body not on disk, or a class defined in a function
         return None
 
 
 def register(needed: Iterable[Need]) -> None:
-    """Make known the symbols of bodies, reading or compiling their code.
+    """Register the symbols of bodies with the linker; reads or compiles their code.
 
     Raises
     ------
     LookupError
-        If a body has changed since.
+        If a body has changed since the caller was compiled.
     """
     for need in needed:
         if need.name not in _bodies:

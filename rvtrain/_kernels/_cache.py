@@ -1,9 +1,9 @@
-"""Compiled code on disk, never stale and never another signature's.
+"""Compiled code on disk: one file per function and argument types, keyed by everything that the code depends on.
 
-numba's own ``cache=True`` keys a function by its source file alone (so a changed helper leaves old code
-in place), keeps an index that racing processes overwrite, and fails to import where nothing can be
-written. Here each entry is one file, named by everything its code depends on, written under a temporary
-name and renamed; its key is verified on load, and whatever cannot be read is compiled anew.
+This replaces numba's ``cache=True``, which has three faults: its key is the function's own source file alone, so
+code stays in use after a helper in another file has changed; racing processes overwrite its index; and the import
+fails where no folder is writable. Here the name of a file is a hash of its key. A file is written under a temporary
+name and then renamed. Its key is verified when it is loaded, and an unreadable file is compiled again.
 """
 
 import functools
@@ -32,9 +32,9 @@ from rvtrain._kernels import _sources
 
 @functools.cache
 def folder() -> Path | None:
-    """Where compiled code is kept: ``RVTRAIN_CACHE_DIR``, else the user's cache folder, else nowhere.
+    """The folder of compiled code: ``RVTRAIN_CACHE_DIR``, else the user's cache folder; None if there is neither.
 
-    Loading an entry unpickles it, so a folder that somebody else owns, or may write to, is not used.
+    A folder that another user owns or may write to is refused, because loading an entry unpickles it.
     """
     chosen = os.environ.get("RVTRAIN_CACHE_DIR")
     path = Path(chosen) if chosen else _user_cache_folder()
@@ -65,7 +65,7 @@ def _user_cache_folder() -> Path | None:
 
 @functools.cache
 def _settings() -> str:
-    """All that shapes machine code, whatever its source: versions, processor, environment."""
+    """Everything that machine code depends on beside its source: versions, processor, environment."""
     return repr(
         (
             numba.__version__,
@@ -75,7 +75,7 @@ def _settings() -> str:
             platform.machine(),
             binding.get_host_cpu_name(),
             binding.get_host_cpu_features().flatten(),
-            # Everything numba lets the environment change about the code it makes.
+            # All environment variables by which numba's code generation can be changed.
             sorted((k, v) for k, v in os.environ.items() if k.startswith("NUMBA_") and "THREAD" not in k),
         )
     )
@@ -85,7 +85,7 @@ def _classes(kind: Any) -> Iterator[Any]:
     """The named tuple classes in a numba type."""
     if isinstance(kind, types.NamedTuple | types.NamedUniTuple):
         yield kind.instance_class
-    for part in getattr(kind, "types", ()):  # of a tuple
+    for part in getattr(kind, "types", ()):  # the elements of a tuple
         yield from _classes(part)
 
 
@@ -94,17 +94,18 @@ def _file_of(cls: type) -> str:
 
 
 class Entries:
-    """The entries of one function, by the types of its arguments. `name` must be another function's in no process."""
+    """The entries of one function, by its argument types. No other function may have `name`, in any process."""
 
     def __init__(self, name: str, func: Callable) -> None:
         self._name = name
         self._file, self._line = func.__code__.co_filename, func.__code__.co_firstlineno
 
     def key(self, args: tuple[Any, ...]) -> str | None:
-        """All that the machine code for these argument types depends on; None if it must not be kept.
+        """Everything that the machine code for these argument types depends on; None if it must not be kept.
 
-        Functions overloaded for a named tuple are taken to be in the file of its class, or in a file which that
-        imports. Where a source cannot be read, as at a prompt, nothing would tell old code from new.
+        The key assumes that functions overloaded for a named tuple are in the file of its class, or in a file that
+        this file imports. Code whose source cannot be read, as at a prompt, is not kept, because a later version of
+        it could not be told apart.
         """
         classes = {cls for kind in args for cls in _classes(kind)}
         stamps = [_sources.stamp(file) for file in (self._file, *sorted(map(_file_of, classes)))]
@@ -121,7 +122,7 @@ class Entries:
         return where / f"{short}-{hashlib.sha256(key.encode()).hexdigest()[:32]}.nbc"
 
     def load(self, key: str | None) -> Any:
-        """What was kept under this key, or None."""
+        """The value that was saved under this key, or None."""
         path = self._path(key) if key else None
         if path is None:
             return None
@@ -130,11 +131,11 @@ class Entries:
             if stored != key or hashlib.sha256(payload).hexdigest() != checksum:
                 return None
             return pickle.loads(payload)
-        except Exception:  # absent, truncated, garbage, of another numba: a miss, whatever it is
+        except Exception:  # absent, truncated, corrupt, or written by another numba: compile
             return None
 
     def save(self, key: str | None, value: Any) -> None:
-        """Keep a value under this key, where there is a folder for it."""
+        """Save a value under this key, if there is a folder."""
         path = self._path(key) if key else None
         if path is None:
             return
@@ -148,15 +149,15 @@ class Entries:
             with os.fdopen(handle, "wb") as file:
                 file.write(entry)
             os.replace(temporary, path)
-        except OSError:  # a full disk costs the entry, not the call
+        except OSError:  # a full disk: give up the entry, so that the call succeeds
             Path(temporary).unlink(missing_ok=True)
 
 
 class DispatcherCache(_Cache):
-    """The entries of a dispatcher, in the interface that it calls. `needs` and `register` are those of bodies."""
+    """The entries of a numba dispatcher, behind numba's cache interface; `needs`, `register` are of `_bodies`."""
 
     def __init__(self, name: str, func: Callable, needs: Callable, register: Callable) -> None:
-        self._impl = object.__new__(CompileResultCacheImpl)  # its locators would look for a writable tree
+        self._impl = object.__new__(CompileResultCacheImpl)  # without __init__, which searches for a writable folder
         self._impl._lineno = func.__code__.co_firstlineno
         self._entries, self._needs, self._register = Entries(name, func), needs, register
 
@@ -174,9 +175,9 @@ class DispatcherCache(_Cache):
             target_context.refresh()
             self._register(needed)
             result = self._impl.rebuild(target_context, reduced)
-            # A class of the script that is run was pickled by value: what comes back is equal, but not the same.
+            # A class of the running script was pickled by value: unpickling gives an equal class, not the same one.
             return result._replace(signature=result.signature.replace(args=args))
-        except Exception:  # of another numba, or a body is not as it was: a miss
+        except Exception:  # written by another numba, or a body has changed: compile
             return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
@@ -192,5 +193,5 @@ class DispatcherCache(_Cache):
 
 
 def _arguments(signature: Any) -> tuple[Any, ...]:
-    """The argument types of what numba calls a signature: these, or a return type with them."""
+    """The argument types in a numba signature, which is a tuple of them or a return type and them."""
     return tuple(getattr(signature, "args", signature))

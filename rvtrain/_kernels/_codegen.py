@@ -1,10 +1,10 @@
-"""Machine code of one function alone, with symbols that no other function has.
+"""Code generation for one function together with its callees, as one module with one visible symbol.
 
-# Design: numba optimizes each function that is compiled into a kernel, makes machine code of it, though nobody calls
-# it, and gives it a symbol of its name and argument types. Here all this waits until the functions stand in one
-# module: that halves the time that a kernel takes to compile. Of this module nothing but the kernel itself is seen
-# outside, because two processes may give one symbol to different functions (say, of two named tuple classes of one
-# name). Where code of both is read from disk, the linker takes the first for both: wrong numbers.
+# Design: numba optimizes every callee of a kernel on its own and makes machine code of it that nobody calls. Here
+# both steps wait until all callees are linked into the kernel's module, which halves the compile time of a kernel.
+# All symbols of the module but the kernel's own are made private, because two processes may give one symbol to
+# different functions (for example, of two named tuple classes of one name). A process that reads the code of both
+# from disk would then link one function in place of the other, and results would be wrong.
 """
 
 import contextlib
@@ -18,20 +18,21 @@ from numba.core.environment import lookup_environment
 
 
 def alone() -> contextlib.AbstractContextManager[None]:
-    """Meanwhile numba optimizes functions that Python calls, and makes machine code of them, but of no others.
+    """While entered, numba optimizes and generates machine code for functions that Python calls, and for no others.
 
-    A helper under `numba.njit` is one that Python may call. To be entered under numba's compiler lock, as `as_usual`.
+    A helper under plain `numba.njit` counts as called from Python. Enter it, like `as_usual`, under numba's compiler
+    lock.
     """
     return _replaced(_ALONE)
 
 
 def as_usual() -> contextlib.AbstractContextManager[None]:
-    """Meanwhile numba does as it does, also within `alone`."""
+    """While entered, numba's own code generation is in force, also within `alone`."""
     return _replaced(_AS_USUAL)
 
 
 def compiled_alone(compile_function: Callable) -> Callable:
-    """The same compilation of a function that Python calls, `alone`."""
+    """Wrap a compile function such that it runs under `alone`."""
 
     def compile_alone(*args: Any) -> Any:
         with global_compiler_lock, alone():
@@ -41,9 +42,9 @@ def compiled_alone(compile_function: Callable) -> Callable:
 
 
 def finish(library: Any) -> None:
-    """Optimize a library that was compiled `alone` and that Python does not call, and make its machine code."""
+    """Optimize a library compiled under `alone` that Python does not call, and generate its machine code."""
     _optimize(library)
-    library._dynamic_globals.clear()  # of which the optimization has left none, or those that keep it off the disk
+    library._dynamic_globals.clear()  # listed again below: optimization removes most; code with any is not kept
     library._finalize_dynamic_globals()
     _add(library.codegen, library._final_module)
 
@@ -51,7 +52,7 @@ def finish(library: Any) -> None:
 def _optimize(library: Any) -> None:
     module = library._final_module
     for function in module.functions:
-        if not function.is_declaration and function.linkage != Linkage.external:  # compiled into this one
+        if not function.is_declaration and function.linkage != Linkage.external:  # a callee
             function.linkage = "internal"
     _usual_functions(library, module)
     _usual_module(library)
@@ -65,7 +66,7 @@ def _add(codegen: Any, module: Any) -> None:
 
 
 def _is_called(module: Any) -> bool:
-    """Whether Python calls the function of a module: it has a wrapper of its own for that."""
+    """Whether Python calls the function of a module; such a module contains a wrapper for CPython."""
     return any(f.name.startswith("_ZN7cpython") and f.linkage == Linkage.external for f in module.functions)
 
 

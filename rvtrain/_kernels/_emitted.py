@@ -1,14 +1,14 @@
-"""Functions emitted as vector instructions: for inner loops that the compiler does not make vectors of by itself.
+"""Functions emitted as vector instructions, for inner loops that the compiler does not vectorise by itself.
 
-# Design: an *emitted* function is written twice: in Python, for NUMBA_DISABLE_JIT, and as a function that is run once
-# for each types of arguments and emits LLVM instructions. It gets an `Emitter`, and numbers and arrays that stand for
-# those of the call:
+# Design: an *emitted* function is written twice: in Python, for NUMBA_DISABLE_JIT, and as a function that emits LLVM
+# instructions and runs once for each combination of argument types. The second one gets an `Emitter`, and objects
+# that stand for the numbers and arrays of the call:
 #
 #     @emitted(lambda x, i, out: …)            # the same in Python
 #     def add_four(emit, x, i, out):           # out[i : i + 4] += x[i : i + 4]
 #         (out + i).store((out + i).load(4) + (x + i).load(4))
 #
-# `array + offset` is a place in memory, an element further for each of the offset, and `place.load(4)` a vector.
+# `array + offset` is the place in memory `offset` elements after the first, and `place.load(4)` a vector of four.
 """
 
 import inspect
@@ -24,16 +24,16 @@ from rvtrain._kernels._vectors import Array, Emitter, Value
 
 
 def element_type(kind: Any) -> np.dtype:
-    """The NumPy dtype of a number's, or of an array's elements', numba type: for functions that are overloaded."""
+    """The NumPy dtype of a number or of the elements of an array, given its numba type; for overloads."""
     return as_dtype(kind.dtype if isinstance(kind, types.Array) else kind)
 
 
 def emitted(interpreted: Callable, result: Any = None) -> Callable[[Callable], Any]:
-    """Make a function of an `Emitter` and arguments one that kernels call; `interpreted` is its equal in Python.
+    """Decorate a function of an `Emitter` and arguments that kernels call; `interpreted` does the same in Python.
 
-    `result` is the dtype of what it returns, or a function of the arguments' dtypes. Arrays have to be C-contiguous.
-    Beside them integers are taken as the index type, floats as the type of the first array of floats; without
-    arrays all are taken as they are.
+    `result` is the dtype of the returned number, or a function from the arguments' dtypes to it. Arrays have to be
+    C-contiguous. If there are arrays, integer arguments are converted to the index type and floats to the type of the
+    first array of floats. Without arrays, arguments keep their types.
     """
 
     def made(emitting: Callable) -> Any:

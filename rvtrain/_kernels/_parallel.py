@@ -7,13 +7,13 @@
 #     Python                unpacks arrays                       └─ else the threading layer calls, for some parts,
 #                                                                   part(args, sizes, …) ──▶ f(start, stop, …)
 #
-# `launch` puts the arguments into a struct on the stack, and calls the function of the threading layer by which numba
-# runs its own parallel loops (`parallel_for` in tbbpool.cpp, omppool.cpp, workqueue.c of numba), through a pointer
-# that Python sets when the layer starts. It is given as many parts as threads: workqueue leaves all of fewer to one
-# thread, and the other layers set the caller's number of threads to what they are given.
+# `launch` puts the arguments into a struct on the stack and calls the threading layer's function for numba's own
+# parallel loops (`parallel_for` in tbbpool.cpp, omppool.cpp, workqueue.c of numba) through a pointer that Python sets
+# when the layer starts. It always asks for as many parts as there are threads, for two reasons: workqueue runs all
+# parts in one thread if there are fewer, and the other layers set the caller's number of threads to the number given.
 #
-# A *driver* is a compiled function that launches kernels itself, several or again and again: `threads` is its first
-# argument, which it hands to `kernel.launch`.
+# A *driver* is a compiled function that launches kernels itself, several ones or one repeatedly. It passes its first
+# argument `threads` on to `kernel.launch`.
 """
 
 import functools
@@ -38,31 +38,31 @@ class Driver:
         self._take(func, func if disabled() else _entry(func, unique_name(func, name)))
 
     def _take(self, func: Callable, entry: Any) -> None:
-        _tbb.load()  # now, because `numba.set_num_threads` starts the threading layer
+        _tbb.load()  # at import, because `numba.set_num_threads` may start the threading layer before any call
         self.__name__, self.__doc__ = func.__name__, func.__doc__
-        # Integers that wrap and sums that overflow are silent when compiled.
+        # Interpreted code must not warn where compiled code does not: of wrapped integers and overflowing sums.
         self._entry = np.errstate(all="ignore")(entry) if disabled() else entry
         self.serial = functools.partial(self._entry, 1)
         """Run in the calling thread."""
 
     def __call__(self, *args: Any) -> None:
-        """Run with as many threads as numba is set to."""
+        """Run with the number of threads that numba is set to."""
         _threads.guarded(self._entry, args)
 
     def sized(self, work: int) -> Callable[..., None]:
-        """The serial or the parallel call, by `work`, an estimate of the number of arithmetic operations."""
+        """The serial or the parallel call, chosen by `work`, an estimate of the number of arithmetic operations."""
         return self.serial if work < _threads.SERIAL_BELOW else self
 
     @property
     def signatures(self) -> list[Any]:
-        """Types of arguments for which there is code in this process."""
+        """Argument types for which this process has compiled code."""
         return list(self._entry.signatures)
 
 
 class Kernel(Driver):
-    """A loop over a part of a range, `func(start, stop, …)`, called as `kernel(count, …)` with what follows `stop`.
+    """A loop over a part of a range, `func(start, stop, …)`, called as `kernel(count, …)`: count, then the rest.
 
-    Compiled code calls `launch(threads, count, …)`. A function that makes several kernels names each of them.
+    Compiled code calls `launch(threads, count, …)`. A factory of kernels gives each of them a `name`.
     """
 
     def __init__(self, func: Callable, name: str | None = None) -> None:
@@ -76,22 +76,22 @@ class Kernel(Driver):
         code = compile(f"lambda {text}: launch({text})", func.__code__.co_filename, "eval")  # of the same sources
         entry: Any = eval(code, {"launch": self.launch})
         entry.__name__, entry.__module__ = func.__name__, func.__module__
-        entry.__qualname__ = f"{func.__qualname__} entry"  # numba makes its symbols of it
+        entry.__qualname__ = f"{func.__qualname__} entry"  # numba derives its symbols from it
         self._take(func, _entry(entry, f"{self._body.name} entry"))
 
     @property
     def signatures(self) -> list[Any]:
-        """Types of start, stop and the other arguments for which there is code in this process."""
+        """Types of start, stop and the other arguments for which this process has compiled code."""
         return self._body.signatures
 
 
 def kernel(func: Callable) -> Kernel:
-    """Make `func(start, stop, …)`, a loop over a part of a range, a kernel; each index is run once, by any thread."""
+    """Decorate `func(start, stop, …)`, a loop over a part of a range; each index is run once, by any thread."""
     return Kernel(func)
 
 
 def driver(func: Callable) -> Driver:
-    """Make `func(threads, …)`, which launches kernels, a function to be called from Python without `threads`."""
+    """Decorate `func(threads, …)`, which launches kernels; Python calls it without `threads`."""
     return Driver(func)
 
 
@@ -99,7 +99,7 @@ def _entry(func: Callable, name: str) -> Any:
     dispatcher: Any = numba.njit(func, fastmath=FASTMATH, **OUTER)
     dispatcher._cache = _cache.DispatcherCache(name, func, needs, register)
     alone = _codegen.compiled_alone(dispatcher._compiler.compile)
-    dispatcher._compiler.compile = _compiling.announced(alone)  # not called where the code is on disk
+    dispatcher._compiler.compile = _compiling.announced(alone)  # not called if the code is on disk
     return dispatcher
 
 
@@ -128,7 +128,7 @@ def _launching(made: Body) -> Callable:
 
 
 def _emit_parallel(context, builder, made, args, threads, count, values):
-    """The struct of arguments, and the call of the threading layer with a function that reads it."""
+    """Emit the struct of arguments, and the call of the threading layer with a function that reads it."""
     index, byte = cgutils.intp_t, cgutils.voidptr_t
     # The first two are written by a part that fails: numba's return code and exception.
     fields = [ir.Constant(ir.IntType(32), 0), ir.Constant(excinfo_ptr_t, None), count, threads, *values]
@@ -144,7 +144,7 @@ def _emit_parallel(context, builder, made, args, threads, count, values):
 
     loop = ir.FunctionType(ir.VoidType(), [byte] * 5 + [index] * 3).as_pointer()
     slot = builder.module.globals.get(_threads.SLOT) or ir.GlobalVariable(builder.module, loop, _threads.SLOT)
-    # One array of bytes at address 0: the address that a part is given is the number of its first index.
+    # Pass an array of bytes at address 0: the address that a part receives then equals its first index.
     start, steps = ir.Constant(byte, None), index(1)
     arrays = [stored(start), stored(threads), stored(steps)]
     function = builder.bitcast(part, byte)
@@ -154,7 +154,7 @@ def _emit_parallel(context, builder, made, args, threads, count, values):
 
 
 def _emit_part(context, module, made, args, struct):
-    """part(args, sizes, steps, data), which a thread calls for the parts from args[0] up to args[0] + sizes[0]."""
+    """Emit part(args, sizes, steps, data), which a thread calls for indices from args[0] up to args[0] + sizes[0]."""
     index, byte = cgutils.intp_t, cgutils.voidptr_t
     kind = ir.FunctionType(ir.VoidType(), [byte.as_pointer(), index.as_pointer(), index.as_pointer(), byte])
     function = ir.Function(module, kind, module.get_unique_name(f"{made.func.__name__}.part"))

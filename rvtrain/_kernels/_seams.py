@@ -11,7 +11,7 @@ _classes: dict[tuple[str, tuple[str, ...]], type] = {}
 
 
 def seam(func: Callable) -> Any:
-    """A function whose implementation depends on the class of its first argument; `func` is its documentation."""
+    """A function whose implementation depends on the class of its first argument; `func` gives its documentation."""
     table: dict[type, Callable] = {}
 
     @functools.wraps(func)
@@ -23,9 +23,10 @@ def seam(func: Callable) -> Any:
 
 
 def implements(function: Any, cls: Any) -> Callable[[Callable], Callable]:
-    """Make a function the implementation of a seam for a class of named tuple.
+    """Decorate a function that implements a seam for a class of named tuple.
 
-    The class and its implementations have to stand in one file: compiled code on disk is known by this file.
+    The class and its implementations have to be in one file, because the key of compiled code on disk contains the
+    source of this file only.
     """
     _name_apart(cls)
 
@@ -44,9 +45,10 @@ def implements(function: Any, cls: Any) -> Callable[[Callable], Callable]:
 
 
 def _name_apart(cls: Any) -> None:
-    """Give a class another name if it shares it and the names of its fields with another class.
+    """Rename a class that has the same name and field names as another class.
 
-    numba takes such classes for one: the code of the first would serve the second, or one defined again at a prompt.
+    numba takes such classes for equal, so it would run code compiled for the first class (or for its earlier
+    definition at a prompt) with the second one.
     """
     while _classes.setdefault((cls.__name__, cls._fields), cls) is not cls:
         cls.__name__ += "_"

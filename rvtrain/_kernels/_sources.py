@@ -1,4 +1,4 @@
-"""The sources that compiled code depends on: its own file, and all that this file imports from the same package."""
+"""The sources that compiled code depends on: its own file and all files that it imports from the same package."""
 
 import functools
 import hashlib
@@ -14,12 +14,12 @@ _IMPORTS = re.compile(
 
 @functools.cache
 def stamp(file: str) -> str | None:
-    """A digest of the sources that a function in this file is made of; None if the file cannot be read.
+    """A digest of the sources that a function in this file depends on; None if the file cannot be read.
 
-    A file outside of this package is taken to depend on all of this package: it may use any public name.
+    A file outside of this package is assumed to depend on all of this package, because it may use any public name.
     """
     path = Path(file)
-    if not path.is_file():  # typed at a prompt, or a notebook's cell
+    if not path.is_file():  # code typed at a prompt, or in a notebook's cell
         return None
     digest = hashlib.sha256()
     waiting = [path] if path.is_relative_to(_PACKAGE) else [path, *sorted(_PACKAGE.rglob("*.py"))]
@@ -35,7 +35,7 @@ def stamp(file: str) -> str | None:
 
 @functools.cache
 def _source(path: Path) -> tuple[bytes, list[Path]]:
-    """A file's bytes, and the files of its own package that it imports, anywhere in it."""
+    """A file's bytes, and the files of its own package that it imports on any line, also inside functions."""
     source = path.read_bytes()
     root, package = _place(path.parent)
     imported: dict[Path | None, None] = {}
@@ -45,7 +45,7 @@ def _source(path: Path) -> tuple[bytes, list[Path]]:
 
 
 def _names(text: str, package: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    """What a text in this package imports, by absolute names: a.b.c, and a.b in case that c is not a module."""
+    """Absolute names imported by a text in this package: (a.b.c, a.b), the second in case that c is not a module."""
     for dots, module, names, modules in _IMPORTS.findall(text):
         for name in modules.split(","):
             module_itself = name.strip().split(" ")[0]
@@ -58,7 +58,7 @@ def _names(text: str, package: tuple[str, ...]) -> Iterator[tuple[str, str]]:
 
 @functools.cache
 def _place(folder: Path) -> tuple[Path, tuple[str, ...]]:
-    """The folder from which the modules of this folder are imported, and the package that they are in."""
+    """The import root (an entry of sys.path) of the modules in this folder, and their package."""
     package: tuple[str, ...] = ()
     while (folder / "__init__.py").is_file():
         folder, package = folder.parent, (folder.name, *package)
@@ -67,7 +67,7 @@ def _place(folder: Path) -> tuple[Path, tuple[str, ...]]:
 
 @functools.cache
 def _file(root: Path, package: tuple[str, ...], name: str) -> Path | None:
-    """The file of a module, if it belongs to the importing file's package, or lies beside the importing script."""
+    """The file of a module, if it belongs to the importing file's package or is beside the importing script."""
     top, *rest = name.split(".")
     if (
         not top

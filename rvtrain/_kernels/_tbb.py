@@ -1,7 +1,7 @@
-"""TBB's library, loaded from the folders where packages put it, in which the dynamic loader does not look.
+"""Load TBB's library from the folders where Python packages put it, which the dynamic loader does not search.
 
-numba takes TBB for its threading layer, before OpenMP, if a library of that name is in the process or the loader
-finds one. A library of the operating system is found without this module.
+numba prefers TBB to OpenMP as its threading layer if a library of that name is in the process or the dynamic loader
+finds one. A TBB of the operating system is found without this module.
 """
 
 import ctypes
@@ -17,19 +17,19 @@ from pathlib import Path
 _NAME = {"linux": "libtbb.so.12", "win32": "tbb12.dll"}.get(sys.platform)
 _FOLDERS = (Path("Library", "bin"),) if sys.platform == "win32" else (Path("lib"), Path("lib64"))
 _OLDEST = 12060
-"""The oldest interface that numba accepts. An older library in the process would keep numba from a newer one."""
+"""The oldest interface that numba accepts. Older libraries are skipped: once loaded, one blocks a newer one."""
 
 
 @functools.cache
 def load() -> Path | None:
-    """Load the first library that is new enough, unless the process has one; returns its file. Takes about 1 ms."""
+    """Load the first library that is new enough, unless the process has one; return its file. Takes about 1 ms."""
     if _NAME is None or _resident():
         return None
     for file in _candidates(_NAME):
         if file.is_file() and not _is_older(file):
             try:
                 ctypes.CDLL(str(file))
-            except OSError:  # damaged, or of another platform
+            except OSError:  # damaged, or built for another platform
                 continue
             return file
     return None
@@ -63,9 +63,9 @@ def _resident() -> bool:
 
 
 def _candidates(name: str) -> Iterator[Path]:
-    """Files where the library may be: those that packages name, then folders beside packages and of the interpreter.
+    """Possible files of the library: those recorded by packages, then in folders beside packages and the interpreter.
 
-    The record of a package that pip installed with --target names files relative to a folder that is gone.
+    The recorded files alone are not enough: after `pip install --target` the record refers to a deleted folder.
     """
     sites = []
     for package in importlib.metadata.distributions(name="tbb"):
@@ -76,7 +76,7 @@ def _candidates(name: str) -> Iterator[Path]:
 
 
 def _is_older(file: Path) -> bool:
-    """Whether the version of its interface, which stands in the text of a library of TBB, is too old."""
+    """Whether a library's interface version, which TBB embeds as text, is too old; also true of unreadable files."""
     mark = b"TBB: INTERFACE VERSION"
     try:
         with open(file, "rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:

@@ -1,4 +1,4 @@
-"""The threading layer: cheap to call, safe whichever it is, and nothing global changed."""
+"""Calls through numba's threading layer, safe under each of its implementations, without changing global state."""
 
 import ctypes
 import os
@@ -13,19 +13,19 @@ from rvtrain._kernels import _tbb
 from rvtrain._kernels._decorators import disabled
 
 SERIAL_BELOW = 100_000
-"""Arithmetic operations below which waking the threads (about 4 µs under TBB) costs more than it saves."""
+"""Number of arithmetic operations below which waking the threads (about 4 µs under TBB) costs more than it saves."""
 
 SLOT = "rvtrain.parallel_for"
-"""Symbol of a pointer, null before the layer is started: to the function that runs numba's own parallel loops."""
+"""Symbol of a pointer to the function that runs numba's own parallel loops; null until the layer is started."""
 
 
 def thread_count() -> int:
     """Number of threads that the next kernel called from this thread will use."""
-    return int(parallel.get_num_threads())
+    return _layer.threads()
 
 
 def layer() -> str:
-    """Name of the threading layer that serves the calls of this process."""
+    """Name of the threading layer of this process."""
     try:
         return str(parallel.threading_layer())
     except ValueError:
@@ -33,10 +33,10 @@ def layer() -> str:
 
 
 def guarded(entry: Callable, args: tuple[Any, ...]) -> None:
-    """Call `entry(threads, *args)` such that the threading layer cannot bring the process down.
+    """Call `entry(threads, *args)` such that the threading layer cannot crash the process.
 
-    workqueue aborts the process when two threads call at once: one at a time, then. GNU's OpenMP kills a forked
-    child whose parent has run anything parallel: one thread serves there. TBB needs neither.
+    workqueue aborts the process if two threads call it at once, so a lock serialises the calls. GNU's OpenMP kills a
+    forked child whose parent has run a parallel loop, so such a child uses one thread. TBB needs neither.
     """
     if not _layer.name:
         _layer.start()
@@ -57,28 +57,28 @@ class _Layer:
         self.name = ""
         """Empty before the first parallel call."""
         self.concurrent = False
-        """Several threads may call at once."""
+        """Whether several threads may call the layer at once."""
         self.serial = False
-        """It must not be called."""
-        self.threads: Callable[[], int] = thread_count
+        """Whether the layer must not be called, so that everything runs in the calling thread."""
+        self.threads: Callable[[], int] = parallel.get_num_threads
         self.slot = ctypes.c_void_p()
         binding.add_symbol(SLOT, ctypes.addressof(self.slot))
 
     def start(self) -> None:
-        """Start the layer, unless nothing is compiled."""
+        """Start the layer, unless NUMBA_DISABLE_JIT is set."""
         with self.lock:
             if disabled():
                 self.name, self.serial = "none", True
             elif not self.name:
                 _tbb.load()
-                parallel.get_num_threads()  # starts it
+                parallel.get_num_threads()  # starts the layer
                 self.slot.value = binding.address_of_symbol("numba_parallel_for")
                 self.threads = ctypes.PYFUNCTYPE(ctypes.c_int)(binding.address_of_symbol("get_num_threads"))
                 name = parallel.threading_layer()
                 self.concurrent, self.name = name in ("tbb", "omp"), name
 
     def forked(self) -> None:
-        """In a child: locks that other threads held are of no use, nor is OpenMP that has run."""
+        """In a forked child: replace the lock, which another thread may hold; stop using OpenMP if it has run."""
         self.lock = threading.Lock()
         if self.name == "omp":
             self.concurrent, self.serial = False, True

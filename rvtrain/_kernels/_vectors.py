@@ -1,4 +1,4 @@
-"""Numbers, vectors and places in memory, for functions that emit vector instructions (`emitted`)."""
+"""Numbers, vectors and addresses, for functions that emit vector instructions (`emitted`)."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -23,8 +23,8 @@ def _operator(of_integers: str, of_floats: str | None = None, *relation: str) ->
 class Value:
     """A number or a vector of numbers, in a register.
 
-    Operators work element by element, as in NumPy, and in the order written: there is no fastmath here. `//` and `%`
-    are those of unsigned integers, comparisons those of signed ones.
+    Operators work element by element, as in NumPy, and in the order written, without fastmath. `//` and `%` treat
+    integers as unsigned, comparisons as signed.
     """
 
     def __init__(self, builder: Any, llvm: Any) -> None:
@@ -32,25 +32,25 @@ class Value:
 
     @property
     def lanes(self) -> int | None:
-        """How many numbers; None: no vector."""
+        """Number of elements of a vector; None for a single number."""
         return self.llvm.type.count if isinstance(self.llvm.type, ir.VectorType) else None
 
     @property
     def dtype(self) -> np.dtype:
-        """Of the number, or of each."""
+        """Type of the number, or of the elements of the vector."""
         kind = self.llvm.type if self.lanes is None else self.llvm.type.element
         if kind in _REALS:
             return _REALS[kind]
         return np.dtype(bool if kind.width == 1 else f"i{kind.width // 8}")
 
     def like(self, other: Any) -> Any:
-        """LLVM's value of another one, or a constant of this one's type."""
+        """The LLVM value of `other`: its own if it is a `Value`, else a constant of this value's type."""
         if isinstance(other, Value):
             return other.llvm
         return ir.Constant(self.llvm.type, other if self.lanes is None else [other] * self.lanes)
 
     def astype(self, dtype: Any) -> "Value":
-        """The same numbers in another type: integers as floats, floats narrower or wider."""
+        """The same numbers in another type: integers to floats, or floats to narrower or wider floats."""
         old, new = self.dtype, np.dtype(dtype)
         if old == new:
             return self
@@ -58,31 +58,31 @@ class Value:
         return Value(self.builder, getattr(self.builder, name)(self.llvm, _llvm(new, self.lanes)))
 
     def view(self, dtype: Any) -> "Value":
-        """The same bits as numbers of another type; in a vector, as many as there is room for."""
+        """The same bits as another type; a vector keeps its size in bytes, so its number of lanes may change."""
         new = np.dtype(dtype)
         lanes = self.lanes and self.lanes * self.dtype.itemsize // new.itemsize
         return Value(self.builder, self.builder.bitcast(self.llvm, _llvm(new, lanes)))
 
     def broadcast(self, lanes: int) -> "Value":
-        """A vector of this number."""
+        """A vector whose elements all equal this number."""
         vector = ir.VectorType(self.llvm.type, lanes)
         undefined = ir.Constant(vector, ir.Undefined)
         one = self.builder.insert_element(undefined, self.llvm, ir.IntType(32)(0))
         return Value(self.builder, one).shuffle(Value(self.builder, undefined), [0] * lanes)
 
     def shuffle(self, other: "Value", picks: Sequence[int]) -> "Value":
-        """A vector of numbers of these two, by their places in this one followed by the other."""
+        """A vector of elements picked from this vector followed by the other, by their positions."""
         mask = ir.Constant(ir.VectorType(ir.IntType(32), len(picks)), list(picks))
         return Value(self.builder, self.builder.shuffle_vector(self.llvm, other.llvm, mask))
 
     def bits(self) -> "Value":
-        """The truth values of a vector of at most 32 as bits of one number, the first as the lowest bit."""
+        """The truth values of a vector of at most 32 elements as bits of one number; the first is the lowest bit."""
         lanes = self.lanes or 1
         number = self.builder.bitcast(self.llvm, ir.IntType(lanes))
         return Value(self.builder, number if lanes == 32 else self.builder.zext(number, ir.IntType(32)))
 
     def choose(self, one: "Value", other: "Value") -> "Value":
-        """One value where this is true, the other where it is not."""
+        """Elements of `one` where this truth value is true, of `other` where it is false."""
         return Value(self.builder, self.builder.select(self.llvm, one.llvm, other.llvm))
 
     __add__ = _operator("add", "fadd")
@@ -107,7 +107,7 @@ class Place:
 
     @property
     def dtype(self) -> np.dtype:
-        """Of the elements."""
+        """Type of the elements."""
         return Value(self.builder, ir.Constant(self.llvm.type.pointee, ir.Undefined)).dtype
 
     def __add__(self, count: Any) -> "Place":
@@ -118,25 +118,25 @@ class Place:
         return self.builder.bitcast(self.llvm, kind.as_pointer())
 
     def load(self, lanes: int | None = None) -> Value:
-        """The element, or a vector of so many from here on."""
+        """The element at this address, or a vector of `lanes` elements from it on."""
         place = self.llvm if lanes is None else self._as(_llvm(self.dtype, lanes))
         return Value(self.builder, self.builder.load(place, align=self.dtype.itemsize))
 
     def store(self, value: Value) -> None:
-        """Write a number or a vector."""
+        """Write a number or a vector at this address."""
         self.builder.store(value.llvm, self._as(value.llvm.type), align=self.dtype.itemsize)
 
     def prefetch(self, for_writing: bool) -> None:
-        """Begin to fetch the cache line."""
+        """Begin to fetch the cache line of this address."""
         int32 = ir.IntType(32)
-        hints = [int32(int(for_writing)), int32(3), int32(1)]  # to be kept; data
+        hints = [int32(int(for_writing)), int32(3), int32(1)]  # 3: keep in all cache levels; 1: data cache
         kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, *[int32] * 3])
         fetch = cgutils.get_or_insert_function(self.builder.module, kind, "llvm.prefetch.p0")
         self.builder.call(fetch, [self._as(ir.IntType(8)), *hints])
 
 
 class Array(Place):
-    """A C-contiguous array: the place of its first element, and its shape."""
+    """A C-contiguous array: the address of its first element, and its shape."""
 
     def __init__(self, builder: Any, llvm: Any, shape: list[Value]) -> None:
         super().__init__(builder, llvm)
@@ -144,29 +144,29 @@ class Array(Place):
 
 
 class Emitter:
-    """Constants, instructions with names, and the flow of control."""
+    """Emits constants, calls of LLVM intrinsics, loops and branches."""
 
     def __init__(self, builder: Any) -> None:
         self.builder = builder
 
     def constant(self, number: Any, dtype: Any = np.intp, lanes: int | None = None) -> Value:
-        """A number, or a vector of it."""
+        """A constant number, or a vector whose elements all equal it."""
         kind = _llvm(np.dtype(dtype), lanes)
         return Value(self.builder, ir.Constant(kind, number if lanes is None else [number] * lanes))
 
     def call(self, name: str, like: Value, *values: Value) -> Value:
-        """An LLVM intrinsic, whose result is of the type of `like`."""
+        """Call an LLVM intrinsic whose result has the type of `like`."""
         kind = ir.FunctionType(like.llvm.type, [value.llvm.type for value in values])
         function = cgutils.get_or_insert_function(self.builder.module, kind, name)
         return Value(self.builder, self.builder.call(function, [value.llvm for value in values]))
 
     def fma(self, a: Value, b: Value, c: Value) -> Value:
-        """a b + c, fused where the processor can."""
+        """a b + c, fused if the processor has the instruction."""
         size = f"f{8 * c.dtype.itemsize}"
         return self.call(f"llvm.fmuladd.{size if c.lanes is None else f'v{c.lanes}{size}'}", c, a, b, c)
 
     def two_products(self, a: Value, b: Value, c: Value, d: Value) -> Value:
-        """a b + c d, one of the products fused with the sum where the processor can."""
+        """a b + c d, with one product and the sum fused if the processor has the instruction."""
         fused = ("contract",)
         first, second = (self.builder.fmul(x.llvm, y.llvm, flags=fused) for x, y in ((a, b), (c, d)))
         return Value(self.builder, self.builder.fadd(first, second, flags=fused))
@@ -180,9 +180,10 @@ class Emitter:
         body: Callable[..., Sequence[Any]],
         empty: bool = True,
     ) -> list[Any]:
-        """The values and places of `carried = body(i, *carried)`, after i from `first` up to `stop` by steps.
+        """Emit `for i in range(first, stop, step): carried = body(i, *carried)`; returns the last `carried`.
 
-        A range that cannot be empty needs no test before the loop.
+        `carried` holds values and places. With `empty=False` the range must not be empty, which saves the test before
+        the loop.
         """
         builder, before = self.builder, self.builder.block
         head = builder.append_basic_block("loop")
@@ -209,7 +210,7 @@ class Emitter:
         return values if empty else results
 
     def either(self, condition: Value, then: Callable[[], None], otherwise: Callable[[], None]) -> None:
-        """Instructions where a condition holds, others where it does not."""
+        """Emit a branch: the instructions of `then` if the condition holds, else those of `otherwise`."""
         with self.builder.if_else(condition.llvm) as (if_so, if_not):
             with if_so:
                 then()

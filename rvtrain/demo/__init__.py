@@ -1,1 +1,1 @@
-"""The demo: from a sentence about the Python standard library to the name it describes."""
+"""The demo: find a name in the Python standard library from a sentence that describes it."""

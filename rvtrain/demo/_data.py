@@ -1,4 +1,4 @@
-"""The shipped pairs, and their split."""
+"""The data set of the demo, and its split."""
 
 import gzip
 from importlib.resources import files
@@ -7,11 +7,11 @@ from typing import NamedTuple
 import numpy as np
 
 HELD_BACK = 600
-"""Pairs that training never sees; about one in eight."""
+"""Number of pairs that are not trained on; about one in eight."""
 
 
 class Pairs(NamedTuple):
-    """Sentences and the names they describe, row by row, and which rows are for training."""
+    """Sentences, the name that each describes, and a mask of the rows for training."""
 
     sentences: list[str]
     names: list[str]
@@ -20,7 +20,7 @@ class Pairs(NamedTuple):
 
 
 def load(seed: int) -> Pairs:
-    """The shipped data set, split at random."""
+    """Load the data set and split it at random."""
     text = gzip.decompress(files("rvtrain.demo").joinpath("data/docstrings.tsv.gz").read_bytes()).decode()
     names, sentences = zip(*(line.split("\t") for line in text.splitlines()), strict=True)
     order = np.random.default_rng(seed).permutation(len(names))

@@ -10,12 +10,12 @@ _OFFSET = np.uint64(14695981039346656037)
 
 
 class TfIdf:
-    """Hashed character 3- and 4-grams, (1 + log tf) · idf, at length one; fitted on some texts, used on all.
+    """Features of texts: hashed character 3- and 4-grams weighted by (1 + log tf) · idf, in unit rows.
 
     Parameters
     ----------
     dim : int
-        Buckets that n-grams are hashed to.
+        Number of buckets that n-grams are hashed to, and of features.
     """
 
     def __init__(self, dim: int) -> None:
@@ -28,7 +28,7 @@ class TfIdf:
         return self
 
     def transform(self, texts: list[str]) -> np.ndarray:
-        """float32 (n, dim), rows of length one (zero for a text without any n-gram)."""
+        """float32 (n, dim), unit rows, or a zero row for a text without n-grams."""
         out = np.zeros((len(texts), self.dim), np.float32)
         for row, text in zip(out, texts, strict=True):
             used, counts = np.unique(self._buckets(text), return_counts=True)
@@ -40,9 +40,9 @@ class TfIdf:
         return (_hashes(text) % np.uint64(self.dim)).astype(np.int64)
 
 
-@functools.cache  # the same texts are fitted and transformed, and again with other numbers of buckets
+@functools.cache  # the same texts are hashed by fit, by transform, and again for other numbers of buckets
 def _hashes(text: str) -> np.ndarray:
-    """FNV-1a of the bytes of every n-gram, the same on every machine and in every run."""
+    """FNV-1a hashes of all n-grams; unlike those of `hash`, they are the same on every machine and in every run."""
     spaced = "".join(f" {c.lower()}" if c.isupper() else c if c.isalnum() else " " for c in text)
     letters = np.frombuffer(f" {' '.join(spaced.split())} ".encode(), np.uint8).astype(np.uint64)
     hashes = []

@@ -1,4 +1,4 @@
-"""The demo's picture: learning curves, and recall before and after."""
+"""The picture of the demo: learning curves, and recall before and after training."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from rvtrain.demo._train import WARM_EPOCHS, Result
 
 
 def drawn(result: Result) -> Any:
-    """The picture, a figure of matplotlib (the extra ``plot``)."""
+    """Draw the picture; returns a matplotlib figure (needs the extra ``plot``)."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 4.2), layout="constrained")

@@ -14,17 +14,17 @@ from rvtrain.demo._data import Pairs, load
 from rvtrain.demo._features import TfIdf
 
 FEATURES, STRONGEST, DIM = 2048, 16_384, 256
-"""Buckets of the features trained on and of the strongest untrained baseline, than which more did not help: few
-n-grams share a bucket by then; dimension of the embeddings."""
+"""Number of features for training, number of features of the strongest untrained baseline (more did not help, because
+few n-grams share a bucket), and dimension of the embeddings."""
 
 BATCH, PEAK_RATE, DECAY = 256, 2e-3, 0.1
 WARM_EPOCHS, LATE_EPOCHS = 5, 3
-"""In-batch for all; then the rest in-batch, or against mined negatives."""
+"""Number of epochs with in-batch negatives at the start, and of the epochs after them, which may mine negatives."""
 EPOCHS = WARM_EPOCHS + LATE_EPOCHS
 
 
 class Quality(NamedTuple):
-    """Means over the held-back queries, each of which has one right answer."""
+    """Means over the held-back queries, each of which has one correct answer."""
 
     recall_1: float
     recall_10: float
@@ -40,7 +40,7 @@ class Row(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What the demo found: the table, and Recall@10 after each epoch of both trainings."""
+    """Results of the demo: the table, and Recall@10 after each epoch of both trainings."""
 
     rows: list[Row]
     curves: dict[str, list[float]]
@@ -51,14 +51,14 @@ class Data(NamedTuple):
 
     pairs: Pairs
     sentences: np.ndarray
-    """Those to train on."""
+    """Features of the sentences to train on."""
     held_back: np.ndarray
-    """The sentences to measure on."""
+    """Features of the sentences to measure on."""
     names: np.ndarray
-    """All of them."""
+    """Features of all names."""
 
     def quality(self, model: Any = None) -> Quality:
-        """The held-back sentences against all names, as they are or as a model embeds them."""
+        """Quality of the search for held-back sentences among all names, untrained or embedded by a model."""
         queries, documents, held = self.held_back, self.names, self.pairs.held_back
         if model is not None:
             queries, documents = model.query.transform(queries), model.document.transform(documents)
@@ -68,7 +68,7 @@ class Data(NamedTuple):
 
 
 def featured(pairs: Pairs, buckets: int) -> Data:
-    """Features of so many buckets; none to train on where there are more than `FEATURES`."""
+    """Features with `buckets` buckets; without those for training if `buckets` exceeds `FEATURES`."""
     train, held_back = ([pairs.sentences[i] for i in part] for part in (pairs.train, pairs.held_back))
     tfidf = TfIdf(buckets).fit(train + [pairs.names[i] for i in pairs.train])
     sentences = tfidf.transform(train if buckets <= FEATURES else [])
@@ -76,7 +76,7 @@ def featured(pairs: Pairs, buckets: int) -> Data:
 
 
 def trainer(data: Data, seed: int, epochs: int, hard: bool, state_dtype: str = "float32") -> rt.Trainer:
-    """Two adapters and what trains them, up to that epoch of `EPOCHS`; hard: mining follows the in-batch epochs."""
+    """Two adapters with a trainer for `epochs` epochs; with `hard`, mining follows the in-batch epochs."""
     model = rt.TwoTower(*(rt.LinearAdapter(FEATURES, DIM, seed=seed) for _ in "qd"))  # one start for both sides
     count = len(data.pairs.train)
     per_epoch = -(-count // BATCH)
@@ -103,7 +103,7 @@ def trainer(data: Data, seed: int, epochs: int, hard: bool, state_dtype: str = "
 def fit(
     trainer: rt.Trainer, data: Data, progress: Callable[[int], None], describe: Callable[[str], None], name: str
 ) -> list[float]:
-    """Train on the training pairs; Recall@10 on the held-back ones after each epoch."""
+    """Train on the training pairs; returns Recall@10 on the held-back pairs after each epoch."""
     train, curve = data.pairs.train, []
 
     def listen(trainer: rt.Trainer, record: dict[str, float]) -> None:
@@ -119,10 +119,10 @@ def fit(
 
 
 def run(seed: int, progress: Callable[[int], None], describe: Callable[[str], None]) -> Result:
-    """Train and compare; `progress` hears of samples done, `describe` of what is being done.
+    """Train and compare. Calls `progress` with numbers of finished samples and `describe` with the current phase.
 
     Both trainings share their first epochs, whose seconds count in both lines. The strongest baseline is measured in
-    a process of its own, beside the first training: on the first run both spend most of their time compiling.
+    another process during the first training, because on the first run both spend most of their time compiling.
     """
     with ProcessPoolExecutor(1, get_context("spawn")) as aside:
         strongest = aside.submit(_aside, seed, STRONGEST)
@@ -143,25 +143,25 @@ def run(seed: int, progress: Callable[[int], None], describe: Callable[[str], No
 
 
 def _aside(seed: int, buckets: int) -> Row:
-    """`untrained`, without a line on stderr about compilation: the process with the bar says that it compiles."""
+    """`untrained` without the line on stderr about compilation, because the main process shows a progress bar."""
     with _compiling.listening(lambda running: None):
         return untrained(seed, buckets)
 
 
 def untrained(seed: int, buckets: int) -> Row:
-    """The line of these features as they are, from the start."""
+    """The table's line for untrained features, including the time to compute them."""
     begin = time.perf_counter()
     data = featured(load(seed), buckets)
     return baseline(data, buckets, time.perf_counter() - begin)
 
 
 def baseline(data: Data, buckets: int, seconds: float) -> Row:
-    """The same of features that took so many seconds."""
+    """The table's line for untrained features that took `seconds` to compute."""
     begin = time.perf_counter()
     quality = data.quality()
     return Row(f"untrained: tf-idf, {buckets} buckets", quality, seconds + time.perf_counter() - begin)
 
 
 def samples(seed: int) -> int:
-    """How many samples `run` will report to `progress`."""
+    """Number of samples that `run` will report to `progress`."""
     return (WARM_EPOCHS + 2 * LATE_EPOCHS) * len(load(seed).train)

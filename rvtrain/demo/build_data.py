@@ -1,9 +1,9 @@
-"""Build the demo's data set: what the docstrings of the Python standard library say, and of what.
+"""Build the demo's data set: names of the Python standard library, and the first sentences of their docstrings.
 
     python -m rvtrain.demo.build_data [OUTPUT]
 
-Reads the library's own sources with `ast`, imports none of it, and writes a gzipped file of lines
-"qualified name <tab> first sentence", the same bytes for the same sources.
+Reads the library's sources with `ast`, without importing them, and writes a gzipped file of lines
+"qualified name <tab> first sentence". The same sources give the same bytes.
 """
 
 import ast
@@ -20,9 +20,9 @@ OUTPUT = Path(__file__).parent / "data" / "docstrings.tsv.gz"
 
 
 def pairs(root: Path) -> list[tuple[str, str]]:
-    """(qualified name, first sentence) of all public things with a docstring below a source tree.
+    """(qualified name, first sentence) of all public objects with a docstring in a source tree.
 
-    A sentence that several things share identifies none of them and is left out.
+    Sentences that several objects share are left out, because they identify none of them.
     """
     found = [pair for path in sorted(root.rglob("*.py")) if _is_public(path, root) for pair in _of_file(path, root)]
     shared = Counter(sentence for _, sentence in found)
@@ -43,7 +43,7 @@ def _is_public(path: Path, root: Path) -> bool:
 def _of_file(path: Path, root: Path) -> Iterator[tuple[str, str]]:
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"))
-    except (SyntaxError, UnicodeDecodeError):  # files that exist to be wrong
+    except (SyntaxError, UnicodeDecodeError):  # files of test suites that are invalid on purpose
         return
     parts = path.relative_to(root).with_suffix("").parts
     yield from _of_node(tree, ".".join(part for part in parts if part != "__init__"))
@@ -64,7 +64,7 @@ def _of_node(
 
 
 def main(output: Path = OUTPUT) -> None:
-    """Write the data set made from this interpreter's standard library."""
+    """Build the data set from this interpreter's standard library and write it."""
     lines = "".join(f"{name}\t{sentence}\n" for name, sentence in pairs(Path(sysconfig.get_paths()["stdlib"])))
     with open(output, "wb") as raw, gzip.GzipFile("", "wb", 9, raw, mtime=0) as file:
         file.write(lines.encode())

@@ -1,4 +1,4 @@
-"""What the contrastive losses accept, checked and brought into one form."""
+"""Checks of the arguments of contrastive losses, and their common form."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -23,8 +23,8 @@ class Pairs:
     column_ids (B, c)                (N, c)               (B, N, c)              (M, c)
     ========== ===================== ==================== ====================== ==================
 
-    Row i and column j are no negatives of each other if any of ``row_ids[i]`` (B, r) equals any of the
-    column's ids; r and c are 0 where no ids were given.
+    Column j is not a negative of row i if any of ``row_ids[i]`` (B, r) equals any of the column's ids; r and c are 0
+    if no ids were given.
     """
 
     anchors: np.ndarray
@@ -34,10 +34,10 @@ class Pairs:
     row_ids: np.ndarray
     column_ids: np.ndarray
     single: bool
-    """Whether the caller gave one anchor of shape (d,), here a batch of one."""
+    """Whether the caller gave one anchor of shape (d,), which is stored as a batch of one."""
 
     def restore(self, name: str, gradient: np.ndarray) -> np.ndarray:
-        """The gradient in the shape in which the caller gave that input."""
+        """The gradient in the shape of the input that the caller gave."""
         batched = name != "negatives" or gradient.ndim == 3
         return gradient[0] if self.single and batched else gradient
 
@@ -51,7 +51,7 @@ def parse(
     positive_ids: Any = None,
     negative_ids: Any = None,
 ) -> Pairs:
-    """Check the arguments that `InfoNCELoss` and `LocalContrastiveLoss` share; see API for the shapes."""
+    """Check the arguments that `InfoNCELoss` and `LocalContrastiveLoss` share; `compute` documents their shapes."""
     a = check.float_array("anchors", anchors, (1, 2))
     p = check.float_array("positives", positives, a.ndim)
     check.same_shape("positives", p, "anchors", a.shape)
@@ -79,7 +79,7 @@ def _negatives(
     batch, dim = anchors.shape
     if negatives is None:
         if negative_indices is not None:
-            raise ValueError("negative_indices needs negatives, the pool that it points into, got negatives=None")
+            raise ValueError("negative_indices needs negatives, the pool that it indexes, got negatives=None")
         return None, None
     dims = (2,) if single or negative_indices is not None else (2, 3)
     n = check.float_array("negatives", negatives, dims)
@@ -110,7 +110,7 @@ def _column_ids(
     if negative_ids is None:
         return np.empty((*negatives.shape[:-1], 0), np.int64)
     if row_ids.shape[1] == 0:
-        raise ValueError("negative_ids needs anchor_ids or positive_ids to be compared with, got neither")
+        raise ValueError("negative_ids needs anchor_ids or positive_ids to compare with, got neither")
     own = negatives.ndim == 3
     if not own and np.ndim(negative_ids) == 2:
         return check.integer_array("negative_ids", negative_ids, (len(negatives), None))
@@ -125,7 +125,7 @@ def _ids(name: str, ids: Any, shape: tuple[int, ...], single: bool) -> np.ndarra
 
 
 def parse_wrt(wrt: Any, allowed: Collection[str]) -> tuple[str, ...]:
-    """The names in `wrt`, a name or a tuple of names, as ``jax.grad``'s argnums."""
+    """The names in `wrt`, a name or a tuple of names, like ``argnums`` of ``jax.grad``."""
     names = (wrt,) if isinstance(wrt, str) else wrt
     if not isinstance(names, (tuple, list)) or not names or len(set(map(str, names))) != len(names):
         raise ValueError(f"wrt must be a name or a tuple of distinct names, got {wrt!r}")
@@ -135,12 +135,12 @@ def parse_wrt(wrt: Any, allowed: Collection[str]) -> tuple[str, ...]:
 
 
 def like_wrt(wrt: Any, gradients: dict[str, Any]) -> Any:
-    """The gradients in the form that `wrt` asks for: one for a name, a tuple for a tuple."""
+    """The gradients in the form of `wrt`: a single one for a name, a tuple for a tuple."""
     return gradients[wrt] if isinstance(wrt, str) else tuple(gradients[name] for name in wrt)
 
 
 def row_weights(sample_weight: Any, batch: int, reduction: str) -> tuple[np.ndarray, np.ndarray | None]:
-    """Weight of each row's loss in the total, and in the values that are summed; None for all the same."""
+    """(weight of each row's loss in the total, factors of the rows' losses in `reduced`); None if all are equal."""
     if sample_weight is None:
         return np.full(batch, 1.0 / batch if reduction == "mean" else 1.0), None
     given = np.atleast_1d(check.any_float_array("sample_weight", sample_weight)).astype(np.float64)
@@ -153,7 +153,7 @@ def row_weights(sample_weight: Any, batch: int, reduction: str) -> tuple[np.ndar
 
 
 def reduced(losses: np.ndarray, reduction: str, pairs: Pairs, weights: np.ndarray | None = None) -> Any:
-    """Per-anchor float64 losses by mean, sum or none, the latter in the dtype of the inputs."""
+    """Reduce float64 losses of the anchors by mean or sum; "none" returns them in the dtype of the inputs."""
     if weights is not None:
         losses = losses * weights
     if reduction == "none":
@@ -164,9 +164,9 @@ def reduced(losses: np.ndarray, reduction: str, pairs: Pairs, weights: np.ndarra
 
 
 def inverse_index(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(order, bounds, named): row named[r] of a pool stands at the flat positions order[bounds[r]: bounds[r + 1]].
+    """(order, bounds, named): row named[r] of a pool is at the flat positions order[bounds[r]: bounds[r + 1]].
 
-    Positions of one row ascend, so that a sum over them has one order; −1 is left out.
+    The positions of a row ascend, so that sums over them have a fixed order. Indices −1 are left out.
     """
     flat = indices.ravel()
     order = np.argsort(flat, kind="stable")[np.count_nonzero(flat < 0) :]

@@ -1,8 +1,8 @@
-"""Pairs against negatives, for any treatment: where the negatives come from, and gradients of the inputs.
+"""Scores of pairs against their negatives, for any treatment, and the gradients of the inputs.
 
-# Design: `Contrast` measures the pairs once, and has a method for each place that negatives come from. A method hands
-# unit rows, a mask and the own scores to the engine, and collects sums by the name of an input. `gradients` takes
-# these back through the normalisation, together with what flows through the own scores:
+# Design: `Contrast` measures the pairs once, and has a method for each form of negatives. A method passes unit rows,
+# a mask and the own scores to the engine, and collects sums by the name of an input. `gradients` computes the
+# gradients of the inputs from these sums and from the slopes of the own scores:
 #
 #     in-batch, pool ──▶ sweep ─────────┐
 #     symmetric ───────▶ both_ways ─────┼─▶ sums of "anchors", "positives", "negatives" ──▶ to_inputs ──▶ gradients
@@ -18,7 +18,7 @@ import numpy as np
 from rvtrain._engine._blocks import Rows
 from rvtrain._engine._inputs import to_inputs
 from rvtrain._engine._mask import Mask, count_scores
-from rvtrain._engine._norms import check_rows_finite, checked_inverse_norms
+from rvtrain._engine._norms import checked_inverse_norms, measured_pairs
 from rvtrain._engine._scratch import Scratch
 from rvtrain._engine._sweep import masked, sweep
 from rvtrain._engine._sweep_kernels import NO_SHARES
@@ -31,9 +31,9 @@ from rvtrain.losses._euclidean import facing
 
 @dataclass
 class Outcome:
-    """Results of the rows, and weighted sums by the name of the input that they are the gradient to.
+    """Results of the rows, and for each input, by name, the weighted sums that make its gradient.
 
-    A sum comes with the shares that its rows are to be multiplied by, or none; sums of the sweep are scratch.
+    A sum comes with the shares by which its rows have to be multiplied, or none. Sums of a sweep are scratch.
     """
 
     losses: np.ndarray
@@ -41,7 +41,8 @@ class Outcome:
     second: np.ndarray
     sums: dict[str, tuple[np.ndarray, np.ndarray]]
     along: float | None = None
-    """Σ of score · dL/dscore, if known; otherwise it is that of the anchors, on which all scores depend once."""
+    """Σ of score · dL/dscore, if known; else it is computed from the gradient to the anchors, as every score is
+    linear in its unit anchor."""
 
 
 class Contrast:
@@ -53,7 +54,7 @@ class Contrast:
     weights : array of shape (B,), float64
         Weight of each row's loss in the total.
     names : tuple of str
-        Inputs whose gradients are wanted, and "temperature" or "scale", which need the sums to the anchors too.
+        Inputs whose gradients are wanted, and "temperature" or "scale", which also need the sums to the anchors.
     scratch : Scratch
     similarity : {"cosine", "dot", "euclidean"}
         With "euclidean", the pairs are augmented: see `_euclidean.py`.
@@ -66,10 +67,7 @@ class Contrast:
         self.normalised, self.euclidean = similarity == "cosine", similarity == "euclidean"
         self.dtype = pairs.anchors.dtype
         a, p = pairs.anchors, pairs.positives
-        inverse_a, inverse_p, self.scores = np.empty((3, len(a)))
-        kernels.measure_pairs.sized(6 * a.size)(len(a), a, p, inverse_a, inverse_p, self.scores)
-        check_rows_finite("anchors", inverse_a)
-        check_rows_finite("positives", inverse_p)
+        inverse_a, inverse_p, self.scores = measured_pairs("anchors", a, "positives", p)
         if not self.normalised:
             inverse_a[:] = inverse_p[:] = 1.0
             self.scores = -0.5 * _squared_distances(a[:, :-2], p[:, :-2]) if self.euclidean else _dots(a, p)
@@ -78,7 +76,7 @@ class Contrast:
 
     @property
     def own_negatives(self) -> bool:
-        """Whether each anchor has negatives of its own, in order or by index."""
+        """Whether each anchor has its own negatives, (B, N, d) or by index."""
         pairs = self.pairs
         return pairs.negatives is not None and (pairs.negatives.ndim == 3 or pairs.indices is not None)
 
@@ -87,9 +85,9 @@ class Contrast:
         return name in self.names or (name == "anchors" and not {"temperature", "scale"}.isdisjoint(self.names))
 
     def evaluate(self, treatment: Any, bounded: bool, **mask: Any) -> Outcome:
-        """The treatment's losses over the negatives of the pairs, wherever they are.
+        """The treatment's losses over the negatives of the pairs, for every form of negatives.
 
-        bounded is `sweep`'s; mask are limits, bias and guide as `masked` and `sweep` take them.
+        bounded is an argument of `sweep`; mask holds limits, bias and guide, arguments of `masked` and `sweep`.
         """
         if self.own_negatives:
             return self.gathered(treatment, **mask)
@@ -97,7 +95,7 @@ class Contrast:
         return self.one_sided(treatment, bounded, "anchors", columns, **mask)
 
     def rows(self, name: str) -> Rows:
-        """Rows of an input."""
+        """The rows of an input."""
         if name == "anchors":
             return self.anchors
         if name == "positives":
@@ -106,14 +104,14 @@ class Contrast:
 
     @functools.cached_property
     def pool(self) -> Rows:
-        """The negatives (N, d) of all rows."""
+        """The negatives (N, d) that all rows share."""
         negatives = self.pairs.negatives
         assert negatives is not None
         inverse = checked_inverse_norms("negatives", negatives)
         return Rows(negatives, inverse if self.normalised else np.ones(len(inverse)))
 
     def _alike(self, name: str, rows: str) -> bool:
-        """Whether augmented columns have the form of the rows, and need the other one."""
+        """Whether augmented columns have the same form as the rows, so that they have to be turned into the other."""
         return self.euclidean and (name == "anchors") == (rows == "anchors")
 
     def _facing(self, name: str, rows: str) -> Rows:
@@ -121,7 +119,7 @@ class Contrast:
         return Rows(facing(found.x), found.inverse) if self._alike(name, rows) else found
 
     def mask(self, names: tuple[str, ...], limits: Any = None, bias: Any = None) -> Mask:
-        """The mask over the columns of these inputs, one after the other: own positives and equal ids."""
+        """The mask over the concatenated columns of these inputs: own positives and equal ids are masked."""
         batch, ids, diagonals, count = len(self.anchors.x), [], [], 0
         for name in names:
             if name != "negatives":
@@ -153,9 +151,9 @@ class Contrast:
         gradients: bool = True,
         along: bool = False,
     ) -> Outcome:
-        """Each row of an input against all rows of one or several inputs.
+        """Score each row of an input against all rows of one or several inputs.
 
-        With `along`, the outcome's Σ of score · dL/dscore is that over these columns.
+        With `along`, the outcome's Σ of score · dL/dscore is the sum over these columns.
         """
         parts = [self._facing(name, rows) for name in columns]
         joined = parts[0]
@@ -197,7 +195,7 @@ class Contrast:
     def gathered(
         self, treatment: Any, own: Own | None = None, limits: Any = None, bias: Any = None, guide: Any = None
     ) -> Outcome:
-        """Each anchor against negatives of its own; `negatives` of the outcome is the gradient itself."""
+        """Score each anchor against its own negatives; the outcome's sum of "negatives" is already the gradient."""
         pairs = self.pairs
         assert pairs.negatives is not None
         dim = pairs.anchors.shape[1]
@@ -210,7 +208,7 @@ class Contrast:
         kernels.gathered_scores.sized(work)(
             len(scores), self.anchors, pool, indices, self.normalised, scores, lengths
         )
-        if np.isnan(lengths).any():
+        if np.isnan(lengths.sum()):
             bad = np.argwhere(np.isnan(lengths))[0]
             row = bad[0] * shape[1] + bad[1] if in_order else indices[tuple(bad)]
             raise NotFiniteError(f"negatives must be finite, got a NaN or an infinity in row {row}")
@@ -240,7 +238,7 @@ class Contrast:
     def _mask_gathered(
         self, treatment: Any, scores: np.ndarray, indices: np.ndarray, limits: Any, bias: Any, guide: Any
     ) -> np.ndarray:
-        """Mask own negatives in place, as the sweep does; which pairs share an id, if the treatment asks."""
+        """Mask own negatives in place, as the sweep does; returns the pairs that share an id, if EQUAL."""
         pairs, of_pool = (
             self.pairs,
             (lambda x: x[indices] if len(indices) else x.reshape(*scores.shape, *x.shape[1:])),
@@ -258,12 +256,12 @@ class Contrast:
         if pairs.row_ids.size and ids.size:
             same = pairs.row_ids[:, np.newaxis, :, np.newaxis] == of_pool(ids)[:, :, np.newaxis, :]
             if type(treatment).EQUAL:
-                return same.any(axis=(2, 3)) & (scores > -np.inf)  # an absent one has the ids of some other row here
+                return same.any(axis=(2, 3)) & (scores > -np.inf)  # index −1 has read the ids of the last row
             scores[same.any(axis=(2, 3))] = -np.inf
         return np.zeros(scores.shape, np.bool_) if type(treatment).EQUAL else np.empty((len(scores), 0), np.bool_)
 
     def gradients(self, outcome: Outcome) -> tuple[dict[str, np.ndarray], float]:
-        """Gradients to the inputs that are wanted, and Σ of score · dL/dscore, if the anchors' is."""
+        """The wanted gradients of the inputs, and Σ of score · dL/dscore if the sums to the anchors are known."""
         out, along = {}, 0.0
         for name, other in (("anchors", self.positives), ("positives", self.anchors)):
             if self.wants(name):
@@ -292,7 +290,7 @@ def _dots(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def added(parts: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    """The sum of sums, times their shares where they have some, without the padding that not all have."""
+    """The sum of several sums, each times its shares if it has some, without their padding, which differs."""
     width = min(sums.shape[1] for sums, _ in parts)
     cut = [(sums[:, :width], shares) for sums, shares in parts]
     total = sum(sums * shares[:, np.newaxis] if len(shares) else sums for sums, shares in cut)
@@ -300,7 +298,7 @@ def added(parts: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.nd
 
 
 def _stacked(ids: list[np.ndarray], row_ids: np.ndarray) -> np.ndarray:
-    """Ids of all columns: those with fewer have the last again, those with none one that no row has."""
+    """Ids of all columns, with equal counts: the last id is repeated; columns without ids get one that no row has."""
     width = max(i.shape[1] for i in ids)
     if width == 0:
         return np.concatenate(ids)

@@ -1,7 +1,7 @@
-"""The loops of losses on pairs, beside the sweep: the pairs themselves, and rows against negatives of their own.
+"""Loops of losses on pairs outside the sweep: cosines of the pairs, and scores of rows with their own negatives.
 
-Own negatives are rows of a pool, by index, or stand in order. Their treatments are those of the sweep: scores come
-in, −inf where there is no negative, and leave as dL/dscore.
+Own negatives are rows of a pool, given by index or, without indices, in order. Treatments are those of the sweep:
+they replace each score, which is −inf if there is no negative, by dL/dscore.
 """
 
 import numpy as np
@@ -9,23 +9,12 @@ import numpy as np
 from rvtrain._engine._largest import largest
 from rvtrain._engine._norms import EPS, cosine, inverse_norm, norm
 from rvtrain._engine._treatment import close, visit, weigh
-from rvtrain._kernels import in_order, kernel, njit, overload
-
-
-@kernel
-def measure_pairs(start, stop, a, b, inverse_a, inverse_b, cosines):
-    """What brings each row of a and b (n, d) to length one, NaN if it is not finite, and cosines[i] = â_i · b̂_i.
-
-    All outputs (n,) float64.
-    """
-    for i in range(start, stop):
-        inverse_a[i], inverse_b[i] = inverse_norm(a[i], EPS), inverse_norm(b[i], EPS)
-        cosines[i] = cosine(a[i], inverse_a[i], b[i], inverse_b[i])
+from rvtrain._kernels import body, in_order, kernel, njit, overload
 
 
 @njit
 def place(indices, i, j, width):
-    """Row of the pool that is negative j of row i, −1 for none; without indices they stand in order."""
+    """Row of the pool that is negative j of row i, −1 if there is none; i · width + j if there are no indices."""
     return indices[i, j] if len(indices) > 0 else i * width + j
 
 
@@ -33,8 +22,8 @@ def place(indices, i, j, width):
 def gathered_scores(start, stop, rows, pool, indices, normalised, scores, lengths):
     """scores[i, j] of row i with its negative j, −inf where there is none.
 
-    Shapes: rows Rows of (B, d), pool (M, d), indices (B, k) or (0, k), scores (B, k). lengths (B, k) float64: what
-    the pool row is to be divided by, its norm or ε, 1 if not normalised, 0 where there is none, NaN if it is not
+    Shapes: rows Rows of (B, d), pool (M, d), indices (B, k) or (0, k), scores (B, k). lengths (B, k) float64: the
+    divisor of the pool row, its norm or ε, 1 if not normalised, 0 where there is no negative, NaN if the row is not
     finite.
     """
     width = scores.shape[1]
@@ -54,7 +43,7 @@ def gathered_scores(start, stop, rows, pool, indices, normalised, scores, length
                 lengths[i, j] = length
                 if abs(total) < 1e300 and length < np.inf:
                     scores[i, j] = quotient(total, inverse, length)
-                else:  # a product or a norm has left float64
+                else:  # a product or a norm over- or underflows in float64
                     scores[i, j] = cosine(a, inverse, x, inverse_norm(x, EPS))
 
 
@@ -66,21 +55,21 @@ def quotient(a, b, c):
 
 @kernel
 def contrast_rows(start, stop, treatment, scores, equal, own, to):
-    """Row by row, the results, and dL/dscore in place of each score.
+    """Compute the results of each row, and replace each score by dL/dscore.
 
-    Shapes: scores (B, k), equal (B, k) bool: whether a pair shares an id, or (B, 0) if the treatment does not ask.
+    Shapes: scores (B, k), equal (B, k) bool: whether a pair shares an id, or (B, 0) if the treatment is not EQUAL.
     """
     for i in range(start, stop):
         row = scores[i]
         top = largest(row)
-        shift = top if top > -np.inf else row.dtype.type(0)  # of −inf alone, no difference is NaN
+        shift = top if top > -np.inf else row.dtype.type(0)  # because −inf − (−inf) is NaN
         total, second = visit_row(treatment, row, equal[i], shift)
         close(treatment, i, shift, total, second, own, to)
         weigh_row(treatment, row, shift, row.dtype.type(to.first[i]), row.dtype.type(to.second[i]))
 
 
 def visit_row(treatment, row, equal, shift):
-    """Replace the scores of a row by their kept values; the sums of both addends, float64."""
+    """Replace the scores of a row by their kept values; return the sums of both addends, float64."""
     return _visiting(type(treatment))(treatment, row, equal, shift)
 
 
@@ -157,11 +146,17 @@ def _weigh_row(treatment, row, shift, first, second):
     return _weighing(treatment.instance_class)
 
 
+@body
+def _add_far(slope, pool, at, out, i):
+    """out[i] += slope · x / ‖x‖ for a row x = pool[at] so long that slope / ‖x‖ would lose digits in float32."""
+    _add_scaled(slope * inverse_norm(pool[at], EPS), pool[at], out[i])
+
+
 @kernel
 def gathered_row_sums(start, stop, slopes, pool, indices, lengths, out):
     """out[i] = Σ_j slopes[i, j] · unit negative j of row i; out (B, d).
 
-    A row so long that its scale would lose digits in float32 is scaled in float64.
+    A negative whose norm is so large that its inverse would lose digits in float32 is scaled in float64.
     """
     width = slopes.shape[1]
     for i in range(start, stop):
@@ -173,15 +168,15 @@ def gathered_row_sums(start, stop, slopes, pool, indices, lengths, out):
                 if length < 1e20:
                     _add_scaled(out.dtype.type(slopes[i, j] / length), pool[at], out[i])
                 else:
-                    _add_scaled(slopes[i, j] * inverse_norm(pool[at], EPS), pool[at], out[i])
+                    _add_far(slopes[i, j], pool, at, out, i)
 
 
 @kernel
 def gathered_gradient(start, stop, slopes, rows, pool, order, bounds, named, normalised, out):
-    """out[named[r]] = gradient to pool row named[r]; order[bounds[r]: bounds[r + 1]] are the pairs that it is in.
+    """out[named[r]] = gradient to pool row named[r], which occurs at the positions order[bounds[r]: bounds[r + 1]].
 
-    Shapes: slopes (B, k), rows Rows of (B, d), pool (M, d); order holds flat positions in (B, k), those of one pool
-    row together and ascending, so that the sum is the same whoever does it; out (M, d) is 0 elsewhere.
+    Shapes: slopes (B, k), rows Rows of (B, d), pool (M, d); order holds flat positions in (B, k). The positions of a
+    pool row ascend, so that its sum does not depend on the threads. out (M, d) is 0 elsewhere.
     """
     width = slopes.shape[1]
     for r in range(start, stop):
@@ -195,7 +190,7 @@ def gathered_gradient(start, stop, slopes, rows, pool, order, bounds, named, nor
 
 @kernel
 def own_gradient(start, stop, slopes, rows, pool, normalised, out):
-    """The same where negative j of row i is pool row i · k + j and nobody else's."""
+    """As `gathered_gradient`, if negative j of row i is pool row i · k + j, so that no two rows share a negative."""
     width = slopes.shape[1]
     for i in range(start, stop):
         for j in range(width):
@@ -207,7 +202,7 @@ def own_gradient(start, stop, slopes, rows, pool, normalised, out):
 
 @njit
 def _through_norm(x, normalised, total):
-    """From the gradient to a unit row to that of the row x, in place."""
+    """Turn the gradient to a unit row into the gradient to the row x, in place."""
     if not normalised:
         return
     inverse, along = inverse_norm(x, EPS), 0.0

@@ -15,8 +15,8 @@ class DecoupledContrastiveLoss(ContrastiveLoss):
 
     .. math:: \ell = \log \sum_j e^{s_j} - s^+, \qquad s = \cos(\cdot, \cdot) / \tau
 
-    over the negatives j alone: the positive is not in the denominator. A row without any negative has value 0 and
-    no gradient. Calls are those of `InfoNCELoss`.
+    The sum is over the negatives j alone: the positive is not in the denominator. A row without any negative has
+    value 0 and gradient 0. Methods take the arguments of `InfoNCELoss` except log_q and guide.
 
     Parameters
     ----------
@@ -27,8 +27,8 @@ class DecoupledContrastiveLoss(ContrastiveLoss):
 
     References
     ----------
-    Yeh, Hong, Hsu, Liu, Chen & LeCun (2021), Decoupled Contrastive Learning, arXiv:2110.06848. Without the
-    weighting of its equation 6; the authors sum both views, which here are two calls.
+    Yeh, Hong, Hsu, Liu, Chen & LeCun (2021), Decoupled Contrastive Learning, arXiv:2110.06848. This class leaves out
+    the weighting of equation 6. The authors sum the losses of both views, which takes two calls here.
 
     Examples
     --------
@@ -47,7 +47,7 @@ class DecoupledContrastiveLoss(ContrastiveLoss):
 
     @property
     def temperature(self) -> float:
-        """τ, by which the cosines are divided."""
+        """τ, the divisor of the cosines."""
         return self._temperature
 
     @temperature.setter
@@ -58,7 +58,7 @@ class DecoupledContrastiveLoss(ContrastiveLoss):
         return f"DecoupledContrastiveLoss(temperature={self.temperature:g}, reduction={self.reduction!r})"
 
     def treatment(self, dtype: np.dtype) -> tuple[Any, ...]:
-        """The softmax over the negatives alone."""
+        """A softmax over the negatives alone."""
         return Decoupled(octaves(dtype, self.temperature), self.temperature, 0.0)
 
     @property

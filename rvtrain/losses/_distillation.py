@@ -15,7 +15,7 @@ SIMILARITIES = ("cosine", "dot")
 
 
 class TeacherLoss:
-    """The calls of the losses against a teacher: lists of a positive and negatives, each with the teacher's score."""
+    """Base of losses on a teacher's scores of lists; a list is an anchor's positive and its negatives."""
 
     _kind: ClassVar[int]
     temperature: float = 1.0
@@ -41,19 +41,19 @@ class TeacherLoss:
         anchors, positives : array of shape (B, d), or (d,) for one anchor
             float32 or float64, as `negatives`; mixed types are promoted.
         negatives : array of shape (B, N, d), (N, d) or (M, d)
-            Each anchor's own, one pool shared by all anchors, or with `negative_indices` the pool that these point
-            into. For one anchor: (N, d).
+            Each anchor's own, one pool shared by all anchors, or the pool that `negative_indices` index. For one
+            anchor: (N, d).
         teacher_scores : array of shape (B, 1 + N), or (1 + N,) for one anchor
-            Any numbers: the teacher's score of the positive first, then those of the negatives in their order, as in
-            sentence-transformers. Where an index is −1, the score is not read.
+            Any numbers: the teacher's score of the positive first, then its scores of the negatives in their order,
+            as in sentence-transformers. Where an index is −1, the score is ignored.
         negative_indices : integer array of shape (B, N), or (N,) for one anchor, optional
-            Rows of `negatives`; −1: no negative there.
+            Rows of `negatives`; −1 means no negative.
         sample_weight : array of shape (B,), optional
-            Weights of the anchors, ≥ 0: a weighted mean, a weighted sum, or weighted values.
+            Weights of the anchors, ≥ 0: for a weighted mean, a weighted sum, or weighted values.
 
         Returns
         -------
-        float, or array of shape (B,) where the reduction is "none"
+        float, or array of shape (B,) if the reduction is "none"
 
         Raises
         ------
@@ -107,11 +107,11 @@ class TeacherLoss:
         anchors, positives, negatives, teacher_scores, negative_indices, sample_weight
             As in `compute`.
         wrt : {"anchors", "positives", "negatives"} or tuple of these
-            Which gradients: a name gives one, a tuple gives a tuple. Only what is asked for is computed.
+            The gradients to return: a name gives one, a tuple gives a tuple. Others are not computed.
 
         Returns
         -------
-        value : float, or array of shape (B,) where the reduction is "none"
+        value : float, or array of shape (B,) if the reduction is "none"
         gradient : array of its input's shape, or a tuple of these
 
         Raises
@@ -148,8 +148,8 @@ class MarginMSELoss(TeacherLoss):
     reduction : {"mean", "sum", "none"}
         Over the anchors; "none" gives one value each, and gradients of their sum.
     similarity : {"cosine", "dot"}
-        c. sentence-transformers takes dot products by default: margins of a cross-encoder may exceed 2, which is all
-        that cosines have.
+        The scores c. sentence-transformers takes dot products by default, because margins of a cross-encoder may
+        exceed 2, the greatest difference of two cosines.
 
     References
     ----------
@@ -183,7 +183,7 @@ class _SoftenedLoss(TeacherLoss):
 
     @property
     def temperature(self) -> float:
-        """T, by which the scores of both models are divided. May be set between calls."""
+        """T, the divisor of the scores of both models. May be set between calls."""
         return self._temperature
 
     @temperature.setter
@@ -204,8 +204,8 @@ class DistillKLLoss(_SoftenedLoss):
 
     .. math:: \ell = T^2 \sum_k p_k \log \frac{p_k}{q_k}
 
-    T² keeps the gradients' size at any T (Hinton et al. 2015). As in sentence-transformers, the mean is over anchors
-    ("batchmean"), and one T serves both models.
+    The factor T² keeps the size of the gradients independent of T (Hinton et al. 2015). As in sentence-transformers,
+    the mean is over anchors ("batchmean"), and both models have the same T.
 
     Parameters
     ----------
@@ -214,7 +214,7 @@ class DistillKLLoss(_SoftenedLoss):
     reduction : {"mean", "sum", "none"}
         Over the anchors; "none" gives one value each, and gradients of their sum.
     similarity : {"cosine", "dot"}
-        c. sentence-transformers takes dot products by default.
+        The scores c. sentence-transformers takes dot products by default.
 
     References
     ----------
@@ -249,7 +249,7 @@ class ListNetLoss(_SoftenedLoss):
     reduction : {"mean", "sum", "none"}
         Over the anchors; "none" gives one value each, and gradients of their sum.
     similarity : {"cosine", "dot"}
-        c. sentence-transformers has scores of a cross-encoder there.
+        The scores c. sentence-transformers uses scores of a cross-encoder instead.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""One evaluation of a loss against a teacher: its lists checked, and which kernels run on them."""
+"""One evaluation of a loss on a teacher's scores: checks the lists and runs the kernels."""
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -23,16 +23,16 @@ def parse_lists(
     negative_indices: ArrayLike | None,
     teacher_scores: ArrayLike,
 ) -> tuple[Pairs, Floats]:
-    """The checked vectors, and the teacher's scores (B, 1 + k), 0 where there is no negative."""
+    """The checked vectors, and the teacher's scores (B, 1 + k), set to 0 where there is no negative."""
     if negatives is None:
-        raise ValueError("negatives must be an array, got None: a teacher has scored documents that are known")
+        raise ValueError("negatives must be an array, got None: the teacher's scores belong to given documents")
     pairs = parse(anchors, positives, negatives, negative_indices)
     t = check.stored_array("teacher_scores", teacher_scores, 1 if pairs.single else 2)
     count, listed = len(pairs.anchors), _listed(pairs)
     shape = (1 + listed,) if pairs.single else (count, 1 + listed)
     if t.shape != shape:
         raise ValueError(
-            f"teacher_scores must have shape {shape}, the positive's score and those of {listed} negatives a row, "
+            f"teacher_scores must have shape {shape}, scores of the positive and {listed} negatives in each row, "
             f"got {t.shape}"
         )
     t = np.atleast_2d(t)
@@ -45,7 +45,7 @@ def parse_lists(
 def evaluate(
     pairs: Pairs, teacher: Floats, weights: Floats, rule: kernels.Rule, names: tuple[str, ...]
 ) -> tuple[Floats, dict[str, Floats]]:
-    """Losses of the anchors, and the gradients named of Σ w ℓ, in the parsed shapes."""
+    """Losses of the anchors, and the named gradients of Σ w ℓ, in the parsed shapes."""
     assert pairs.negatives is not None
     dim, count, shared = pairs.anchors.shape[1], len(weights), _shared(pairs)
     pool, indices = pairs.negatives.reshape(-1, dim), pairs.indices
@@ -74,21 +74,21 @@ def evaluate(
 
 
 def _listed(pairs: Pairs) -> int:
-    """Negatives in a list."""
+    """Number of negatives in a list."""
     assert pairs.negatives is not None
     shape = pairs.negatives.shape if pairs.indices is None else (*pairs.indices.shape, 0)
     return int(shape[-2])
 
 
 def _shared(pairs: Pairs) -> bool:
-    """Whether all anchors meet the whole pool."""
+    """Whether every anchor is scored with the whole pool."""
     return pairs.indices is None and pairs.negatives is not None and pairs.negatives.ndim == 2
 
 
 def _lists(
     lists: kernels.Lists, rule: kernels.Rule, terms: kernels.Terms, names: tuple[str, ...], gathered: bool
 ) -> dict[str, Floats]:
-    """Each anchor against a list of its own; gathered: a row of the pool may be in several lists."""
+    """Each anchor with its own list; if gathered, a row of the pool may be in several lists."""
     (count, listed), dim = lists.indices.shape, lists.anchors.shape[1]
     arrays = {"anchors": lists.anchors, "positives": lists.positives, "negatives": lists.pool}
     wanted = {name: np.empty_like(x) if name in names else x[:0].copy() for name, x in arrays.items()}
@@ -111,7 +111,7 @@ def _lists(
 def _pool(
     lists: kernels.Lists, rule: kernels.Rule, terms: kernels.Terms, names: tuple[str, ...]
 ) -> dict[str, Floats]:
-    """All anchors against one pool: scores (B, M), as many as the teacher's, by a matrix product."""
+    """All anchors with one pool: the scores (B, M) are a matrix product, as large as the teacher's scores."""
     anchors = _factored("anchors", lists.anchors, rule.cosine)
     positives = _factored("positives", lists.positives, rule.cosine)
     pool = _factored("negatives", lists.pool, rule.cosine)
@@ -140,7 +140,7 @@ def _unit(rows: Rows) -> Floats:
 
 
 def _refuse(pairs: Pairs, row: int) -> None:
-    """Name what made the loss of this row NaN or infinite."""
+    """Raise the error that names the input which made the loss of this row NaN or infinite."""
     check.finite("anchors", pairs.anchors)
     check.finite("positives", pairs.positives)
     assert pairs.negatives is not None
@@ -152,6 +152,6 @@ def _refuse(pairs: Pairs, row: int) -> None:
         if len(bad):
             raise NotFiniteError(f"negatives must be finite, got a NaN or an infinity in row {bad[0]}")
     raise NotFiniteError(
-        f"anchors must have scores and losses within float64, got larger ones in row {row}: its vectors or its "
+        f"anchors must have scores and losses that fit in float64, got larger ones in row {row}: its vectors or its "
         f"teacher_scores are too large"
     )

@@ -1,7 +1,8 @@
-"""The loops of the losses that learn a teacher's scores of a list of documents: a positive and k negatives.
+"""Loops of the losses on a teacher's scores of a list of documents: a positive and k negatives.
 
-Each anchor's list is visited once: scores c, the loss and its slopes ∂ℓ/∂c, and the gradients, while its documents
-are in cache. Where all anchors share one pool, scores and sums are matrix products, and only `pool_terms` is ours.
+Each anchor's list is read once: scores c, the loss and its slopes ∂ℓ/∂c, and the gradients are computed while its
+documents are in cache. If all anchors share one pool, scores and sums are matrix products of the engine, and
+`pool_terms` computes the rest.
 """
 
 from typing import NamedTuple
@@ -17,21 +18,21 @@ from rvtrain.losses._score_kernels import add_scaled, inverse_of, score_gradient
 MARGIN, DIVERGENCE, ENTROPY = range(3)
 
 _BLOCK = 256
-"""Terms summed in the type of the scores, which is twice as fast, before their sum is added in float64."""
+"""Number of terms that are summed in the type of the scores, which is twice as fast, before a sum in float64."""
 
 
 class Rule(NamedTuple):
-    """Which loss, and of which scores."""
+    """The loss, and its kind of scores."""
 
     kind: int
     """MARGIN: MarginMSE, DIVERGENCE: DistillKL, ENTROPY: ListNet."""
     temperature: float
     cosine: bool
-    """Whether scores are cosines, else dot products."""
+    """Whether scores are cosines; else they are dot products."""
 
 
 class Terms(NamedTuple):
-    """Scores and teacher's scores of each row: what a loss is a function of, and what it makes of them."""
+    """Input and output of the loss of each row: scores of the model and of the teacher; losses and slopes."""
 
     own_scores: np.ndarray
     """(B,) float64, of the positives."""
@@ -50,7 +51,7 @@ class Terms(NamedTuple):
 
 
 class Lists(NamedTuple):
-    """Anchors and the documents that each is to score like its teacher."""
+    """Anchors, and the documents in each anchor's list."""
 
     anchors: np.ndarray
     """(B, d)"""
@@ -63,17 +64,17 @@ class Lists(NamedTuple):
 
 
 class Gradients(NamedTuple):
-    """Where gradients go; one that is not wanted is an array of no rows."""
+    """Arrays for the gradients; an unwanted one has no rows."""
 
     anchors: np.ndarray
     positives: np.ndarray
     negatives: np.ndarray
-    """(M, d), where each row of the pool is in one list only."""
+    """(M, d), written only if each row of the pool is in one list."""
 
 
 @kernel
 def list_terms(start, stop, lists, rule, inverses, terms, to):
-    """Losses and gradients of anchors against lists of their own: Lists, Rule, Terms, Gradients.
+    """Losses and gradients of anchors with their own lists: Lists, Rule, Terms, Gradients.
 
     inverses (B, 2 + k) float64: the factors of the anchor, the positive and the negatives in the scores.
     """
@@ -123,7 +124,7 @@ def _list_gradients(i, lists, cosines, inverses, terms, to):
 
 @kernel
 def pool_terms(start, stop, anchors, positives, rule, terms):
-    """The same where all anchors have scores (B, M) with one pool: losses and slopes; Rows, Rows, Rule, Terms."""
+    """Losses and slopes of anchors that share one pool, from their scores (B, M); Rows, Rows, Rule, Terms."""
     for i in range(start, stop):
         c = cosine(anchors.x[i], anchors.inverse[i], positives.x[i], positives.inverse[i])
         terms.own_scores[i] = c if abs(c) < np.inf else np.nan
@@ -132,7 +133,7 @@ def pool_terms(start, stop, anchors, positives, rule, terms):
 
 @kernel
 def named_rows(start, stop, slopes, anchors, pool, index, cosines, out):
-    """out[named[r]] = the gradient to that row of the pool, from all lists in which it stands.
+    """out[named[r]] = the gradient to that row of the pool, summed over all lists that contain it.
 
     slopes (B, k), anchors Rows of (B, d), pool and out (M, d); index = (order, bounds, named) of `inverse_index`:
     flat positions order[bounds[r]: bounds[r + 1]] of slopes ascend, so that the sum does not depend on the threads.
@@ -167,7 +168,7 @@ def row_terms(i, rule, terms):
 
 @njit
 def _margin_terms(weight, lead, scores, teacher):
-    """ℓ = mean_k e_k², e_k = (c⁺ − t⁺) − (c_k − t_k); lead = c⁺ − t⁺, whose NaN is not lost without negatives."""
+    """ℓ = mean_k e_k², e_k = (c⁺ − t⁺) − (c_k − t_k); lead = c⁺ − t⁺, a NaN of which also shows without negatives."""
     count, squares, total = 0, 0.0 * lead, 0.0
     for j in range(len(scores)):
         error = 0.0
@@ -188,9 +189,9 @@ def _margin_terms(weight, lead, scores, teacher):
 def _softmax_terms(divergence, temperature, weight, own, own_teacher, scores, teacher):
     """ℓ = T² Σ p (log p − log q) or −Σ p log q, p = softmax(t/T), q = softmax(c/T), both over own and the others.
 
-    With u = (t − max t)/T, v = (c − max c)/T and κ = 1 or 0, ℓ is Σ p (κu − v) − κ log Σ eᵘ + log Σ eᵛ: in logarithms
-    throughout, so that a q that underflows still counts. All is rounded to the type of the scores, own as well, so
-    that no exponent exceeds 0.
+    With u = (t − max t)/T, v = (c − max c)/T and κ = 1 or 0, ℓ is Σ p (κu − v) − κ log Σ eᵘ + log Σ eᵛ. It contains
+    log q but not q, so a q that underflows does no harm. All scores, also `own`, are rounded to the type of `scores`,
+    so that no exponent exceeds 0.
     """
     real = scores.dtype.type
     mine, truth, per = real(own), real(own_teacher), real(1.0 / temperature)
@@ -210,7 +211,7 @@ def _softmax_terms(divergence, temperature, weight, own, own_teacher, scores, te
     of_p, of_q = real(step / all_p), real(step / all_q)
     for j in range(len(scores)):
         teacher[j] = of_q * exp((scores[j] - top) * per) - of_p * teacher[j]
-    if divergence and loss < 0.0:  # by rounding
+    if divergence and loss < 0.0:  # from rounding
         loss = 0.0
     return loss, step * (own_q / all_q - own_p / all_p)
 
@@ -226,7 +227,7 @@ def _exponentials(scores, teacher, top, best, per, kept):
         teacher[j] = p
         all_p += p
         all_q += exp(v)
-        v = lowest if u < lowest else v  # where none is, for 0 · −inf would be NaN
+        v = lowest if u < lowest else v  # finite where there is no negative, because 0 · −inf is NaN
         u = lowest if u < lowest else u
         mixed += p * (kept * u - v)
     return all_p, all_q, mixed

@@ -31,19 +31,19 @@ def _augmented(name: str, x: np.ndarray, at: int) -> np.ndarray:
     out[..., dim + 1 - at] = 1.0
     if not np.isfinite(out[..., dim + at]).all():
         row = int(np.argmin(np.isfinite(out[..., dim + at]).ravel()))
-        raise NotFiniteError(f"{name} must be finite and of a squared norm that {x.dtype} holds, not so in row {row}")
+        raise NotFiniteError(f"{name} must be finite with a squared norm that fits in {x.dtype}, not so in row {row}")
     return out
 
 
 def facing(x: np.ndarray) -> np.ndarray:
-    """The other form of augmented rows, or of a gradient to them."""
+    """Turn augmented rows, or a gradient to them, from one form into the other."""
     out = x.copy()
     out[:, -2], out[:, -1] = x[:, -1], x[:, -2]
     return out
 
 
 def back_from_augmented(pairs: Pairs, gradients: dict[str, Any]) -> dict[str, Any]:
-    """Gradients to the rows themselves, through their squared norms."""
+    """Gradients to the rows themselves, from the gradients to augmented rows."""
     out = dict(gradients)
     for name, g in gradients.items():
         if name in ("anchors", "positives", "negatives"):

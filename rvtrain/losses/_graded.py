@@ -1,4 +1,4 @@
-"""Losses on graded pairs: cosines that are to agree with given scores, by value or by order."""
+"""Losses on graded pairs: their cosines should agree with given scores in value or in order."""
 
 from typing import overload
 
@@ -7,10 +7,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from rvtrain import _validation as check
 from rvtrain._engine._blocks import Rows
-from rvtrain._engine._norms import check_rows_finite
+from rvtrain._engine._norms import measured_pairs
 from rvtrain.losses import _graded_kernels as kernels
 from rvtrain.losses._arguments import REDUCTIONS, Pairs, like_wrt, parse_wrt, reduced
-from rvtrain.losses._contrast_kernels import measure_pairs
 from rvtrain.losses.base import Floats
 
 WRT = ("a", "b")
@@ -18,7 +17,7 @@ Doubles = NDArray[np.float64]
 
 
 class GradedLoss:
-    """The calls of the losses on graded pairs."""
+    """Base of losses on graded pairs."""
 
     reduction: str = "sum"
 
@@ -30,11 +29,11 @@ class GradedLoss:
         a, b : array of shape (n, d), or (d,) for one pair
             float32 or float64; mixed types are promoted. Row i of a and row i of b are a pair.
         scores : array of shape (n,), or a number for one pair
-            Any numbers: how similar the pairs are.
+            Similarities of the pairs, any numbers.
 
         Returns
         -------
-        float, or array of shape (n,) where there is a reduction and it is "none"
+        float, or array of shape (n,) if the loss has a reduction and it is "none"
 
         Raises
         ------
@@ -63,11 +62,11 @@ class GradedLoss:
         a, b, scores
             As in `compute`.
         wrt : {"a", "b"} or tuple of these
-            Which gradients: a name gives one, a tuple gives a tuple.
+            The gradients to return: a name gives one, a tuple gives a tuple.
 
         Returns
         -------
-        value : float, or array of shape (n,) where there is a reduction and it is "none"
+        value : float, or array of shape (n,) if the loss has a reduction and it is "none"
         gradient : array of its input's shape, or a tuple of these
 
         Raises
@@ -89,10 +88,7 @@ class GradedLoss:
         check.finite("scores", grades)
         single, grades = first.ndim == 1, np.atleast_1d(grades).astype(np.float64)
         x, y = check.promoted(np.atleast_2d(first), np.atleast_2d(second))
-        of_x, of_y, cosines = np.empty((3, len(x)))
-        measure_pairs.sized(6 * x.size)(len(x), x, y, of_x, of_y, cosines)
-        check_rows_finite("a", of_x)
-        check_rows_finite("b", of_y)
+        of_x, of_y, cosines = measured_pairs("a", x, "b", y)
         losses, slopes = self._terms(cosines, grades)
         no_ids = np.empty((len(x), 0), np.int64)
         pairs = Pairs(x, y, None, None, no_ids, no_ids, single)
@@ -105,7 +101,7 @@ class GradedLoss:
         return value, {name: pairs.restore(name, gradient) for name, gradient in gradients.items()}
 
     def _terms(self, cosines: Doubles, grades: Doubles) -> tuple[Doubles, Doubles]:
-        """Losses, and the derivatives of the reduced value by the cosines: a subclass's own."""
+        """Losses, and the derivatives of the reduced value by the cosines; subclasses define it."""
         raise NotImplementedError
 
 
@@ -116,9 +112,9 @@ class CoSENTLoss(GradedLoss):
 
     .. math:: \ell = \log\Big(1 + \sum_{y_i < y_j} e^{λ (c_i - c_j)}\Big)
 
-    Only the order of the scores counts, and pairs with equal scores are not compared. The sum over i is a running one
-    along the sorted scores: n pairs cost O(n log n), and no n × n is built. There is one value for all pairs, and so
-    no reduction. It agrees with sentence-transformers' CoSENTLoss, which builds the n × n.
+    Only the order of the scores matters, and pairs with equal scores are not compared. The sum over i is a running
+    sum along the sorted scores, so n pairs take O(n log n) time and O(n) memory. There is one value for all pairs,
+    and therefore no reduction. It agrees with CoSENTLoss of sentence-transformers, which builds an n × n matrix.
 
     Parameters
     ----------
@@ -145,7 +141,7 @@ class CoSENTLoss(GradedLoss):
 
     @property
     def scale(self) -> float:
-        """λ, by which the cosines are multiplied."""
+        """λ, the factor of the cosines."""
         return self._scale
 
     @scale.setter
@@ -167,8 +163,8 @@ class CosineSimilarityLoss(GradedLoss):
 
     .. math:: \ell_i = (\cos(a_i, b_i) - y_i)^2
 
-    As sentence-transformers' CosineSimilarityLoss, whose mean over the pairs is the mean squared error. Scores are
-    taken as they are: bring them to [−1, 1], where cosines are.
+    The mean over the pairs is the mean squared error, as in CosineSimilarityLoss of sentence-transformers. Scores are
+    not rescaled: bring them into [−1, 1], the range of cosines, before the call.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The loops of the losses on graded pairs: their cosines, CoSENT's sums over pairs of pairs, and gradients."""
+"""Loops of the losses on graded pairs: their cosines, CoSENT's sums over pairs of pairs, and gradients."""
 
 import numpy as np
 
@@ -24,19 +24,19 @@ def cosent_terms(threads, order, grades, cosines, scale, slopes, value):
 
     slopes[i] = ∂value/∂cosines[i]; order sorts the grades. With lower_j = log Σ e^{x_i} over the lower grades and
     upper_i = log Σ e^{−x_j} over the higher ones, both running sums along `order`, the value is softplus(t) with
-    t = log Σ_j e^{lower_j − x_j}, and slopes are scale · (e^{upper + x} − e^{lower − x}) / e^value. The sums run in
-    logarithms, so that no scale overflows. One thread: sorting costs more.
+    t = log Σ_j e^{lower_j − x_j}, and slopes are scale · (e^{upper + x} − e^{lower − x}) / e^value. Sums are kept as
+    logarithms, so that no scale overflows. It uses one thread, because sorting takes longer than the sums.
     """
     total = _running_sums(order, grades, cosines, scale, slopes)
     value[0] = max(total, 0.0) + np.log1p(np.exp(-abs(total)))
-    for i in range(len(slopes)):  # lower, kept there
+    for i in range(len(slopes)):  # slopes[i] still holds lower[i]
         slopes[i] = -scale * np.exp(slopes[i] - scale * cosines[i] - value[0])
     _add_upper(order, grades, cosines, scale, value[0], slopes)
 
 
 @njit
 def _running_sums(order, grades, cosines, scale, lower):
-    """t as above; lower[i] = log Σ e^{x_j} over all j of lower grades, −inf if there are none."""
+    """Returns t of `cosent_terms`; lower[i] = log Σ e^{x_j} over all j of lower grades, −inf if there are none."""
     top, total, all_top, all_total = -np.inf, 0.0, -np.inf, 0.0
     first, count = 0, len(order)
     while first < count:
@@ -71,7 +71,7 @@ def _add_upper(order, grades, cosines, scale, value, slopes):
 
 @njit
 def _added(top, total, x):
-    """(top, total) with e^top · total larger by eˣ; top is the largest x so far."""
+    """Add eˣ to the sum e^top · total; returns the new (top, total), where top is the largest x so far."""
     if x > top:
         return x, total * np.exp(top - x) + 1.0
     return top, total + np.exp(x - top)

@@ -7,12 +7,12 @@ from rvtrain import _validation as check
 from rvtrain.losses import _graph_kernels as kernels
 
 _LANES = 64
-"""Lanes of a sum at the nodes: more than most machines have threads, and few enough for their scratch to stay in
+"""Number of lanes of a sum at the nodes: more than most machines have threads, but so few that their scratch stays in
 cache."""
 
 
 def parse_embeddings(embeddings: ArrayLike) -> np.ndarray:
-    """Embeddings of the nodes of a graph, checked: (n, d), finite."""
+    """Check embeddings of the nodes of a graph: (n, d), finite."""
     z = check.float_array("embeddings", embeddings, 2)
     check.finite("embeddings", z)
     return z
@@ -24,7 +24,7 @@ def scratch_rows(rows: int, dim: int) -> np.ndarray:
 
 
 def row_starts(nodes: np.ndarray, count: int) -> np.ndarray:
-    """starts (count + 1,): the items of node i are starts[i] … starts[i + 1] − 1 of a list sorted by node."""
+    """starts (count + 1,): in a list sorted by node, items starts[i] … starts[i + 1] − 1 belong to node i."""
     starts = np.zeros(count + 1, np.int64)
     np.cumsum(np.bincount(nodes, minlength=count), out=starts[1:])
     return starts
@@ -42,7 +42,7 @@ def sum_differences(
 ) -> np.ndarray:
     """s_i Σ weights[e] (s_i z_i − s_j z_j) over the edges e that join i and j, of z's shape and dtype.
 
-    That is half the gradient of Σ weights[e] ‖s_i z_i − s_j z_j‖². weights (E,) float64.
+    This is half the gradient of Σ weights[e] ‖s_i z_i − s_j z_j‖². weights (E,) float64.
     """
     at, others = np.concatenate([first, second]), np.concatenate([second, first])
     order = np.argsort(at, kind="stable")

@@ -1,7 +1,7 @@
 """Loops over the edges of a graph, for losses that are functions of differences of rows.
 
-Row i stands for y_i = s_i z_i. Differences are taken and summed in float64, because such losses make rows alike, of
-whose difference float32 would keep few digits, and because a hub sums thousands of differences.
+Row i stands for y_i = s_i z_i. Differences are computed and summed in float64 for two reasons: such losses make rows
+alike, so that their difference in float32 has few digits, and a hub sums thousands of differences.
 """
 
 import numpy as np
@@ -13,7 +13,7 @@ from rvtrain._kernels import kernel
 def squared_lengths(start, stop, z, scale, first, second, out):
     """out[e] = ‖y_i − y_j‖² with i = first[e], j = second[e].
 
-    Shapes: z (n, d), scale (n,) float64, first, second and out (E,); the range is that of the edges.
+    Shapes: z (n, d), scale (n,) float64, first, second and out (E,). The range is over edges.
     """
     for e in range(start, stop):
         a, b = z[first[e]], z[second[e]]
@@ -29,9 +29,9 @@ def squared_lengths(start, stop, z, scale, first, second, out):
 def sum_differences(start, stop, z, scale, starts, others, weights, scratch, out):
     """out[i] = s_i Σ_r weights[r] (y_i − y_j), j = others[r], over r from starts[i] to starts[i + 1].
 
-    Shapes: z and out (n, d), scale (n,), starts (n + 1,), others and weights (R,), scratch (lanes, d) float64; the
-    range is that of the lanes. Lane l sums the rows l, l + lanes, …, each in the order of r, so that the sums do not
-    depend on the threads.
+    Shapes: z and out (n, d), scale (n,), starts (n + 1,), others and weights (R,), scratch (lanes, d) float64. The
+    range is over lanes. Lane l sums the rows l, l + lanes, …, each in the order of r, so that the sums do not depend
+    on the threads.
     """
     for lane in range(start, stop):
         total = scratch[lane]

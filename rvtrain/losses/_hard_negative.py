@@ -13,7 +13,7 @@ from rvtrain.losses.base import ContrastiveLoss
 
 
 class HardNegative(NamedTuple):
-    """r = N Σ e^{(1+β)s} / Σ e^{βs}; the first addend is e^{(1+β)s}, the second e^{βs}."""
+    """r = N Σ e^{(1+β)s} / Σ e^{βs}, with the addends e^{(1+β)s} and e^{βs}."""
 
     both: np.floating
     """(1+β) / (τ ln 2), of the type of the scores"""
@@ -40,7 +40,7 @@ def _weigh(t, kept, shift, first, second):
 
 @njit
 def _exponentials(t, s, shift):
-    """e^{(1+β)(s − shift)} and e^{β(s − shift)}, both 0 of a masked score, also where β is 0."""
+    """e^{(1+β)(s − shift)} and e^{β(s − shift)}; both are 0 for a masked score, also if β is 0."""
     counts = s > -np.inf
     d = s - shift if counts else np.float32(0.0)
     both, hard = exp2(d * t.both), exp2(d * t.hard)
@@ -74,23 +74,25 @@ def _close(t, i, shift, total, second, own, to):
 
 
 class HardNegativeContrastiveLoss(ContrastiveLoss):
-    r"""Contrastive loss with hard negatives weighted up and false ones allowed for, with analytic gradients.
+    r"""Contrastive loss that gives hard negatives more weight and corrects for false ones, with analytic gradients.
 
     .. math:: \ell = -\log \frac{e^{s^+}}{e^{s^+} + g}, \quad
         g = \max\Big(\frac{r - N τ^+ e^{s^+}}{1 - τ^+},\, N e^{-1/τ}\Big), \quad
         r = N \frac{\sum_j e^{β s_j} e^{s_j}}{\sum_j e^{β s_j}}, \quad s = \cos / τ
 
-    Gradients go through the weights :math:`e^{β s}` too, as in the authors' code; where the maximum takes its floor,
-    g is a constant. A row without any negative has value 0. Calls are those of `InfoNCELoss`.
+    The weights :math:`e^{β s}` are differentiated too, as in the authors' code. If the maximum is its second
+    argument, g is a constant. A row without any negative has value 0. Methods take the arguments of `InfoNCELoss`
+    except log_q and guide.
 
     Parameters
     ----------
     temperature : float
         τ > 0. May be set between calls.
     beta : float
-        β ≥ 0, concentration on hard negatives. 0 is the debiased loss of Chuang et al.; with tau_plus = 0, InfoNCE.
+        β ≥ 0, concentration on hard negatives. β = 0 gives the debiased loss of Chuang et al., and InfoNCE if also
+        tau_plus = 0.
     tau_plus : float
-        τ⁺ in [0, 1), the probability that a negative is of the anchor's class.
+        τ⁺ in [0, 1), the probability that a negative belongs to the anchor's class.
     reduction : {"mean", "sum", "none"}
         Over the anchors; "none" gives one value each (and gradients of their sum).
 
@@ -118,7 +120,7 @@ class HardNegativeContrastiveLoss(ContrastiveLoss):
 
     @property
     def temperature(self) -> float:
-        """τ, by which the cosines are divided."""
+        """τ, the divisor of the cosines."""
         return self._temperature
 
     @temperature.setter

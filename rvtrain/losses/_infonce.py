@@ -1,4 +1,4 @@
-"""InfoNCE: tell the positive from the negatives by a softmax over scores."""
+"""InfoNCE: cross-entropy of a softmax over the scores of the positive and the negatives."""
 
 import dataclasses
 from collections.abc import Collection
@@ -29,8 +29,8 @@ class InfoNCELoss(ContrastiveLoss):
         \qquad s = \cos(\cdot, \cdot) / \tau,
         \qquad \cos(a, b) = \frac{a \cdot b}{\max(\|a\|, ε)\,\max(\|b\|, ε)}
 
-    with ε = 1e-8. The positive is in the denominator. The loss is computed as softplus of the log-sum-exp of
-    the negatives over the positive: it is never capped, and exact to rounding at both ends.
+    with ε = 1e-8. The positive is in the denominator. The loss is computed as softplus(log-sum-exp of the negatives −
+    score of the positive), which is exact to rounding for very small and very large losses.
 
     Parameters
     ----------
@@ -39,23 +39,23 @@ class InfoNCELoss(ContrastiveLoss):
     reduction : {"mean", "sum", "none"}
         Over the anchors; "none" gives one value each (and gradients of their sum).
     symmetric : bool
-        The mean of the losses from anchors to positives and from positives to anchors, each with its own softmax.
-        Negatives, if given, are a pool (N, d), and further columns of the anchors.
+        Whether to take the mean of the losses from anchors to positives and from positives to anchors, each with its
+        own softmax. Negatives, if given, must be a pool (N, d); they join the softmax of the anchors alone.
     similarity : {"cosine", "dot", "euclidean"}
         s = similarity / τ; "euclidean" is −‖a − b‖² / 2.
     directions : tuple of {"query_to_document", "document_to_query", "query_to_query", "document_to_document"}
-        Which in-batch scores share the softmax of row i (anchors are queries, positives documents): s(q_i, d_j),
-        s(d_i, q_j), s(q_i, q_j), s(d_i, d_j), j ≠ i (Li 2023). By default the first; then negatives, if given,
-        take the place of the in-batch ones. With other directions a pool (N, d) is a further segment.
+        The in-batch scores that share the softmax of row i (anchors are queries, positives documents): s(q_i, d_j),
+        s(d_i, q_j), s(q_i, q_j), s(d_i, d_j), j ≠ i (Li 2023). The default is the first alone; then negatives, if
+        given, replace the in-batch negatives. With other directions, a pool (N, d) is added to the in-batch ones.
     margin : float
-        m, taken off the positive's similarity: s⁺ = (similarity⁺ − m) / τ.
+        m, subtracted from the positive's similarity: s⁺ = (similarity⁺ − m) / τ.
     hardness : float
         α ≥ 0: a negative's logit is s + α · similarity, where the second term is a constant for the gradient
-        (Lan 2025). In all directions; ``hardness_strength`` of sentence-transformers is for the first alone.
+        (Lan 2025). It applies to all directions; ``hardness_strength`` of sentence-transformers to the first alone.
     false_negative_margin : float, optional
         A negative whose similarity exceeds the positive's by more than this is not counted (Qwen3-Embedding: 0.1).
-        With `guide` in a call: not counted if the guide's cosine exceeds the guide's cosine of the positive less
-        this margin, by default 0 (GISTEmbed). The mask is a constant for the gradient.
+        If a call has a `guide`, a negative is not counted if its cosine under the guide exceeds the positive's cosine
+        under the guide minus this margin, by default 0 (GISTEmbed). The mask is a constant for the gradient.
 
     References
     ----------
@@ -106,7 +106,7 @@ class InfoNCELoss(ContrastiveLoss):
 
     @property
     def temperature(self) -> float:
-        """τ, by which similarities are divided."""
+        """τ, the divisor of similarities."""
         return self._temperature
 
     @temperature.setter
@@ -152,10 +152,10 @@ class InfoNCELoss(ContrastiveLoss):
         anchors, positives, negatives, negative_indices, anchor_ids, positive_ids, negative_ids, sample_weight
             As in `ContrastiveLoss.compute`.
         log_q : array of shape (B,) in-batch, else of shape (N,), (B, N) or (M,) as `negatives`, optional
-            Log-probability with which each was sampled as a negative; it is subtracted from its logit (sampled
-            softmax). In-batch it is that of the positives as columns, and the row's own is corrected like its column.
+            Log-probability of sampling each negative, subtracted from its logit (sampled softmax). In-batch, the
+            log-probability of each positive; a row's own positive is corrected like the other columns.
         guide : tuple (anchors, positives) or (anchors, positives, negatives) of arrays, optional
-            Vectors of the same rows by another model, of any length: see `false_negative_margin`.
+            Vectors of the same rows from another model, with any number of columns: see `false_negative_margin`.
 
         Returns
         -------
@@ -166,8 +166,8 @@ class InfoNCELoss(ContrastiveLoss):
         TypeError
             If an array is not float32 or float64, or ids or indices are not integers.
         ValueError
-            If shapes do not fit, something is empty or not finite, an index is out of range, or the directions do
-            not go with each row's own negatives.
+            If shapes do not fit, something is empty or not finite, an index is out of range, or the directions are
+            not available for rows with their own negatives.
         """
         pairs = parse(anchors, positives, negatives, negative_indices, anchor_ids, positive_ids, negative_ids)
         return self._run(pairs, (), sample_weight, log_q=log_q, guide=guide)[0]
@@ -226,9 +226,9 @@ class InfoNCELoss(ContrastiveLoss):
         Parameters
         ----------
         wrt : {"anchors", "positives", "negatives", "temperature"} or tuple of these
-            Which gradients: a name gives one, a tuple gives a tuple. Only what is asked for is computed.
+            The gradients to return: a name gives one, a tuple gives a tuple. Others are not computed.
         anchors, positives, negatives, negative_indices, anchor_ids, positive_ids, negative_ids, sample_weight
-            As in `compute`, and so log_q and guide.
+            As in `compute`, like log_q and guide.
 
         Returns
         -------
@@ -250,7 +250,7 @@ class InfoNCELoss(ContrastiveLoss):
     ) -> tuple[Any, dict[str, Any]]:
         if pairs.negatives is not None and (self.symmetric or self.directions != DIRECTIONS[:1]):
             own = pairs.negatives.ndim == 3
-            if own and pairs.single:  # of one anchor they are a pool
+            if own and pairs.single:  # the negatives of a single anchor form a pool
                 pairs = dataclasses.replace(pairs, negatives=pairs.negatives[0], column_ids=pairs.column_ids[0])
             elif own or pairs.indices is not None:
                 what = "symmetric" if self.symmetric else "directions"
@@ -286,7 +286,7 @@ class InfoNCELoss(ContrastiveLoss):
         return contrast
 
     def evaluate(self, contrast: Contrast) -> Outcome:
-        """Losses of the rows, and the sums that gradients are made of."""
+        """Losses of the rows, and the sums from which gradients are computed."""
         assert isinstance(contrast, _Measured)
         masks, bounded = contrast.masks, contrast.bounded
         treatment = Softmax(octaves(contrast.dtype, self.temperature, self.hardness), self.temperature, self.hardness)
@@ -298,7 +298,7 @@ class InfoNCELoss(ContrastiveLoss):
         return contrast.evaluate(treatment, bounded, own=masks.own(True), **masks.of("anchors", (columns,)))
 
     def parameter_gradients(self, outcome: Outcome, along: float) -> dict[str, float]:
-        """dL/dτ = −(Σ score · dL/dscore) / τ over all scores, the own ones less the margin."""
+        """dL/dτ = −(Σ score · dL/dscore) / τ over all scores, where own scores are minus the margin."""
         return {"temperature": -(along - self.margin * float(outcome.slopes.sum())) / self.temperature}
 
 

@@ -1,4 +1,4 @@
-"""The ways in which InfoNCE meets its negatives: one direction, both directions, one softmax over several."""
+"""InfoNCE in several directions: the symmetric loss, and one softmax over the scores of several directions."""
 
 import numpy as np
 
@@ -16,8 +16,9 @@ DIRECTIONS = ("query_to_document", "document_to_query", "query_to_query", "docum
 def symmetric(contrast: Contrast, treatment: Softmax, bounded: bool, masks: Masks) -> Outcome:
     """The mean of the losses from anchors to positives and from positives to anchors.
 
-    With negatives, these are further columns of the anchors, and of nothing else. A mask, which differs from one
-    direction to the other, or exponents out of range make these two sweeps, with exponentials of their own.
+    Negatives, if given, are further columns of the anchors alone. `both_ways` computes both directions from the same
+    exponentials, unless masks differ between the directions or exponents could leave the range. Then each direction
+    is a sweep of its own.
     """
     columns = ("positives",) if contrast.pairs.negatives is None else ("positives", "negatives")
     if not bounded or masks.differ:
@@ -56,7 +57,7 @@ def symmetric(contrast: Contrast, treatment: Softmax, bounded: bool, masks: Mask
 
 
 def halved(parts: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    """Half of the sum of the sums of both directions."""
+    """The mean of the sums of both directions."""
     return added(parts)[0] / 2, NO_SHARES
 
 
@@ -65,8 +66,8 @@ def joint(
 ) -> Outcome:
     """One softmax per row over the columns of all directions, and over the negatives if there are any.
 
-    Scores of the anchor are one sweep, scores of the positive another. Each is told the log-sum-exp of the other, so
-    that the softmax is over both; the loss and the slope of the own score are those of the first.
+    One sweep has the scores of the anchors as rows, another those of the positives. Each gets the log-sum-exp of the
+    other, so that the softmax is over both. The loss and the slope of the own score are taken from the first.
     """
     pairs, wanted = contrast.pairs, set(directions)
     of_anchors = [
@@ -89,7 +90,7 @@ def joint(
     sides = [(rows, columns) for rows, columns in (("anchors", of_anchors), ("positives", of_positives)) if columns]
 
     own = masks.own(not {"query_to_document", "document_to_document"}.isdisjoint(wanted))
-    # A score of two queries depends on the anchors twice, and one of two documents never.
+    # A score of two queries depends twice on the anchors, and a score of two documents does not depend on them.
     along = "temperature" in contrast.names and not {"query_to_query", "document_to_document"}.isdisjoint(wanted)
 
     def side(number: int, used: Softmax | Decoupled, own: Own, gradients: bool = True) -> Outcome:

@@ -22,12 +22,12 @@ class Masks:
     ----------
     contrast : Contrast
     temperature, hardness, margin, false_negative_margin : float
-        Those of `InfoNCELoss`.
+        Parameters of `InfoNCELoss`.
     guide : dict of Rows by the names of inputs, optional
     log_q : array, optional
-        Of the negatives, or in-batch of the positives.
+        Log sampling probabilities of the negatives or, in-batch, of the positives.
     bounded : bool
-        Whether the scores will be summed as of a bounded sweep.
+        The argument `bounded` of the sweep that follows, which decides how scores are rounded.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Masks:
         return self._limits is not None or self._log_q is not None
 
     def own(self, documents: bool) -> Own:
-        """Own scores, less the margin; in-batch corrected like the columns if these hold documents."""
+        """Own scores minus the margin; in-batch corrected like the columns if the columns are documents."""
         own = self._contrast.own
         scores = own.scores - self._margin if self._margin else own.scores
         if self._log_q is not None and documents and self._corrected == "positives":
@@ -67,7 +67,7 @@ class Masks:
         return own._replace(scores=scores)
 
     def of(self, rows: str, columns: tuple[str, ...]) -> dict[str, Any]:
-        """Limits, guide and bias for the rows of an input against those of others."""
+        """Limits, guide and bias for the rows of one input and the columns of others."""
         options: dict[str, Any] = {}
         if self._guide is not None:
             parts = [self._guide[name] for name in columns]
@@ -80,7 +80,7 @@ class Masks:
         return options
 
     def _bias(self, name: str) -> np.ndarray:
-        """−log q in units of scores for the rows of an input, 0 where they are not corrected."""
+        """−log q in units of scores for the rows of an input; 0 if the input is not corrected."""
         if name == self._corrected:
             assert self._log_q is not None
             return -self._log_q / (1.0 / self._temperature + self._hardness)
@@ -88,7 +88,7 @@ class Masks:
 
 
 def parse_guide(guide: Any, pairs: Pairs) -> dict[str, Rows] | None:
-    """The guide's vectors, by the input whose rows they stand for, in the type of the scores."""
+    """The guide's vectors by the name of their input, in the type of the scores."""
     if guide is None:
         return None
     names = ("anchors", "positives") if pairs.negatives is None else ("anchors", "positives", "negatives")
@@ -109,7 +109,7 @@ def parse_guide(guide: Any, pairs: Pairs) -> dict[str, Rows] | None:
 
 
 def parse_log_q(log_q: ArrayLike | None, pairs: Pairs) -> np.ndarray | None:
-    """Log sampling probabilities of the negatives, in-batch of the positives, float64."""
+    """Log sampling probabilities of the negatives or, in-batch, of the positives; float64."""
     if log_q is None:
         return None
     shape = (len(pairs.anchors),) if pairs.negatives is None else pairs.negatives.shape[:-1]
@@ -123,7 +123,7 @@ def parse_log_q(log_q: ArrayLike | None, pairs: Pairs) -> np.ndarray | None:
 
 
 def _own_scores(contrast: Contrast, a: Rows, b: Rows, normalised: bool, chunk: int) -> np.ndarray:
-    """Scores of the rows of a with those of b, to the bit those of negatives: a copy of a positive is no better."""
+    """Scores of row i of a with row i of b, rounded as in the sweep: a copy of a positive has the same score."""
     out = np.empty((len(a.x), 1), contrast.dtype)
     if contrast.own_negatives:
         indices, unused = np.empty((0, 1), np.int64), np.empty(out.shape)

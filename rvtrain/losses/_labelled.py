@@ -1,4 +1,4 @@
-"""The base of losses on labelled embeddings, all against all."""
+"""Base class of losses on labelled embeddings, each compared with all others."""
 
 from typing import Any, overload
 
@@ -72,7 +72,7 @@ class LabelledLoss:
         embeddings, labels
             As in `compute`.
         wrt : "embeddings" or tuple of it
-            A name gives one gradient, a tuple a tuple.
+            A name returns one gradient, a tuple returns a tuple.
 
         Returns
         -------
@@ -96,20 +96,20 @@ class LabelledLoss:
 
 
 def parse_labelled(name: str, x: ArrayLike, labels_name: str, labels: ArrayLike) -> tuple[Rows, np.ndarray]:
-    """Checked embeddings, measured, and their labels."""
+    """Check embeddings and their labels, and compute the inverse norms."""
     array = check.readable(check.float_array(name, x, 2))
     codes = check.integer_array(labels_name, labels, (len(array),))
     return Rows(array, checked_inverse_norms(name, array)), codes
 
 
 def total(losses: np.ndarray, weights: np.ndarray, reduction: str, dtype: np.dtype) -> Any:
-    """Losses by mean, sum or none; weights are those of the rows in the mean, which sum to 1."""
+    """Reduce losses by mean, sum or none; `weights` are the weights of the rows in the mean, which sum to 1."""
     if reduction == "none":
         return losses.astype(dtype)
     return float((losses * weights).sum())
 
 
 def mean_weights(counted: np.ndarray, reduction: str) -> np.ndarray:
-    """Weight of each row's loss: of a mean over the rows that count, or 1; 0 for those that do not."""
+    """Weight of each row's loss: 1 / (number of counted rows) for a mean, else 1; 0 for rows not counted."""
     count = np.count_nonzero(counted)
     return counted / max(count, 1) if reduction == "mean" else counted.astype(np.float64)

@@ -1,7 +1,7 @@
 """Rows of the local contrastive loss relative to a common centre.
 
-Distances do not change if all rows are moved by the same vector. Norms do: where they are large beside the distances,
-‖a‖² + ‖x‖² − 2 a · x cancels for nearly all pairs.
+Distances do not change if the same vector is subtracted from all rows, but norms do. If norms are large beside the
+distances, ‖a‖² + ‖x‖² − 2 a · x cancels for nearly all pairs.
 """
 
 from typing import NamedTuple
@@ -12,11 +12,11 @@ from rvtrain._kernels import driver, kernel, njit
 from rvtrain.losses._local_contrastive_kernels import distance
 
 _SAMPLE = 32
-"""Rows of each side from which the centre is estimated."""
+"""Number of rows of each side from which the centre is estimated."""
 
 
 class Centred(NamedTuple):
-    """Rows relative to the centre, and what is measured on the way."""
+    """Rows relative to the centre, their squared norms, and the distances of the pairs."""
 
     centre: np.ndarray
     """(d,) float64"""
@@ -41,13 +41,14 @@ def centre_all(threads, anchors, positives, pool, out):
 
 @njit
 def _estimate_centre(anchors, pool, centre):
-    """centre = about the mean of both sides, from up to _SAMPLE rows of each.
+    """centre ≈ the mean of both sides, estimated from at most _SAMPLE rows of each.
 
-    It is rounded to a grid of about an eighth of the spread: differences from it are exact if rows have few digits.
+    It is rounded to a multiple of about an eighth of the spread, so that subtracting it from rows with few digits is
+    exact.
     """
     spread = 0.0
     for k in range(len(centre)):
-        centre[k] = anchors[0, k]  # and means of differences from it: exact where all rows are alike
+        centre[k] = anchors[0, k]  # to which the mean difference is added: exact if all rows are equal
     for x in (anchors, pool):
         step = (len(x) + _SAMPLE - 1) // _SAMPLE
         weight = 0.5 / ((len(x) + step - 1) // step)
@@ -64,7 +65,7 @@ def _estimate_centre(anchors, pool, centre):
         grid = 2.0 ** np.floor(0.5 * np.log2(spread) - 2.0)
         for k in range(len(centre)):
             centre[k] = np.rint(centre[k] / grid) * grid
-    else:  # rows that are alike, or not finite
+    else:  # all rows are equal, or some are not finite
         for k in range(len(centre)):
             centre[k] = anchors[0, k]
 

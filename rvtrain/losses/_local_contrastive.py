@@ -1,4 +1,4 @@
-"""Local contrastive loss: small distances to positives, distances of at least a margin to negatives."""
+"""Local contrastive loss: penalises distances to positives, and distances below a margin to negatives."""
 
 from typing import overload
 
@@ -28,10 +28,11 @@ class LocalContrastiveLoss:
         \text{pairwise:} \quad & d(a, p)^2 + \frac{1}{N} \sum_n \max(0, m - d(a, n))^2 \\
         \text{triplet:} \quad & \frac{1}{N} \sum_n \max(0, d(a, p) - d(a, n) + m)
 
-    N counts the negatives present, active or not; without any, the loss is d(a, p)², or 0 as a triplet. At
-    distance 0 and at the kink the subgradient is 0. Against in-batch negatives or a pool, most distances come from
-    dot products, ‖a‖² + ‖n‖² − 2 a · n; where that would cancel, and where a triplet is so near to the kink that its
-    side is not certain, they are computed from the differences instead.
+    N is the number of negatives of the anchor, including those whose term is 0. If N = 0, the loss is d(a, p)²
+    (pairwise) or 0 (triplet). At distance 0 and at the kink of the maximum the subgradient is 0. For in-batch
+    negatives and pools, most distances are computed from dot products, ‖a‖² + ‖n‖² − 2 a · n. They are computed from
+    the differences where this sum would cancel, and where a triplet is so near to the kink that its side is not
+    certain.
 
     Parameters
     ----------
@@ -65,7 +66,7 @@ class LocalContrastiveLoss:
 
     @property
     def margin(self) -> float:
-        """m, the least distance to negatives that costs nothing (pairwise)."""
+        """m, the distance from which on a negative has no loss (pairwise)."""
         return self._margin
 
     @margin.setter
@@ -96,7 +97,7 @@ class LocalContrastiveLoss:
             None: the other rows' positives (in-batch). (N, d): one pool shared by all anchors. (B, N, d):
             each anchor's own. For one anchor: (N, d).
         negative_indices : integer array of shape (B, k), or (k,) for one anchor, optional
-            Each anchor's own negatives as rows of `negatives`, which is then a pool (M, d). −1: none there.
+            Each anchor's own negatives as rows of `negatives`, which is then a pool (M, d). −1 means no negative.
         anchor_ids, positive_ids : integer array of shape (B,), optional
         negative_ids : integer array of shape (N,), (B, N) or (M,), as `negatives`, optional
             Or of shape (N, c) or (M, c), for a pool whose rows have several ids each. A negative that shares an
@@ -163,7 +164,7 @@ class LocalContrastiveLoss:
         Parameters
         ----------
         wrt : {"anchors", "positives", "negatives"} or tuple of these
-            Which gradients: a name gives one, a tuple gives a tuple. Only what is asked for is computed.
+            The gradients to return: a name gives one, a tuple gives a tuple. Others are not computed.
         anchors, positives, negatives, negative_indices, anchor_ids, positive_ids, negative_ids
             As in `compute`.
 
@@ -248,10 +249,10 @@ class LocalContrastiveLoss:
         return value, graph.gradient(lengths, slopes)
 
     def _evaluate(self, pairs: Pairs, names: tuple[str, ...]) -> tuple[Floats, dict[str, Floats]]:
-        """Losses of the anchors, and the gradients named, in the parsed shapes."""
+        """Losses of the anchors, and the named gradients, in the parsed shapes."""
         weight = 1.0 / len(pairs.anchors) if self.reduction == "mean" else 1.0
         shared = pairs.indices is None and (pairs.negatives is None or pairs.negatives.ndim == 2)
-        if shared and len(pairs.anchors) > 1:  # a single row uses each column once, and needs no tiles
+        if shared and len(pairs.anchors) > 1:  # tiles do not pay for a single row, which uses each column once
             losses, gradients = pool.evaluate(pairs, self.margin, self.form == "triplet", weight, names)
             if not np.isfinite(losses).all():
                 raise pool.too_far(int(np.argmin(np.isfinite(losses))))
@@ -261,7 +262,7 @@ class LocalContrastiveLoss:
     def _evaluate_own(
         self, batch: kernels.Batch, pairs: Pairs, weight: float, names: tuple[str, ...]
     ) -> tuple[Floats, dict[str, Floats]]:
-        """The same against negatives of each row's own."""
+        """The same for rows with their own negatives."""
         count, dim = pairs.anchors.shape
         losses, scratch = np.empty(count), scratch_rows(count, dim)
         pushes = np.empty(batch.indices.shape if "negatives" in names else (0, batch.indices.shape[1]))
@@ -280,7 +281,7 @@ class LocalContrastiveLoss:
         return losses, {name: gradients[name] for name in names}
 
     def _batch(self, pairs: Pairs) -> kernels.Batch:
-        """The rows, with the rows of a pool that are each one's negatives."""
+        """The rows, a pool, and for each row the pool rows that are its negatives."""
         count, dim = pairs.anchors.shape
         negatives = pairs.positives[:0] if pairs.negatives is None else pairs.negatives.reshape(-1, dim)
         indices = pairs.indices
@@ -328,7 +329,7 @@ def _places(pairs: Pairs, batch: kernels.Batch) -> kernels.Places:
 
 
 def _refuse(batch: kernels.Batch, row: int) -> None:
-    """Raise the error that tells why distances of this row are NaN or infinite."""
+    """Raise the error that names the input which made distances of this row NaN or infinite."""
     check.finite("anchors", batch.anchors)
     check.finite("positives", batch.positives)
     candidates = batch.indices[row]

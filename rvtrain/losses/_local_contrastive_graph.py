@@ -12,7 +12,7 @@ from rvtrain.losses._graph import parse_embeddings, row_starts, squared_lengths,
 
 
 class Lengths(NamedTuple):
-    """Checked edges, first the E edges and then the F negative ones, and their lengths; arrays (E + F,)."""
+    """Checked edges and their lengths: first the E edges, then the F negative edges; arrays (E + F,)."""
 
     z: np.ndarray
     first: np.ndarray
@@ -43,14 +43,14 @@ def measure(embeddings: ArrayLike, edges: ArrayLike, negative_edges: ArrayLike |
 
 
 def pairwise(lengths: Lengths, margin: float) -> tuple[np.ndarray, np.ndarray]:
-    """Per edge d² and per negative edge max(0, m − d)², and the derivatives by d."""
+    """d² of each edge and max(0, m − d)² of each negative edge, and their derivatives by d."""
     near, far = lengths.length[: lengths.positive], lengths.length[lengths.positive :]
     gaps = np.maximum(margin - far, 0.0)
     return np.concatenate([near**2, gaps**2]), np.concatenate([2.0 * near, -2.0 * gaps])
 
 
 def triplet(lengths: Lengths, margin: float) -> tuple[np.ndarray, np.ndarray]:
-    """Per edge (i, j) the mean of max(0, d(i, j) − d(i, n) + m) over i's negative edges; derivatives by d."""
+    """For each edge (i, j) the mean of max(0, d(i, j) − d(i, n) + m) over i's negative edges; derivatives by d."""
     nodes, count = len(lengths.z), lengths.positive
     source = lengths.first
     near = np.argsort(source[:count], kind="stable")
@@ -73,6 +73,6 @@ def triplet(lengths: Lengths, margin: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def gradient(lengths: Lengths, slopes: np.ndarray) -> np.ndarray:
-    """Gradient to the embeddings (n, d) from the derivatives by the lengths; an edge of length 0 adds nothing."""
+    """Gradient to the embeddings (n, d) from the derivatives by the lengths; edges of length 0 add nothing."""
     weights = np.divide(slopes, lengths.length, out=np.zeros(len(slopes)), where=lengths.length > 0)
     return sum_differences(lengths.z, np.ones(len(lengths.z)), lengths.first, lengths.second, weights)

@@ -1,6 +1,6 @@
-"""Loops of the local contrastive loss over negatives of each row's own, and over edge lists.
+"""Loops of the local contrastive loss for rows with their own negatives, and for edge lists.
 
-Both forms are hinges on the distance d to a negative. A negative is active where d is less than the row's *reach*,
+Both forms are hinges on the distance d to a negative. A negative is active if d is less than the row's *reach*,
 which is m (pairwise) or m + d(a, p) (triplet). With gap = reach − d, it adds gap² (pairwise) or gap (triplet) to the
 row's sum. Distances are computed from differences, summed in float64.
 """
@@ -32,7 +32,7 @@ class Batch(NamedTuple):
 
 
 class Places(NamedTuple):
-    """Where pool rows are used: row named[s] at the flat positions order[begins[s]: ends[s]] in (B, k), ascending."""
+    """Uses of pool rows: row named[s] is at the flat positions order[begins[s]: ends[s]] in (B, k), ascending."""
 
     named: np.ndarray
     begins: np.ndarray
@@ -42,13 +42,13 @@ class Places(NamedTuple):
 
 @kernel
 def row_terms(start, stop, batch, weight, scratch, losses, pushes, to_anchors, to_positives):
-    """Each row's loss, its gradients to its anchor and its positive, and the factors of those to its negatives.
+    """Each row's loss, the gradients to its anchor and positive, and the factors of those to its negatives.
 
     losses[i] = d(a, p)² + (1/N) Σ gap², or (1/N) Σ gap; NaN if a distance is not finite. pushes[i, s] · (a − x) is
     `weight` times the gradient to negative x = pool[indices[i, s]]. Gradients are `weight` times those of losses[i].
 
     Shapes: losses (B,), pushes (B, k), to_anchors and to_positives (B, d); the last three have no rows if not wanted.
-    scratch (lanes, d) float64: lane l takes rows l, l + lanes, …
+    scratch (lanes, d) float64: lane l processes rows l, l + lanes, …
     """
     for lane in range(start, stop):
         total = scratch[lane]
@@ -95,7 +95,7 @@ def pool_terms(start, stop, anchors, pool, pushes, places, scratch, out):
     """out[j] = Σ push · (a − x_j) over the positions at which pool row x_j is a negative, with the anchor a there.
 
     Shapes: anchors (B, d), pool and out (M, d), pushes (B, k) from `row_terms`; only rows in `places` are written.
-    scratch (lanes, d) float64: lane l takes places l, l + lanes, …, each of which is summed by one lane in one order.
+    scratch (lanes, d) float64: lane l sums places l, l + lanes, …, each in a fixed order.
     """
     for lane in range(start, stop):
         total = scratch[lane]
@@ -115,8 +115,8 @@ def pool_terms(start, stop, anchors, pool, pushes, places, scratch, out):
 def triplet_edges(start, stop, near, far, near_starts, far_starts, margin, values, pulls, pushes):
     """The triplet form over edge lists that are sorted by source v, its edges e against its negative edges n.
 
-    values[e] = (1/N) Σ_n max(0, near[e] − far[n] + m) over those of the same source; pulls[e] and pushes[n]
-    are the derivatives of Σ values by near[e] and by far[n]. Lengths near (E,), far (F,); starts (n + 1,).
+    values[e] = (1/N) Σ_n max(0, near[e] − far[n] + m) over the N negative edges with the source of e; pulls[e] and
+    pushes[n] are the derivatives of Σ values by near[e] and by far[n]. Shapes: near (E,), far (F,), starts (n + 1,).
     """
     for v in range(start, stop):
         first, last = far_starts[v], far_starts[v + 1]

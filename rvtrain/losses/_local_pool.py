@@ -1,4 +1,4 @@
-"""The local contrastive loss where all rows meet the same columns: in-batch negatives, or a pool."""
+"""The local contrastive loss if all rows have the same columns: in-batch negatives, or a pool."""
 
 import numpy as np
 
@@ -16,15 +16,15 @@ from rvtrain.losses._local_centre_kernels import Centred, centre_all
 _CANCELS = 1 / 16
 """d² / ‖a‖² below which d² is computed from differences. Above, rounding of d² grows by at most about 2 · 16."""
 _SHORT = 1e-4
-"""Error of a distance, relative to the margin, from which all triplets of a row are computed from differences."""
+"""Relative to the margin, the error of a distance above which all triplets of a row are computed from differences."""
 _REACHES = 1e12
-"""Largest reach in scaled units: its square fits float32 with room for sums."""
+"""Largest reach in scaled units, such that its square and sums of squares fit in float32."""
 
 
 def evaluate(
     pairs: Pairs, margin: float, triplet: bool, weight: float, names: tuple[str, ...]
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Losses of the anchors (B,), float64, and `weight` times the gradients named, of Σ losses."""
+    """Losses of the anchors (B,), float64, and the named gradients of `weight` · Σ losses."""
     with scratch() as memory:
         return _Pool(pairs, margin, triplet, weight, names, memory).run()
 
@@ -32,7 +32,7 @@ def evaluate(
 class _Pool:
     """The centred and scaled rows of one call.
 
-    The scale is a power of two, so that scaling is exact; with it, squares of lengths neither overflow nor underflow.
+    Scaling keeps squares of lengths from over- and underflow. It is exact, because the scale is a power of two.
     """
 
     def __init__(
@@ -96,13 +96,13 @@ class _Pool:
     def _bounds(self) -> kernels.Bounds:
         dtype, dim = self.rows.x.dtype, self.rows.x.shape[1]
         info = np.finfo(dtype)
-        rounding = 2.0 * float(info.eps) * (min(dim, CHUNK) + tiles(dim, CHUNK) + 8)  # of a dot product, at worst
-        floor = 1e-30 if dtype == np.float32 else 1e-290  # what underflows is far below
+        rounding = 2.0 * float(info.eps) * (min(dim, CHUNK) + tiles(dim, CHUNK) + 8)  # bound for a dot product
+        floor = 1e-30 if dtype == np.float32 else 1e-290  # far above numbers that underflow
         error = rounding * (np.sqrt(self.norms) + self.reach) ** 2 + floor
         square = self.reach**2
         within = square - error if self.triplet else np.full(len(square), np.inf)
         cancels = np.maximum(_CANCELS * self.norms, floor)
-        if self.triplet:  # reach − d also cancels, where both are long beside the margin
+        if self.triplet:  # reach − d also cancels if both are large beside the margin
             spread = (np.sqrt(self.norms) + self.reach) ** 2
             cancels[float(info.eps) * spread > _SHORT * self.scale * self.margin * self.reach] = np.inf
         return kernels.Bounds(*(x.astype(dtype) for x in (self.norms, self.reach, cancels, square + error, within)))
@@ -126,7 +126,7 @@ class _Pool:
             self.memory.array((panels if self.to_columns else 0, 2, layout.nr), dtype),
             np.zeros((3, count)),
             np.zeros(padded),
-            np.zeros((count if self.to_rows else 0, dim)),  # no memory until it is written
+            np.zeros((count if self.to_rows else 0, dim)),  # takes no memory until it is written
             np.zeros((len(pool) if self.to_columns else 0, dim)),
             np.zeros((2, max(count, len(pool))), np.bool_),
         )
@@ -162,7 +162,7 @@ class _Pool:
         return out
 
     def _check(self, found: Centred) -> None:
-        """Refuse rows that are not finite, or so far from the centre that squares could overflow."""
+        """Raise if rows are not finite, or so far from the centre that squares could overflow."""
         far = ~(found.norms < 1e300) | ~(found.near < 1e150)
         columns = (found.column_norms < 1e300).all()
         if far.any() or not columns:
@@ -178,7 +178,7 @@ class _Pool:
 
 
 def too_far(row: int) -> NotFiniteError:
-    """The error of distances whose squares overflow."""
+    """The error for distances whose squares overflow."""
     return NotFiniteError(
         f"anchors must be within 1e150 of positives and negatives, got a longer distance in row {row}"
     )

@@ -5,14 +5,14 @@
 #     d² = ‖a‖² + ‖x‖² − 2 s ──┬─ certain ──▶ hinge added to the row's sum; kept value u = gap / d, or 1 / d (triplet)
 #                              └─ doubtful ─▶ kept value −0.0, a mark; hinge and gradients from the differences a − x
 #
-# A pair is doubtful if d² is not certainly beyond the reach, and rounding harms it: because d² is small beside ‖a‖²,
-# so that the sum above cancels, or (triplet) because d² is so near to reach² that the side of the kink is uncertain.
+# A pair is doubtful if it may be within the reach and rounding matters: d² is small beside ‖a‖², so that the sum
+# above cancels, or (triplet) d² is so near to reach² that the side of the kink is uncertain.
 # Gradients are matrix products of the kept values and the rows:
 #
 #     Σ_j u_ij (a_i − x_j) = a_i Σ_j u_ij − Σ_j u_ij x_j
 #
-# A mark is 0 in these sums; all other kept values have no sign bit. The gradients of doubtful pairs are summed in
-# float64, those to the row in phase 1 and those to the column after the slab, each in a fixed order.
+# A mark adds 0 to these sums, and no other kept value has the sign bit set. The gradients of doubtful pairs are
+# summed in float64, to the row in phase 1 and to the column after the slab, each in a fixed order.
 """
 
 from typing import NamedTuple
@@ -32,27 +32,27 @@ class Hinges(NamedTuple):
     constant: np.floating
     slope: np.floating
     mark: np.floating
-    """−0.0: a field, because the compiler may take a constant −0.0 for 0.0"""
+    """−0.0; a field, because the compiler may replace a constant −0.0 by 0.0"""
 
     SUMS, SEPARABLE, EQUAL, BLOCKS = 1, True, False, True  # type: ignore[misc]
 
 
 class Bounds(NamedTuple):
-    """What is decided by d² alone, for each row; arrays (B,) of the rows' type."""
+    """Bounds of d² that decide how a pair is computed, for each row; arrays (B,) of the rows' type."""
 
     norms: np.ndarray
     """‖a‖²"""
     reach: np.ndarray
     cancels: np.ndarray
-    """Smaller d² suffer from cancellation."""
+    """A smaller d² suffers from cancellation."""
     beyond: np.ndarray
-    """Larger d² are certainly beyond the reach."""
+    """A larger d² is certainly beyond the reach."""
     within: np.ndarray
-    """Smaller d² are certainly within the reach, as far as the loss can tell."""
+    """A smaller d² is within the reach, up to errors that do not matter for the loss."""
 
 
 class Facts(NamedTuple):
-    """What the treatment knows of rows and columns, and its sums; lengths are multiplied by `scale`."""
+    """Rows, columns and sums of the treatment; lengths are multiplied by `scale`."""
 
     anchors: np.ndarray
     """(B, d) raw rows"""
@@ -89,7 +89,7 @@ def _visit(t, slab, top, panels, begin, end, origin, first, own):
 
 @implements(close, Hinges)
 def _close(t, i, shift, total, second, own, to):
-    """Weights of the columns are shares · u; the class makes the losses."""
+    """Writes the shares, with which the weights of the columns are shares · u; `_Pool` computes the losses."""
     to.losses[i], to.first[i], to.second[i] = own.sums[0, i], own.shares[i], own.sums[1, i]
     to.slopes[i] = own.sums[2, i]
 
@@ -100,7 +100,7 @@ def _finish(t, threads, slab, first, own, to):
 
 
 def sign_bits(slab):
-    """The same memory as integers: negative for −0.0 too, whatever fastmath and the processor's mode say."""
+    """The same memory as integers, which are negative for −0.0 too, independent of fastmath and processor modes."""
     return slab.view(f"i{slab.itemsize}")
 
 
@@ -141,7 +141,7 @@ def _measure_block(t, slab, top, panels, begin, end, origin, first, own):
 def _measure_row(t, slab, p, r, start, stop, begin, i, bounds, column_norms, lanes):
     """Replace the scores of a row by kept values, and add to its lanes (4, NR).
 
-    Written for vectors: constants in scalars, selections without branches, sums by lane.
+    Written such that it vectorises: constants are scalars, selections have no branches, sums are by lane.
     """
     zero, one = slab.dtype.type(0), slab.dtype.type(1)
     norm, reach, within = bounds.norms[i], bounds.reach[i], bounds.within[i]
@@ -172,7 +172,7 @@ def _square(a, b, s):
 
 @in_order
 def _root(x):
-    """√x, not the estimate that fastmath allows."""
+    """√x without fastmath, which would allow an estimate."""
     return np.sqrt(x)
 
 
@@ -202,7 +202,7 @@ def _settle_row(t, bits, p, r, begin, end, origin, i, own):
 
 @kernel
 def _column_pairs(start, stop, t, slab, first, own):
-    """Sums of the columns of panels [start, stop) over the rows of a slab, `first` of which came before."""
+    """Sums of the columns of panels [start, stop) over the rows of a slab; `first` rows are in earlier slabs."""
     height, width = mr(slab), nr(slab)
     count, bits = min(len(own.anchors) - first, len(slab) * height), sign_bits(slab)
     for j in range(start, stop):
@@ -244,7 +244,7 @@ def _settle_column(t, bits, count, j, q, first, own):
 
 
 class Gradients(NamedTuple):
-    """Gradients (B, d), (B, d) and (N, d); of no rows where not wanted. In-batch, the last two are one array."""
+    """Gradients (B, d), (B, d) and (N, d), without rows if not wanted. In-batch, the last two are one array."""
 
     anchors: np.ndarray
     positives: np.ndarray
@@ -253,7 +253,7 @@ class Gradients(NamedTuple):
 
 @kernel
 def gradients(start, stop, positives, pulls, factor, rows, columns, own, kept, to_rows, to_columns, out):
-    """Gradients from the sums of a sweep, for rows and columns of these numbers.
+    """Gradients from the sums of a sweep, for the rows and columns numbered from start up to stop.
 
     anchor i: pulls[i] (a − p) − factor · shares[i] Σ_j u (a − x_j); positive i: pulls[i] (p − a);
     pool row j, added: −factor Σ_i shares[i] u (x_j − a_i).

@@ -1,8 +1,8 @@
-"""Matryoshka: one loss on several prefixes of the embeddings, so that each prefix serves alone."""
+"""Matryoshka: one loss on several prefixes of the embeddings, so that each prefix is usable on its own."""
 
 import inspect
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,12 +10,14 @@ from numpy.typing import NDArray
 from rvtrain import _validation as check
 from rvtrain.losses._arguments import like_wrt
 
+Floats = NDArray[np.floating]
+
 EMBEDDINGS = ("anchors", "positives", "negatives", "embeddings", "references", "a", "b")
-"""Arguments that are cut to prefixes, by the names that the losses of this package give them."""
+"""Names of the arguments that are cut to prefixes."""
 
 
 class Loss(Protocol):
-    """What can be wrapped: any object with these two methods; their signatures are the loss's own."""
+    """A loss that can be wrapped: any object with these two methods, whatever their parameters."""
 
     @property
     def compute(self) -> Any: ...
@@ -31,17 +33,17 @@ class MatryoshkaLoss:
     .. math:: \sum_m w_m \, L(z_{:m})
 
     where z are all embeddings that the wrapped loss takes: anchors, positives, negatives, embeddings, references, a
-    and b. Every other argument (ids, labels, scores, a guide's vectors, `wrt`) is handed on as it is. Cosines are of
-    the prefixes, each normalised by itself. As in sentence-transformers the weights are 1 by default, and their sum
-    is not divided by; other than there, prefixes are not normalised where the loss takes dot products or distances.
+    and b. Every other argument (ids, labels, scores, a guide's vectors, `wrt`) is passed on unchanged. Cosines are
+    cosines of the prefixes, each normalised by itself. As in sentence-transformers the weights are 1 by default, and
+    the sum is not divided by their sum. Unlike there, prefixes are not normalised for dot products and distances.
 
     Parameters
     ----------
     loss : a loss
-        Any object with `compute` and `compute_with_gradients`. It is used as it is, not copied: its temperature may
-        be set between calls, here or there.
+        Any object with `compute` and `compute_with_gradients`. It is not copied, so its temperature may be set
+        between calls, on either object.
     dims : sequence of int
-        Lengths of the prefixes. Include the embeddings' own length, else it is not trained.
+        Lengths of the prefixes. Include the embeddings' full length, or it is not trained.
     weights : sequence of float, optional
         One for each of `dims`, not negative.
 
@@ -75,7 +77,7 @@ class MatryoshkaLoss:
 
     @property
     def temperature(self) -> float:
-        """The wrapped loss's, where it has one."""
+        """The temperature of the wrapped loss, if it has one."""
         return float(self.loss.temperature)  # type: ignore[attr-defined]
 
     @temperature.setter
@@ -84,14 +86,14 @@ class MatryoshkaLoss:
 
     @property
     def reduction(self) -> str:
-        """The wrapped loss's, where it has one."""
+        """The reduction of the wrapped loss, if it has one."""
         return str(self.loss.reduction)  # type: ignore[attr-defined]
 
     def __repr__(self) -> str:
         return f"MatryoshkaLoss({self.loss!r}, dims={list(self.dims)}, weights={list(self.weights)})"
 
-    def compute(self, *args: Any, **options: Any) -> Any:
-        """The loss alone: all arguments, the value and the errors are those of the wrapped loss's `compute`.
+    def compute(self, *args: Any, **options: Any) -> float | Floats:
+        """The loss alone, with the arguments, the value and the errors of the wrapped loss's `compute`.
 
         Raises
         ------
@@ -99,13 +101,22 @@ class MatryoshkaLoss:
             If an embedding is shorter than one of `dims`, or the embeddings differ in length.
         """
         call = _Call(self.loss.compute, args, options, self.dims)
-        return _sum([w * call.of_prefixes(m) for m, w in zip(self.dims, self.weights, strict=True)])
+        value: float | Floats = _sum([w * call.of_prefixes(m) for m, w in zip(self.dims, self.weights, strict=True)])
+        return value
+
+    @overload
+    def compute_with_gradients(self, *args: Any, wrt: str = ..., **options: Any) -> tuple[float | Floats, Floats]: ...
+
+    @overload
+    def compute_with_gradients(
+        self, *args: Any, wrt: tuple[str, ...], **options: Any
+    ) -> tuple[float | Floats, tuple[Floats, ...]]: ...
 
     def compute_with_gradients(self, *args: Any, **options: Any) -> tuple[Any, Any]:
-        """The loss and its gradients: arguments, `wrt` and results are those of the wrapped loss's method.
+        """The loss and its gradients, with the arguments, `wrt` and results of the wrapped loss's method.
 
-        Gradients to embeddings have the shape of their input, and are sums over the prefixes; columns beyond the
-        longest are 0. Other gradients, as that to a temperature, are summed with the weights.
+        Gradients to embeddings have the shape of their input and are weighted sums over the prefixes; columns beyond
+        the longest prefix are 0. Other gradients, such as to a temperature, are weighted sums too.
 
         Raises
         ------
@@ -137,7 +148,7 @@ class _Call:
         given = (
             (name, np.asarray(x)) for name, x in self._bound.arguments.items() if name in EMBEDDINGS and x is not None
         )
-        self._whole = {name: x for name, x in given if x.ndim > 0}  # a number is refused by the loss
+        self._whole = {name: x for name, x in given if x.ndim > 0}  # the loss raises for a number
         for name, x in self._whole.items():
             first, length = next((other, y.shape[-1]) for other, y in self._whole.items())
             if x.shape[-1] != length:
@@ -147,16 +158,16 @@ class _Call:
 
     @property
     def wrt(self) -> Any:
-        """Which gradients were asked for."""
+        """The argument `wrt` of the call."""
         return self._bound.arguments["wrt"]
 
     def of_prefixes(self, m: int) -> Any:
-        """What the method returns for the first m columns."""
+        """The method's result for the first m columns."""
         for name, x in self._whole.items():
             self._bound.arguments[name] = np.ascontiguousarray(x[..., :m])
         return self._method(*self._bound.args, **self._bound.kwargs)
 
-    def whole(self, name: str, parts: list[NDArray[Any]], weights: tuple[float, ...]) -> NDArray[Any]:
+    def whole(self, name: str, parts: list[Floats], weights: tuple[float, ...]) -> Floats:
         """Σ w · part, each part the first columns of an array of the input's shape."""
         total = np.zeros(self._whole[name].shape, parts[0].dtype)
         for part, w in zip(parts, weights, strict=True):

@@ -18,7 +18,7 @@ _FLOAT64 = 700.0
 
 
 class MultiSimilarity(NamedTuple):
-    """e^{β(s − λ)} of negatives, kept as it is, and e^{−α(s − λ)} of positives, kept with a minus sign."""
+    """e^{β(s − λ)} of negatives, kept unchanged, and e^{−α(s − λ)} of positives, kept with a minus sign."""
 
     pull: np.floating
     """−α / ln 2, of the type of the scores"""
@@ -58,13 +58,14 @@ class MultiSimilarityLoss(LabelledLoss):
     .. math:: \ell_i = \frac{1}{α} \log\Big(1 + \sum_{p} e^{-α(\cos_{ip} - λ)}\Big)
         + \frac{1}{β} \log\Big(1 + \sum_{n} e^{β(\cos_{in} - λ)}\Big)
 
-    over the other rows p of the same label and the rows n of other labels; the mean is over all rows, as in
-    pytorch-metric-learning. No pairs are mined: all count.
+    over the other rows p of the same label and the rows n of other labels. The mean is over all rows, as in
+    pytorch-metric-learning. All pairs are in the sums; none are selected by a miner.
 
     Parameters
     ----------
     alpha, beta : float
-        α, β > 0, with α (1 + λ) and β (1 − λ) at most 700. Above 80, float32 is computed in float64.
+        α, β > 0, with α (1 + λ) and β (1 − λ) at most 700. If one of these exceeds 80, float32 inputs are computed in
+        float64.
     base : float
         λ in [−1, 1].
     reduction : {"mean", "sum", "none"}

@@ -1,7 +1,7 @@
-"""Scores of pairs of vectors, cosines or dot products, and their gradients: for kernels that visit pairs one by one.
+"""Scores of pairs of vectors, cosines or dot products, and their gradients, for kernels that process single pairs.
 
-A vector enters a score as x · inverse: inverse = 1 / max(‖x‖, ε) makes it a cosine, inverse = 1 a dot product. With
-c = â · x̂, the gradient of a cosine to x is (â − c x̂) / ‖x‖, and â / ε where ‖x‖ ≤ ε.
+A score is the dot product of two vectors x · inverse, where inverse = 1 / max(‖x‖, ε) for a cosine and 1 for a dot
+product. With c = â · x̂, the gradient of a cosine to x is (â − c x̂) / ‖x‖, or â / ε if ‖x‖ ≤ ε.
 """
 
 import numpy as np
@@ -10,7 +10,7 @@ from rvtrain._engine._norms import EPS, inverse_norm
 from rvtrain._kernels import njit
 
 _LONG = 1e-20
-"""Below this inverse norm a factor would lose digits in float32, and is kept in float64."""
+"""Inverse norm below which a factor would lose digits in float32, and is kept in float64."""
 
 
 @njit

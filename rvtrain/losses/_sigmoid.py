@@ -1,4 +1,4 @@
-"""SigLIP: every pair is a binary decision of its own."""
+"""SigLIP: a binary classification of every pair."""
 
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ from rvtrain.losses.base import ContrastiveLoss
 
 
 class Sigmoid(NamedTuple):
-    """softplus(−z (t s + b)), z = 1 for pairs that share an id, else −1; addends: the loss and its slope by b."""
+    """softplus(−z (t s + b)), z = 1 for pairs that share an id, else −1; addends: the loss, its derivative by b."""
 
     scale: np.floating
     bias: np.floating
@@ -45,8 +45,9 @@ class SigmoidLoss(ContrastiveLoss):
     .. math:: \ell_i = -\sum_j \log σ\big(z_{ij} (t \cos_{ij} + b)\big)
 
     z is 1 for an anchor and its own positive and for pairs that share an id, −1 for all other pairs. The mean over
-    the B anchors is the loss of the paper. Calls are those of `InfoNCELoss`, but that pairs with equal ids are
-    positives here; with negatives, the columns of a row are its own positive and these.
+    the B anchors is the loss of the paper. Methods take the arguments of `InfoNCELoss` except log_q and guide, but
+    pairs with equal ids are positives here. If negatives are given, the sum for an anchor is over its own positive
+    and its negatives.
 
     Parameters
     ----------
@@ -77,7 +78,7 @@ class SigmoidLoss(ContrastiveLoss):
 
     @property
     def scale(self) -> float:
-        """t, by which cosines are multiplied."""
+        """t, the factor of the cosines."""
         return self._scale
 
     @scale.setter
@@ -86,7 +87,7 @@ class SigmoidLoss(ContrastiveLoss):
 
     @property
     def bias(self) -> float:
-        """b, added to them."""
+        """b, the addend after multiplication by the scale."""
         return self._bias
 
     @bias.setter

@@ -1,8 +1,8 @@
-"""The softmax treatments: a row's score against the exponentials of its other scores.
+"""The softmax treatments: InfoNCE, and the decoupled loss without the positive in the denominator.
 
 With t = lse_j(cos_ij / τ) − cos⁺_i / τ over the negatives alone, InfoNCE is softplus(t), and the softmax weight of
-all negatives together is σ(t): neither cancels when the positive is far ahead, and neither is capped when it is
-hopeless. Without the positive in the denominator the loss is t itself, and that weight is 1.
+all negatives together is σ(t). Neither formula cancels if the positive's score is far above the negatives', nor
+overflows if it is far below. Without the positive in the denominator the loss is t itself, and that weight is 1.
 """
 
 from typing import NamedTuple
@@ -30,7 +30,7 @@ class Softmax(NamedTuple):
 
 
 class Decoupled(NamedTuple):
-    """DCL and SupCon: ℓ = lse_j(s_j) − s⁺; only the columns are in the denominator. A row without any has ℓ = 0."""
+    """DCL and SupCon: ℓ = lse_j(s_j) − s⁺; only the columns are in the denominator. ℓ = 0 if all are masked."""
 
     octaves: np.floating
     temperature: float
@@ -45,7 +45,7 @@ def octaves(dtype: np.dtype, temperature: float, hardness: float = 0.0) -> np.fl
 
 
 def in_range(temperature: float, hardness: float = 0.0, spread: float = 0.0) -> bool:
-    """Whether exponents of cosines, which may be raised or lowered by `spread`, can be relative to cosine 1."""
+    """Whether exponents of cosines, to which a bias in ±spread may be added, can be relative to cosine 1."""
     return (
         (2.0 + 2.0 * spread) * (1.0 / temperature + hardness) <= BOUND
         if hardness or spread
@@ -67,7 +67,7 @@ def _visit_decoupled(t, s, shift, equal):
 
 @implements(close, Softmax)
 def _close(t, i, shift, total, second, own, to):
-    """losses = softplus(t), slopes = −w σ(t) / τ, first = w σ(t) / τ / Σ exp, by which an exponential is dL/dcos."""
+    """losses = softplus(t), slopes = −w σ(t) / τ, first = w σ(t) / τ / Σ exp, where dL/dcos = first · exponential."""
     positive = own.scores[i] / t.temperature
     inside = (shift - own.scores[i]) / t.temperature + np.log(total) + t.hardness * shift
     both = log_add(inside, own.outside[i] - positive) if len(own.outside) > 0 else inside
@@ -90,6 +90,6 @@ def _close_decoupled(t, i, shift, total, second, own, to):
 
 @njit
 def log_add(a, b):
-    """log(eᵃ + eᵇ); −inf stands for 0."""
+    """log(eᵃ + eᵇ); a or b may be −inf."""
     top = max(a, b)
     return top + np.log1p(np.exp(-abs(a - b))) if min(a, b) > -np.inf else top

@@ -1,4 +1,4 @@
-"""Spectral regularization: embeddings of neighbours in a graph are drawn together."""
+"""Spectral regularization: penalises differences of embeddings of neighbours in a graph."""
 
 from typing import Any, overload
 
@@ -29,7 +29,7 @@ class SpectralRegularization:
     Parameters
     ----------
     weight : float
-        λ ≥ 0. May be set between calls. See the notes before it is more than 0.001 beside another loss.
+        λ ≥ 0. May be set between calls. Read the notes before you set more than 0.001 beside another loss.
     normalized : bool
         Whether L is the symmetric-normalised Laplacian.
 
@@ -97,10 +97,10 @@ class SpectralRegularization:
         embeddings : array of shape (n, d)
             float32 or float64; one row for each node.
         graph : integer array of shape (E, 2), or scipy.sparse matrix of shape (n, n)
-            Edges as pairs of nodes; E may be 0. A sparse matrix brings its weights along.
+            Edges as pairs of nodes; E may be 0. The data of a sparse matrix are its weights.
         edge_weights : array of shape (E,), optional
-            float32 or float64, not negative; often attention patterns. By default 1, or the sparse matrix's
-            data. For a sparse matrix, E counts its stored elements, in the order of its ``tocoo()``.
+            float32 or float64, not negative; often attention patterns. The default is 1, or the sparse matrix's
+            data. For a sparse matrix, E is its number of stored elements, in the order of its ``tocoo()``.
 
         Returns
         -------
@@ -151,7 +151,7 @@ class SpectralRegularization:
         embeddings, graph, edge_weights
             As in `compute`.
         wrt : {"embeddings", "edge_weights"} or tuple of these
-            Which gradients: a name gives one, a tuple gives a tuple.
+            The gradients to return: a name gives one, a tuple gives a tuple.
 
         Returns
         -------
@@ -200,7 +200,7 @@ class SpectralRegularization:
         return value, gradients
 
     def _scale(self, edges: Edges) -> np.ndarray:
-        """1 / s_i of each node; 0 where the degree to be normalised by is 0."""
+        """1 / s_i of each node; 0 if normalised and the degree is 0."""
         if not self.normalized:
             return np.ones(edges.nodes)
         degrees = np.bincount(edges.first, edges.weights, edges.nodes)

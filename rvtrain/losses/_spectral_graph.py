@@ -11,7 +11,7 @@ from rvtrain import _validation as check
 
 @runtime_checkable
 class SparseMatrix(Protocol):
-    """A matrix of scipy.sparse, by what is used of it."""
+    """The part of the interface of a scipy.sparse matrix that is used here."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -21,7 +21,7 @@ class SparseMatrix(Protocol):
 
 @dataclass(frozen=True)
 class Edges:
-    """Distinct edges with first < second and their weights, united from E listings.
+    """Distinct edges with first < second and their weights, merged from E listings.
 
     Shapes: first, second, weights (float64), counts (U,); kept, edge (R,). Listing kept[r] is one of the
     counts[edge[r]] listings of the edge edge[r]; the listings that are not kept are self-loops.
@@ -38,14 +38,14 @@ class Edges:
     counts: np.ndarray
 
     def to_listings(self, slopes: np.ndarray) -> np.ndarray:
-        """Derivatives by the listed weights (E,), from those by the weights of edges (U,), which are their means."""
+        """Derivatives by the listed weights (E,), from derivatives by the weights of edges (U,), which are means."""
         out = np.zeros(self.listings, self.dtype)
         out[self.kept] = (slopes / self.counts)[self.edge]
         return out
 
 
 def parse_graph(graph: ArrayLike | SparseMatrix, edge_weights: ArrayLike | None, embeddings: np.ndarray) -> Edges:
-    """Check a graph whose nodes are the rows of `embeddings`, and unite the listings of each edge."""
+    """Check a graph whose nodes are the rows of `embeddings`, and merge the listings of each edge."""
     nodes = len(embeddings)
     dtype = embeddings.dtype
     if isinstance(graph, SparseMatrix):

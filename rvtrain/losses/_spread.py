@@ -1,4 +1,4 @@
-"""Spread regularization: embeddings are to fill the sphere, not a cone of it."""
+"""Spread regularization: penalises embeddings that fill only a cone of the sphere."""
 
 from typing import overload
 
@@ -24,9 +24,10 @@ class SpreadRegularization:
 
     .. math:: λ \max\Big(0, \frac{1}{n (n - 1)} \sum_{i \ne j} c_{ij}^2 - \frac1d\Big)
 
-    The sum of squares is ‖ẐᵀẐ‖² of the unit rows Ẑ, less the diagonal of ẐẐᵀ: O(n d²) operations and O(n d + d²)
-    memory, or O(n² d) where n is smaller. It is the second-moment term of sentence-transformers'
-    GlobalOrthogonalRegularizationLoss, which builds the n × n. A single row has value 0.
+    The sum of squares is ‖ẐᵀẐ‖² of the unit rows Ẑ minus the diagonal of ẐẐᵀ, which takes O(n d²) operations and
+    O(n d + d²) memory. If n < d, ẐẐᵀ is computed instead, in O(n² d) operations. It is the second-moment term of
+    GlobalOrthogonalRegularizationLoss of sentence-transformers, which builds an n × n matrix. The value of a single
+    row is 0.
 
     Parameters
     ----------
@@ -54,7 +55,7 @@ class SpreadRegularization:
 
     @property
     def weight(self) -> float:
-        """λ, by which the penalty is multiplied."""
+        """λ, the factor of the penalty."""
         return self._weight
 
     @weight.setter
@@ -93,7 +94,7 @@ class SpreadRegularization:
     def compute_with_gradients(
         self, embeddings: ArrayLike, *, wrt: str | tuple[str, ...] = "embeddings"
     ) -> tuple[float, Floats | tuple[Floats, ...]]:
-        """The penalty and its gradient, which is 0 where the penalty is.
+        """The penalty and its gradient, which is 0 if the penalty is 0.
 
         Parameters
         ----------

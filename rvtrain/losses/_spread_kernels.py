@@ -19,7 +19,7 @@ def unit_rows(start, stop, x, inverse, out, squares):
 
 @kernel
 def row_squares(start, stop, gram, without_diagonal, out):
-    """out[i] = Σ_j gram[i, j]²; without the diagonal, which is then set to 0. gram (m, m), out (m,) float64."""
+    """out[i] = Σ_j gram[i, j]²; `without_diagonal` sets the diagonal to 0 first. gram (m, m), out (m,) float64."""
     for i in range(start, stop):
         if without_diagonal:
             gram[i, i] = 0

@@ -24,8 +24,8 @@ class SupConLoss:
         \qquad s = \cos / τ
 
     over the positives P(i), the other rows of the same label, and all other rows j. A row without a positive has
-    value 0 and is not in the mean (the authors' code counts it, as 0, and multiplies by τ over a base temperature).
-    With references, rows are compared with these, and nothing is left out.
+    value 0 and is not in the mean. (The authors' code counts it as 0, and multiplies the loss by τ over a base
+    temperature.) With references, each row is compared with all references instead of the other rows.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ class SupConLoss:
 
     @property
     def temperature(self) -> float:
-        """τ, by which the cosines are divided."""
+        """τ, the divisor of the cosines."""
         return self._temperature
 
     @temperature.setter
@@ -77,7 +77,7 @@ class SupConLoss:
         embeddings : array of shape (n, d), float32 or float64
         labels : integer array of shape (n,)
         references : array of shape (m, d), optional
-            Other rows to compare with; by default the embeddings themselves, each row without itself.
+            The rows to compare with. By default, each row is compared with the other embeddings.
         reference_labels : integer array of shape (m,), with references
 
         Returns
@@ -109,7 +109,7 @@ class SupConLoss:
         embeddings, labels, references, reference_labels
             As in `compute`.
         wrt : {"embeddings", "references"} or tuple of these
-            A name gives one gradient, a tuple a tuple.
+            A name returns one gradient, a tuple returns a tuple.
 
         Returns
         -------
@@ -179,7 +179,7 @@ class SupConLoss:
         )
         losses = np.where(positives > 0, result.losses, 0.0)
         value = total(losses, weights, self.reduction, dtype)
-        # The slope of a row's mean is shared by its positives: by all of the class, less the row itself.
+        # The slope of a row's mean goes to its positives in equal parts: to all of its class except the row itself.
         each = (result.slopes / np.maximum(positives, 1))[:, np.newaxis] * unit_rows
         back, gradients = _class_sums(each, mine, codes.max() + 1)[0], {}
         to_columns = None
@@ -204,7 +204,7 @@ def _unit(rows: Rows) -> NDArray[np.float64]:
 
 
 def _class_sums(x: np.ndarray, codes: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Sum of the rows of each class, (classes, d), and how many they are."""
+    """Sum of the rows of each class, (classes, d), and their number."""
     counts = np.bincount(codes, minlength=classes)
     out = np.zeros((classes, x.shape[1]))
     order = np.argsort(codes, kind="stable")

@@ -1,8 +1,8 @@
-"""The base of losses on pairs and their negatives, and the seam on which a new one is built.
+"""Base class of losses on pairs and their negatives, from which new losses can be derived.
 
-A loss that scores anchors against negatives is a *treatment* of a score (`rvtrain/_engine/_treatment.py`) and a class
-that makes it. `ContrastiveLoss` does the rest: arguments, in-batch negatives, pools, own and gathered negatives, ids,
-weights, reductions, gradients.
+A loss that scores anchors against negatives consists of a *treatment* of a score (`rvtrain/_engine/_treatment.py`)
+and a class that creates it. `ContrastiveLoss` does the rest: arguments, in-batch negatives, pools, own and gathered
+negatives, ids, weights, reductions, gradients.
 """
 
 from typing import Any, overload
@@ -19,6 +19,7 @@ from rvtrain.losses._contrast import Contrast, Outcome
 __all__ = ["ContrastiveLoss", "close", "implements", "visit", "weigh"]
 
 Floats = NDArray[np.floating]
+_INPUTS = {"anchors", "positives", "negatives"}
 
 
 class ContrastiveLoss:
@@ -42,11 +43,11 @@ class ContrastiveLoss:
 
     @property
     def bounded(self) -> bool:
-        """Whether exponents relative to cosine 1 stay in range; where not, they are relative to the row maximum."""
+        """Whether exponents relative to cosine 1 stay in range; if not, they are relative to the row maximum."""
         return True
 
     def evaluate(self, contrast: Contrast) -> Outcome:
-        """Losses of the rows, and the sums that gradients are made of."""
+        """Losses of the rows, and the sums from which gradients are computed."""
         return contrast.evaluate(self.treatment(contrast.dtype), self.bounded)
 
     def parameter_gradients(self, outcome: Outcome, along: float) -> dict[str, float]:
@@ -75,15 +76,15 @@ class ContrastiveLoss:
             None: the other rows' positives (in-batch). (N, d): one pool shared by all anchors. (B, N, d):
             each anchor's own. For one anchor: (N, d).
         negative_indices : integer array of shape (B, k), or (k,) for one anchor, optional
-            Each anchor's own negatives as rows of `negatives`, which is then a pool (M, d); they are read
-            where they stand. −1: no negative there.
+            Each anchor's own negatives as rows of `negatives`, which is then a pool (M, d) and is not copied.
+            −1 means no negative.
         anchor_ids, positive_ids : integer array of shape (B,), optional
         negative_ids : integer array of shape (N,), (B, N) or (M,), as `negatives`, optional
             Or of shape (N, c) or (M, c), for a pool whose rows have several ids each. A negative that shares an
             id with the row's anchor or positive is not counted. In-batch, a row's positive carries both of its
             row's ids.
         sample_weight : array of shape (B,), optional
-            Weights of the anchors, ≥ 0: a weighted mean, a weighted sum, or weighted values.
+            Weights of the anchors, ≥ 0: for a weighted mean, a weighted sum, or weighted values.
 
         Returns
         -------
@@ -147,8 +148,8 @@ class ContrastiveLoss:
         Parameters
         ----------
         wrt : str or tuple of str
-            Which gradients: a name gives one, a tuple gives a tuple. "anchors", "positives", "negatives", and the
-            loss's parameters that can be learned. Only what is asked for is computed.
+            The gradients to return: a name gives one, a tuple gives a tuple. Names are "anchors", "positives",
+            "negatives", and the loss's learnable parameters. Others are not computed.
         anchors, positives, negatives, negative_indices, anchor_ids, positive_ids, negative_ids, sample_weight
             As in `compute`.
 
@@ -170,7 +171,7 @@ class ContrastiveLoss:
     def _run(
         self, pairs: Pairs, names: tuple[str, ...], sample_weight: Any, **options: Any
     ) -> tuple[Any, dict[str, Any]]:
-        """The value, and the gradients named, by name; options are those of the subclass's `_measured`."""
+        """The value, and the wanted gradients by name; options are passed to the subclass's `_measured`."""
         if "negatives" in names and pairs.negatives is None:
             raise ValueError("wrt names negatives, but negatives is None (in-batch): ask for positives")
         weights, scale = row_weights(sample_weight, len(pairs.anchors), self.reduction)
@@ -182,7 +183,9 @@ class ContrastiveLoss:
                 return value, {}
             gradients, along = contrast.gradients(outcome)
         shaped: dict[str, Any] = {name: pairs.restore(name, g) for name, g in gradients.items()}
-        return value, shaped | self.parameter_gradients(outcome, along)
+        if not _INPUTS.issuperset(names):
+            shaped |= self.parameter_gradients(outcome, along)
+        return value, shaped
 
     def _measured(self, pairs: Pairs, weights: np.ndarray, names: tuple[str, ...], memory: Any) -> Contrast:
         return Contrast(pairs, weights, names, memory)

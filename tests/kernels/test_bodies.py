@@ -8,6 +8,7 @@ import textwrap
 from collections import Counter
 
 import numpy as np
+import processes
 import pytest
 
 from rvtrain._kernels import Kernel, kernel
@@ -105,18 +106,24 @@ class Modules:
     def write(self, name, source):
         (self.path / f"{name}.py").write_text(source)
 
-    def run(self, *call, **environment):
-        """What a process prints."""
+    def environment(self, **changed):
+        """The environment of a process that uses both."""
         plain = {k: v for k, v in os.environ.items() if not k.startswith("NUMBA_")}
         path = os.pathsep.join([str(self.path), os.environ.get("PYTHONPATH", "")])
-        env = {**plain, "PYTHONPATH": path, "RVTRAIN_CACHE_DIR": str(self.cache), **environment}
-        result = subprocess.run([sys.executable, *call], capture_output=True, text=True, timeout=120, env=env)
-        assert result.returncode == 0, result.stderr
-        return result.stdout.strip()
+        return {**plain, "PYTHONPATH": path, "RVTRAIN_CACHE_DIR": str(self.cache), **changed}
 
     def call(self, code, **environment):
         """The output of a call, and how often each function was compiled for it."""
-        return told(self.run("-c", COMPILED.format(textwrap.dedent(code)), **environment))
+        env = self.environment(**environment)
+        often = "PYTHONHASHSEED" in environment
+        return told(printed(processes.run(COMPILED.format(textwrap.dedent(code)), env=env, often=often)))
+
+    def run(self, script):
+        """The same of a script."""
+        call = [sys.executable, str(script)]
+        return told(
+            printed(subprocess.run(call, capture_output=True, text=True, timeout=120, env=self.environment()))
+        )
 
     def kept(self):
         """The entries of each function."""
@@ -124,6 +131,11 @@ class Modules:
         for path in self.cache.glob("*.nbc"):
             found.setdefault(path.name.rsplit("-", 1)[0], []).append(path)
         return found
+
+
+def printed(result):
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip()
 
 
 def told(line):
@@ -202,13 +214,13 @@ def test_script__with_a_named_tuple_of_its_own_is_read_again_and_once(tmp_path):
     twice = f"{CALL_TREATED}; before = len(loads); {CALL_TREATED}; assert len(loads) == before".format(kind="float")
     code = TREATMENT.format(kind="float") + textwrap.dedent(counted) + twice
     modules = Modules(tmp_path, seam=SEAM, script=COMPILED.format(code))
-    script = str(modules.path / "script.py")
-    values, compiled = told(modules.run(script))
+    script = modules.path / "script.py"
+    values, compiled = modules.run(script)
     assert values == [3, 5, 7] and compiled["treated"] == compiled["treated entry"] == 1
-    assert told(modules.run(script)) == ([3, 5, 7], {})
+    assert modules.run(script) == ([3, 5, 7], {})
     (entry,) = modules.kept()["treated"]
     entry.unlink()
-    values, compiled = told(modules.run(script))
+    values, compiled = modules.run(script)
     assert values == [3, 5, 7] and compiled["treated"] == 1 and compiled["treated entry"] == 0
 
 

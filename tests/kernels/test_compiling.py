@@ -2,11 +2,10 @@
 
 import logging
 import os
-import subprocess
-import sys
 import threading
 
 import numpy as np
+import processes
 import pytest
 
 from rvtrain._kernels import _cache, _compiling, kernel
@@ -176,8 +175,7 @@ def test_listener__that_comes_in_the_middle_is_told(folder):
     assert heard == [True]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no fork on this platform")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
 def test_forked_child__does_not_tell_its_parents_bars(tmp_path):
-    call, env = [sys.executable, "-c", FORK], {**os.environ, "RVTRAIN_CACHE_DIR": str(tmp_path)}
-    process = subprocess.run(call, capture_output=True, text=True, check=True, env=env)
-    assert process.stdout.strip() == f"child [] parent {COMPILED}"
+    process = processes.run(FORK, env={**os.environ, "RVTRAIN_CACHE_DIR": str(tmp_path)})
+    assert process.stdout.strip() == f"child [] parent {COMPILED}", process.stderr

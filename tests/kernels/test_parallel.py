@@ -1,18 +1,19 @@
 """Kernels and drivers under each threading layer: parts, number of threads, exceptions, forks, many callers."""
 
 import os
-import subprocess
-import sys
 import textwrap
 
+import processes
 import pytest
 
 # Each part of a kernel's range writes where it begins; a sum over rows for the comparison of bits; what raises.
 KERNELS = """
-import os, sys, threading
+import os, sys, threading, warnings
 import numba, numpy as np
 from rvtrain._kernels import driver, kernel
 from rvtrain._kernels._threads import layer
+
+warnings.simplefilter("ignore")  # of forks in a process with threads
 
 @kernel
 def parts(start, stop, out):
@@ -74,10 +75,9 @@ def run(tmp_path_factory):
     path = os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
 
     def run(code, layer="default", **environment):
-        settings = {"PYTHONPATH": path, "NUMBA_THREADING_LAYER": layer, "NUMBA_NUM_THREADS": "4"}
-        call = [sys.executable, "-W", "ignore", "-c", "from kernels_of_tests import *\n" + textwrap.dedent(code)]
-        env = os.environ | settings | environment
-        result = subprocess.run(call, capture_output=True, text=True, timeout=120, env=env)
+        env = os.environ | {"PYTHONPATH": path, "NUMBA_NUM_THREADS": "4"} | environment
+        first = f"import numba; numba.config.THREADING_LAYER = {layer!r}\nfrom kernels_of_tests import *\n"
+        result = processes.run(first + textwrap.dedent(code), env=env, often="NUMBA_DISABLE_JIT" not in environment)
         if "No threading layer could be loaded" in result.stderr:
             pytest.skip(f"numba has no {layer} here")
         assert result.returncode == 0, result.stderr[-2000:]

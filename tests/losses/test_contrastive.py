@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import reference
 import reference_losses
-from conftest import TOLERANCE, relative_error
+from conftest import TOLERANCE, import_torch, relative_error
 from loss_cases import GRID, LOSSES, PLACES, check_gradient, make_case, torch_cosines
 
 import rvtrain as rt
@@ -48,7 +48,7 @@ def test_values__match_the_oracle_beyond_one_block_and_one_group(name, place, rn
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize(("shape", "ids"), [*GRID, ((300, 130), 1)], ids=str)
 def test_gradients__match_torch_autograd(name, place, shape, ids, dtype, rng):
-    torch = pytest.importorskip("torch")
+    torch = import_torch()
     case, entry = make_case(place, *shape, dtype, rng, ids), LOSSES[name]
     names = (*case.names, *entry.learned)
     value, gradients = made(name).compute_with_gradients(*case.args, wrt=names, **case.extra)

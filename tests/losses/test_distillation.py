@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import reference
 import reference_losses
-from conftest import TOLERANCE, relative_error
+from conftest import TOLERANCE, import_torch, relative_error
 
 from rvtrain._errors import NotFiniteError
 from rvtrain.losses._distillation import WRT, DistillKLLoss, ListNetLoss, MarginMSELoss
@@ -97,7 +97,7 @@ def test_compute__matches_the_oracle(name, kind, shape, similarity, dtype, rng):
 @pytest.mark.parametrize("shape", [(2, 3), (7, 5), (101, 31), (13, 768)], ids=str)
 @pytest.mark.parametrize("similarity", ["cosine", "dot"])
 def test_gradients__match_torch_autograd(name, kind, shape, similarity, dtype, rng):
-    torch = pytest.importorskip("torch")
+    torch = import_torch()
     args, extra, _ = make_case(kind, *shape, dtype, rng)
     loss = MAKE[name](0.7, similarity=similarity)
     value, gradients = loss.compute_with_gradients(*args, wrt=WRT, **extra)
@@ -377,7 +377,7 @@ def test_compute__refuses_dot_products_beyond_float64(name, negatives):
     teacher = np.ones((3, 3 if negatives.ndim == 3 else 4))
     for sign in (1, -1):
         with pytest.raises(
-            NotFiniteError, match="anchors must have scores and losses within float64, got larger ones in row 0"
+            NotFiniteError, match="anchors must have scores and losses that fit in float64, got larger ones in row 0"
         ):
             MAKE[name](0.5, similarity="dot").compute(A * 1e200, A * 1e200, sign * negatives * 1e200, teacher)
 

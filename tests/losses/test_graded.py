@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import reference
 import reference_losses
-from conftest import TOLERANCE, relative_error
+from conftest import TOLERANCE, import_torch, relative_error
 
 from rvtrain._errors import NotFiniteError
 from rvtrain.losses._graded import WRT, CoSENTLoss, CosineSimilarityLoss
@@ -50,7 +50,7 @@ def test_compute__matches_the_oracle(loss, shape, dtype, rng):
 @pytest.mark.parametrize("shape", [(2, 3), (7, 5), (101, 31), (13, 768)], ids=str)
 @pytest.mark.parametrize("grades", [2, 1000])
 def test_gradients__match_torch_autograd(loss, shape, grades, dtype, rng):
-    torch = pytest.importorskip("torch")
+    torch = import_torch()
     a, b, scores = make_case(*shape, dtype, rng, grades)
     value, gradients = loss.compute_with_gradients(a, b, scores, wrt=WRT)
     leaves = [torch.tensor(x.astype(np.float64), requires_grad=True) for x in (a, b)]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import reference
-from conftest import TOLERANCE, relative_error
+from conftest import TOLERANCE, import_torch, relative_error
 
 import rvtrain as rt
 
@@ -58,7 +58,7 @@ def test_compute__matches_the_oracle(kind, shape, dtype, rng):
 @pytest.mark.parametrize("shape", [(2, 2), (7, 5), (17, 100), (101, 31), (13, 768)], ids=str)
 @pytest.mark.parametrize("temperature", [0.5, 0.07, 0.005])
 def test_gradients__match_torch_autograd(kind, shape, temperature, dtype, rng):
-    torch = pytest.importorskip("torch")
+    torch = import_torch()
     args, extra, _ = make_case(kind, *shape, dtype, rng)
     names = wrt_of(kind)
     loss = rt.InfoNCELoss(temperature, symmetric=kind == "symmetric")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import reference
 import reference_losses
-from conftest import TOLERANCE, relative_error
+from conftest import TOLERANCE, import_torch, relative_error
 from loss_cases import check_difference, check_gradient
 
 import rvtrain as rt
@@ -104,7 +104,7 @@ def test_values__match_the_oracle(name, shape, dtype, rng):
 
 @pytest.mark.parametrize("shape", [*SHAPES, (300, 130)], ids=str)
 def test_gradients__match_torch_autograd(name, shape, dtype, rng):
-    torch = pytest.importorskip("torch")
+    torch = import_torch()
     x, labels = make_case(*shape, dtype, rng, classes=20 if shape[0] == 300 else None)
     value, gradient = LOSSES[name].make("mean").compute_with_gradients(x, labels)
     right, expected = torch_result(name, torch, x, labels)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import reference
-from conftest import TOLERANCE, relative_error
+from conftest import TOLERANCE, import_torch, relative_error
 
 from rvtrain.losses._local_contrastive import WRT, LocalContrastiveLoss
 
@@ -68,7 +68,7 @@ def test_compute__matches_the_oracle(kind, shape, form, dtype, rng):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shape", [(2, 3), (7, 5), (101, 31), (13, 768)], ids=str)
 def test_gradients__match_torch_autograd(kind, shape, form, dtype, rng):
-    torch = pytest.importorskip("torch")
+    torch = import_torch()
     args, extra, _ = make_case(kind, *shape, dtype, rng)
     names = names_of(kind)
     value, gradients = LocalContrastiveLoss(1.0, "mean", form).compute_with_gradients(*args, wrt=names, **extra)
@@ -284,7 +284,7 @@ def test_compute__of_one_anchor(form, dtype, rng):
 
 
 def test_compute__takes_strided_mixed_and_foreign_arrays(form, rng):
-    torch = pytest.importorskip("torch")
+    torch = import_torch()
     (a, p), _, _ = make_case("in_batch", 12, 10, np.float64, rng)
     loss = LocalContrastiveLoss(1.0, "mean", form)
     expected = loss.compute(a[::2, ::3].copy(), p[::2, ::3].copy())
@@ -404,7 +404,7 @@ def test_compute_graph__matches_the_oracle(shape, form, dtype, threads, rng):
 
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 def test_compute_graph__gradient_matches_torch_autograd(reduction, form, dtype, threads, rng):
-    torch = pytest.importorskip("torch")
+    torch = import_torch()
     z, edges, negatives = make_edges(101, 31, 300, 407, dtype, rng)
     edges, negatives = (e[e[:, 0] != e[:, 1]] for e in (edges, negatives))  # torch has NaN at distance 0
     loss = LocalContrastiveLoss(1.0, reduction, form)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import reference
 import reference_losses
-from conftest import TOLERANCE, relative_error
+from conftest import TOLERANCE, import_torch, relative_error
 
 import rvtrain as rt
 from rvtrain.losses._distillation import MarginMSELoss
@@ -131,7 +131,7 @@ def test_infonce__matches_the_oracle(dtype, rng):
 
 
 def test_infonce__matches_torch_autograd(dtype, rng):
-    torch = pytest.importorskip("torch")
+    torch = import_torch()
     arrays = [vectors(rng, 13, 33, dtype=dtype) for _ in range(2)]
     value, gradients = MatryoshkaLoss(rt.InfoNCELoss(0.1), [33, 7], [1.0, 0.3]).compute_with_gradients(
         *arrays, wrt=("anchors", "positives")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import reference
-from conftest import TOLERANCE, relative_error
+from conftest import TOLERANCE, import_torch, relative_error
 
 from rvtrain.losses import _graph_kernels
 from rvtrain.losses._spectral import WRT, SpectralRegularization
@@ -81,7 +81,7 @@ def test_gradients__match_central_differences(normalized, rng):
 
 @pytest.mark.parametrize("noise", [1.0, 1e-3], ids=["rough", "smooth"])
 def test_gradients__match_torch_autograd_through_the_degrees(noise, normalized, dtype, rng):
-    torch = pytest.importorskip("torch")
+    torch = import_torch()
     z, edges, weights = simple_case(101, 31, rng)
     weights = weights.astype(dtype)
     degrees = np.bincount(edges.ravel(), np.repeat(weights, 2), 101)
@@ -200,7 +200,7 @@ def test_gradients__of_a_hub_with_thousands_of_neighbours(dtype, rng):
 
 
 def test_compute__takes_strided_mixed_and_foreign_arrays(rng):
-    torch = pytest.importorskip("torch")
+    torch = import_torch()
     z, edges, weights = simple_case(24, 10, rng)
     edges, weights = edges[: len(edges) // 2], weights[: len(edges) // 2]
     loss = SpectralRegularization(LAMBDA)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import reference
 import reference_losses
-from conftest import TOLERANCE, relative_error
+from conftest import TOLERANCE, import_torch, relative_error
 
 from rvtrain._errors import NotFiniteError
 from rvtrain.losses._spread import SpreadRegularization
@@ -35,7 +35,7 @@ def test_compute__matches_the_oracle(shape, dtype, rng):
 
 @pytest.mark.parametrize("shape", [(2, 3), (7, 5), (17, 100), (101, 31), (13, 768)], ids=str)
 def test_gradients__match_torch_autograd(shape, dtype, rng):
-    torch = pytest.importorskip("torch")
+    torch = import_torch()
     z = make_case(*shape, dtype, rng)
     value, gradient = SpreadRegularization(2.0).compute_with_gradients(z)
     leaf = torch.tensor(z.astype(np.float64), requires_grad=True)

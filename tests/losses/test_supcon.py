@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import reference
 import reference_losses
-from conftest import TOLERANCE, relative_error
+from conftest import TOLERANCE, import_torch, relative_error
 from loss_cases import check_difference, check_gradient
 
 import rvtrain as rt
@@ -24,7 +24,7 @@ def make_case(n, m, dim, dtype, rng, classes=4):
 @pytest.mark.parametrize("shape", [(1, 1, 3), (5, 8, 4), (70, 3, 9), (17, 101, 31), (130, 70, 130)], ids=str)
 @pytest.mark.parametrize("temperature", [0.1, 0.01])
 def test_references__match_oracle_and_torch(shape, temperature, dtype, rng):
-    torch = pytest.importorskip("torch")
+    torch = import_torch()
     x, labels, y, others = case = make_case(*shape, dtype, rng)
     losses, counted = reference_losses.supcon(*case, temperature=temperature)
     values = rt.SupConLoss(temperature, "none").compute(*case)

@@ -6,13 +6,14 @@ import pickle
 import numpy as np
 import pytest
 import reference
+from conftest import import_torch
 
 import rvtrain as rt
 
 
 @pytest.mark.parametrize("max_norm", [0.1, 1.0, 1e6])
 def test_clip_grad_norm__matches_torch(max_norm, dtype, rng):
-    torch = pytest.importorskip("torch")
+    torch = import_torch()
     grads = {"a": rng.normal(size=(70, 301)).astype(dtype), "b": rng.normal(size=5).astype(dtype)}
     parameters = [torch.nn.Parameter(torch.zeros(g.shape, dtype=torch.tensor(g).dtype)) for g in grads.values()]
     for parameter, g in zip(parameters, grads.values(), strict=True):
@@ -49,7 +50,7 @@ def test_clip_grad_norm__scales_memory_that_two_names_have_once():
 
 
 def test_schedules__match_torch():
-    torch = pytest.importorskip("torch")
+    torch = import_torch()
     schedulers = torch.optim.lr_scheduler
     pairs = [
         (rt.exponential_decay(0.3, 0.9), lambda o: schedulers.ExponentialLR(o, 0.9)),
@@ -79,7 +80,7 @@ def test_warmup__follows_the_formula_and_ends_at_the_end(shape, warmup):
 
 
 def test_warmup__matches_torch():
-    torch = pytest.importorskip("torch")
+    torch = import_torch()
     schedulers = torch.optim.lr_scheduler
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.3)
     rise = schedulers.LinearLR(optimizer, 1 / 11, 1.0, 10)

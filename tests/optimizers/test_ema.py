@@ -6,7 +6,7 @@ import pickle
 import numba
 import numpy as np
 import pytest
-from conftest import TOLERANCE, relative_error
+from conftest import TOLERANCE, import_torch, relative_error
 
 import rvtrain as rt
 
@@ -50,7 +50,7 @@ def test_update__the_average_of_a_constant_is_the_constant(decay, dtype, rng):
 @pytest.mark.parametrize("decay", [0.3, 0.9, 0.999, 0.99999])
 def test_update__rounds_no_worse_than_torch_over_many_steps(decay, rng):
     """float32, from 0 towards a constant: the smaller 1 − β, the more of a step is lost to rounding, in both."""
-    torch = pytest.importorskip("torch")
+    torch = import_torch()
     p, ema, peer = rng.normal(size=50).astype(np.float32), rt.EMA(np.zeros(50, np.float32), decay), torch.zeros(50)
     for _ in range(2000):
         ema.update(p)
@@ -60,7 +60,7 @@ def test_update__rounds_no_worse_than_torch_over_many_steps(decay, rng):
 
 
 def test_update__matches_torch(rng):
-    torch = pytest.importorskip("torch")
+    torch = import_torch()
     from torch.optim.swa_utils import get_ema_multi_avg_fn
 
     p, average = rng.normal(size=(2, 50))

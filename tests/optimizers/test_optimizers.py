@@ -8,7 +8,7 @@ import numba
 import numpy as np
 import pytest
 import reference
-from conftest import TOLERANCE, relative_error
+from conftest import TOLERANCE, import_torch, relative_error
 
 import rvtrain as rt
 from rvtrain._kernels import FASTMATH, _bodies
@@ -83,7 +83,7 @@ def test_step__matches_the_oracle(case, shape, dtype, rng):
 
 
 def test_step__matches_torch_for_200_steps(case, dtype, rng):
-    torch = pytest.importorskip("torch")
+    torch = import_torch()
     kind, options = CASES[case]
     p = rng.normal(size=(37, 11)).astype(dtype)
     tensor = torch.nn.Parameter(torch.tensor(p))
@@ -139,7 +139,7 @@ def test_step__takes_dicts(case, rng):
 
 
 def test_step__updates_torch_tensors(rng):
-    torch = pytest.importorskip("torch")
+    torch = import_torch()
     tensor, copy = torch.ones(5), np.ones(5, np.float32)
     rt.AdamW(5).step(tensor, torch.full((5,), 2.0))
     rt.AdamW(5).step(copy, np.full(5, 2, np.float32))
@@ -150,7 +150,7 @@ def test_step__updates_torch_tensors(rng):
 
 
 def test_rows__match_torch_sparse_adam(dtype, rng):
-    torch = pytest.importorskip("torch")
+    torch = import_torch()
     table = rng.normal(size=(30, 6)).astype(dtype)
     tensor = torch.nn.Parameter(torch.tensor(table))
     # SparseAdam adds ε before the bias correction, against Adam's definition: next to none, then.
