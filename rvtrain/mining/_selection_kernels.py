@@ -109,24 +109,20 @@ def _push_row(scores, r, row, part, begin, end, columns, origin, limits, rule, b
         column, full = j * width, best.sizes[part, row] == size
         here, root = min(columns - column, width), best.keys[part, row, 0]
         at = ((r // height * scores.shape[1] + j - begin) * height + r % height) * width
-        if full and here == width and rule.kind == BY_SCORE:
-            low = max(scores.dtype.type(root), floor)
-            if reaching(scores, at, low):
-                hits = between(scores, at, low, ceiling)
-                if ceiling < np.inf:
-                    above = reaching(scores, at, ceiling)
-                    if above:
-                        best.dropped[part, row] += count_allowed(above, row, column, origin, limits)
-                if hits:
-                    values = scores[r // height, j - begin, r % height]
-                    _push_hits(hits, values, column, origin, part, row, limits, best)
+        by_score = full and here == width and rule.kind == BY_SCORE
+        low = max(scores.dtype.type(root), floor) if by_score else floor
+        if by_score and not reaching(scores, at, low):
             continue
         if ceiling < np.inf:
             above = np.uint32(reaching(scores, at, ceiling) & first_bits(here))
             if above:
                 best.dropped[part, row] += count_allowed(above, row, column, origin, limits)
         values = scores[r // height, j - begin, r % height]
-        if not full or here < width or _may_beat_root(values, origin + column, root, noise, rule):
+        if by_score:
+            hits = between(scores, at, low, ceiling)
+            if hits:
+                _push_hits(hits, values, column, origin, part, row, limits, best)
+        elif not full or here < width or _may_beat_root(values, origin + column, root, noise, rule):
             push_scores(values, here, column, origin, noise, part, row, limits, rule, best)
 
 
