@@ -71,13 +71,13 @@ def _curves(axis: Any, run: Run) -> None:
     axis.set(title="While training", xlabel="epoch", ylabel="loss / ln(documents in the batch); 1: guessing")
     axis.set_ylim(bottom=0)
     axis.xaxis.get_major_locator().set_params(integer=True)
-    if not np.isnan(run.history["metric"]).all():
+    if run.metric in run.history:
         other = axis.twinx()
         lines += other.plot(
-            epochs, run.history["metric"], marker="o", label=f"{run.metric}, pairs that choose the epoch"
+            epochs, run.history[run.metric], marker="o", label=f"{run.metric}, pairs that choose the epoch"
         )
         other.set(ylabel=run.metric)
-    mining = next((epoch for epoch, k in zip(epochs, run.history["k"], strict=True) if k), None)
+    mining = next((epoch for epoch, k in zip(epochs, run.history["negatives"], strict=True) if k), None)
     if mining is not None:
         lines += [axis.axvline(mining - 0.5, color="black", linestyle=":", label="mining starts")]
     axis.legend(handles=lines, loc="center right", fontsize=8)
@@ -88,7 +88,7 @@ def _normalised(run: Run) -> np.ndarray:
 
     With k mined negatives per pair, a batch of B pairs has up to B (1 + k) documents.
     """
-    mined = np.asarray(run.history["k"])
+    mined = np.asarray(run.history["negatives"])
     candidates = np.minimum(min(run.batch_size, len(run.split.train)) * (1 + mined), len(run.data.documents))
     return np.asarray(run.history["loss"]) / np.log(np.maximum(candidates, 2))
 

@@ -147,8 +147,8 @@ def _search(dtype: np.dtype, rng: np.random.Generator) -> None:
 def _training(dtype: np.dtype, rng: np.random.Generator) -> None:
     x = rng.normal(size=(ROWS, DIM)).astype(dtype)
     for adapter in (rt.LinearAdapter(DIM, rank=2, dtype=dtype), rt.MLPAdapter(DIM, dtype=dtype)):
-        y, saved = adapter.forward(x, np.arange(5))
-        adapter.backward(saved, y)
+        y, saved = adapter.forward_rows(x, np.arange(5))
+        adapter.backward(saved, y, to_input=True)
     add_rows.serial(DIM, y, np.arange(5), y.copy())
 
 

@@ -103,9 +103,9 @@ def _add_train(commands: Any) -> None:
     parser = _command(
         commands, "train", "train adapters that bring queries near their documents",
         "Train a linear map or a small network for queries and another for documents, on embeddings that you have, "
-        "by InfoNCE with in-batch and mined negatives. The output holds the parameters of the epoch that is best on "
-        "held-back pairs. After every epoch the run is saved beside the output as OUTPUT.part. --resume continues "
-        "from there, with results bit-identical to a run without interruption.",
+        "by symmetric InfoNCE with in-batch and mined negatives. The output holds the parameters of the epoch that "
+        "is best on held-back pairs. After every epoch the run is saved beside the output as OUTPUT.part. --resume "
+        "continues from there, with results bit-identical to a run without interruption.",
     )  # fmt: skip
     _inputs(parser, model=False)
     add = parser.add_argument
@@ -124,7 +124,10 @@ def _add_train(commands: Any) -> None:
     add("--temperature", type=float, default=0.05, help="temperature of InfoNCE")
     add("--negatives", type=int, help="number of mined negatives per query; 0: in-batch negatives only (default: 4)")
     add("--strategy", choices=_STRATEGIES, default="hardest", help="strategy of the miner")
-    add("--mine-from", type=int, default=4, help="first epoch that mines, counted from 0")
+    add("--relative-margin", type=float, metavar="M", help="leave out documents whose score is within this share of "
+        "the positive's, because they are often unlabelled positives: 0.05 with at most 10 negatives is a good start "
+        "where many pairs are unlabelled (default: none)")  # fmt: skip
+    add("--mine-from", type=int, default=5, help="first epoch that mines, counted from 1")
     add("--mine-every", type=int, default=2, help="number of epochs from one mining to the next")
     add("--hold-back", type=float, help="share of the queries to hold back if the file has no validation pairs. One "
         "half selects the best epoch; the other half is measured only at the end, by train and by evaluate (default: "

@@ -16,8 +16,8 @@ from rvtrain.losses import InfoNCELoss
 from rvtrain.mining import HardNegativeMiner
 from rvtrain.optimizers import AdamW
 from rvtrain.optimizers._arrays import Floats
-from rvtrain.training import LinearAdapter, MLPAdapter, Trainer, TwoTower
-from rvtrain.training._pairs import PairData
+from rvtrain.training import LinearAdapter, MLPAdapter, Trainer
+from rvtrain.training._pair_data import PairData
 
 __all__ = ["ContrastiveAdapter"]
 
@@ -152,13 +152,14 @@ class ContrastiveAdapter(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
             found = _pairs_found(PairData(x, x, known), apart)
         best = _Best(adapter, x, found) if len(held) else None
         trainer = Trainer(
-            TwoTower(adapter),
+            adapter,
             InfoNCELoss(self.temperature),
             AdamW(adapter.params, self.learning_rate, self.weight_decay),
             epochs=self.epochs,
             batch_size=self.batch_size,
             seed=seed,
             callbacks=() if best is None else [best],
+            progress=False,
         )
         if pairs is not None:
             trainer.fit(x, x, known)
@@ -261,7 +262,7 @@ def _pairs_found(known: PairData, held: np.ndarray) -> Callable[[np.ndarray], np
     Rows that are known to belong to the first are not counted.
     """
     first, second = held.T
-    excluded = np.column_stack([first, known.positives_of(first)])
+    excluded = np.column_stack([first, known.documents_of(first)])
 
     def found(embeddings: np.ndarray) -> np.ndarray:
         near = HardNegativeMiner.hardest().mine(embeddings[first], embeddings, 1, exclude=excluded)

@@ -77,7 +77,7 @@ def contents(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
-QUICK = ("--epochs", 6, "--batch-size", 64, "--lr", 0.02, "--mine-from", 2)
+QUICK = ("--epochs", 6, "--batch-size", 64, "--lr", 0.02, "--mine-from", 3)
 
 
 def test_train_evaluate_apply_mine(folder, run):
@@ -192,8 +192,8 @@ def test_train__without_held_back_pairs_measures_nothing(folder, run):
 def test_train__takes_each_kind(options, folder, run):
     code, out, _ = run("train", "pairs.npz", "-o", "a.npz", *QUICK, *options, "--json")
     found = json.loads(out)
-    assert code == 0 and len(found["history"]["loss"]) == 6
-    assert found["history"]["loss"][-1] < found["history"]["loss"][0]
+    assert code == 0 and len(found["history"]["loss"]) == 7
+    assert found["history"]["loss"][-1] < found["history"]["loss"][1]
     assert rt.load_model("a.npz").query.out_features == 20
 
 
@@ -225,7 +225,7 @@ def test_train__takes_vectors_as_they_are_stored(stored, folder, run, vectors):
     np.savez("stored.npz", queries=queries, documents=documents)
     np.savez("wide.npz", queries=queries.astype(np.float32), documents=documents.astype(np.float32))
     for name in ("stored", "wide"):
-        assert run("train", f"{name}.npz", "-o", f"{name}.model.npz", "--epochs", 2, "--mine-from", 1)[0] == 0
+        assert run("train", f"{name}.npz", "-o", f"{name}.model.npz", "--epochs", 2, "--mine-from", 2)[0] == 0
     a, b = (rt.load_model(f"{name}.model.npz").params for name in ("stored", "wide"))
     for key, value in a.items():
         np.testing.assert_array_equal(value, b[key])
@@ -278,7 +278,7 @@ def test_train__interrupted_and_resumed_ends_as_if_it_had_not_been(trained, fold
 def test_train__resume_without_a_run_begins_one_and_says_so(folder, run):
     code, _, errors = run("train", "pairs.npz", "-o", "a.npz", "--epochs", 1, "--resume")
     assert code == 0 and "there is no a.npz.part to resume" in errors
-    assert "no negatives will be mined: --mine-from 4 is not below --epochs 1" in errors
+    assert "no negatives will be mined: --mine-from 5 is above --epochs 1" in errors
 
 
 def test_train__that_diverges_leaves_nothing_behind(folder, run, monkeypatch):
@@ -438,7 +438,7 @@ def test_errors__are_one_line_and_name_what_is_wrong(folder, run):
         ((*train, "--patience", 2, "--hold-back", 0), "--patience needs pairs to measure on"),
         ((*train, "--negatives", 100_000), "--negatives must be at most 499"),
         ((*train, "--batch-size", 1), "--batch-size must be at least 2"),
-        ((*train, "--batch-size", 0, "--mine-from", 0), "--batch-size must be at least 2"),
+        ((*train, "--batch-size", 0, "--mine-from", 1), "--batch-size must be at least 2"),
         (("train", "few.npz", "-o", "x.npz", "--hold-back", 0, "--negatives", 2), "--negatives must be at most 1"),
         (("train", "few.npz", "-o", "x.npz", "--negatives", 0), "--hold-back must leave queries"),
         (("train", "pairs.npz", "-o", "nowhere/x.npz"), "-o must be in a folder that exists"),

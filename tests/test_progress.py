@@ -19,11 +19,11 @@ class Terminal(io.StringIO):
         return True
 
 
-def fitted(rng, progress=True):
+def fitted(rng, progress="auto"):
     x = rng.normal(size=(40, 8)).astype(np.float32)
     model = rt.TwoTower(rt.LinearAdapter(8))
-    miner = rt.HardNegativeMiner.hardest()
-    rt.Trainer(model, miner=miner, epochs=2, batch_size=8, progress=progress).fit(x, x, PAIRS[:30], PAIRS[30:])
+    mining = rt.Mining(rt.HardNegativeMiner.hardest())
+    rt.Trainer(model, mining=mining, epochs=2, batch_size=8, progress=progress).fit(x, x, PAIRS[:30], PAIRS[30:])
 
 
 def test_trainer__names_its_phases_on_a_terminal(rng, monkeypatch):

@@ -40,10 +40,18 @@ def test_readme__loop_runs_and_brings_the_anchor_to_its_positive():
 # What each page must have found by its end.
 PAGES = {
     "retriever": lambda s: s["before"] < 0.1 < 0.7 < s["after"] and s["found"].shape == (300, 10),
+    "migrate": lambda s: (
+        s["before"]["new queries, old index"] < 0.02
+        and 0.25 < s["mapped"]["ridge"] < s["mapped"]["procrustes"]
+        and s["before"]["old queries, old index"] + 0.1 < s["mapped"]["trained, documents frozen"]
+    ),
     "graph": lambda s: (
         s["smooth"].max() > 1.2 * s["plain"].max() > 0.4 and s["same"] > 0.8 and s["hard"].shape == (320, 5)
     ),
-    "labels": lambda s: s["history"]["metric"].max() > 2.5 * s["history"]["metric"][0] and s["accuracy"] > s["plain"],
+    "labels": lambda s: s["history"]["map@r"].max() > 2.5 * s["history"]["map@r"][0] and s["accuracy"] > s["plain"],
+    "callbacks": lambda s: (
+        s["trainer"].history["loss"][-1] < s["trainer"].history["loss"][1] and _lines(s["log"]) > 2 * 10
+    ),
     "negatives": lambda s: (
         not (s["found"][:20] == np.arange(500, 520)[:, np.newaxis]).any() and _lines(s["path"]) == 1000
     ),

@@ -18,25 +18,23 @@ def data(rng):
     return [side.astype(np.float32) for side in sides]
 
 
-def ours(queries, documents):
-    model = rt.TwoTower(rt.LinearAdapter(DIM), rt.LinearAdapter(DIM))
+def ours(queries, documents, frozen=False):
+    model = rt.TwoTower(rt.LinearAdapter(DIM), "frozen" if frozen else rt.LinearAdapter(DIM))
     pairs = np.repeat(np.arange(PAIRS)[:, np.newaxis], 2, axis=1)
     trainer = rt.Trainer(
         model,
         rt.InfoNCELoss(TEMPERATURE),
         rt.AdamW(model.params, RATE, DECAY),
-        miner=rt.HardNegativeMiner.hardest(),
-        negatives=NEGATIVES,
-        mine_from=MINE_FROM,
-        mine_every=MINE_EVERY,
+        mining=rt.Mining(rt.HardNegativeMiner.hardest(), NEGATIVES, MINE_FROM + 1, MINE_EVERY),
         epochs=EPOCHS,
         batch_size=BATCH,
+        progress=False,
     )
     trainer.fit(queries, documents, pairs)
     return model.query.transform(queries), model.document.transform(documents)
 
 
-def in_torch(queries, documents):
+def in_torch(queries, documents, frozen=False):
     import torch
     from torch.nn.functional import cross_entropy, normalize
 
@@ -45,7 +43,11 @@ def in_torch(queries, documents):
     towers = [torch.nn.Linear(DIM, DIM, bias=False) for _ in range(2)]
     for tower in towers:
         torch.nn.init.eye_(tower.weight)
-    optimizer = torch.optim.AdamW([t.weight for t in towers], RATE, weight_decay=DECAY, fused=True)
+    if frozen:
+        towers[1] = torch.nn.Identity()
+        documents = normalize(documents)
+    trained = [weight for tower in towers for weight in tower.parameters()]
+    optimizer = torch.optim.AdamW(trained, RATE, weight_decay=DECAY, fused=True)
     generator = torch.Generator().manual_seed(0)
     mined = None
     for epoch in range(EPOCHS):
@@ -59,7 +61,7 @@ def in_torch(queries, documents):
         for batch in order.split(BATCH):
             rows = batch if mined is None else torch.cat([batch, mined[batch].flatten()])
             q = normalize(towers[0](queries[batch]))
-            d = normalize(towers[1](documents[rows]))
+            d = documents[rows] if frozen else normalize(towers[1](documents[rows]))
             scores = q @ d.T / TEMPERATURE
             if mined is not None:  # what is a row's own document is none of its negatives
                 same = rows[None, :] == batch[:, None]
@@ -93,6 +95,26 @@ class Training(Benchmark):
         )
 
     track_time_over_torch.unit = "of torch's time"
+
+    def track_frozen_time_over_torch(self):
+        """Documents taken as they are, by both."""
+        ours(self.queries, self.documents, frozen=True)
+        return relative_time(
+            lambda: ours(self.queries, self.documents, frozen=True),
+            lambda: in_torch(self.queries, self.documents, frozen=True),
+            budget=30.0,
+        )
+
+    track_frozen_time_over_torch.unit = "of torch's time"
+
+    def track_frozen_time_over_unfrozen(self):
+        return relative_time(
+            lambda: ours(self.queries, self.documents, frozen=True),
+            lambda: ours(self.queries, self.documents),
+            budget=30.0,
+        )
+
+    track_frozen_time_over_unfrozen.unit = "of the time with two trained sides"
 
     def track_misses_over_torch(self):
         """Held-back queries whose document is not among the first ten, beside torch's."""

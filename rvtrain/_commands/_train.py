@@ -19,7 +19,7 @@ from rvtrain.training._saving import described
 
 _SETTINGS = (
     "kind", "shared", "dim", "rank", "hidden", "epochs", "batch_size", "lr", "weight_decay", "temperature",
-    "negatives", "strategy", "mine_from", "mine_every", "hold_back", "metric", "patience", "seed",
+    "negatives", "strategy", "relative_margin", "mine_from", "mine_every", "hold_back", "metric", "patience", "seed",
 )  # fmt: skip
 """The options that a resumed run must share with the interrupted one."""
 
@@ -33,15 +33,14 @@ def run(options: argparse.Namespace) -> int:
     data = _files.inputs(options)
     split = _split(options, data)
     model = _model(options, data)
-    start = {name: value.copy() for name, value in model.params.items()}
     trainer = _trainer(options, model, split, part)
     trainer.checkpoint_extra = {"settings": _settings(options, model, data)}
     if Path(part).exists():
-        _resume(trainer, part)
+        _check_resumed(trainer, part)
     elif options.resume:
         print(f"rvtrain: there is no {part} to resume: beginning at the first epoch", file=sys.stderr)
-    if options.negatives and options.mine_from >= options.epochs:
-        never = f"--mine-from {options.mine_from} is not below --epochs {options.epochs}"
+    if options.negatives and options.mine_from > options.epochs:
+        never = f"--mine-from {options.mine_from} is above --epochs {options.epochs}"
         print(f"rvtrain: no negatives will be mined: {never}", file=sys.stderr)
     with _progress.shown(None, "rows") as bar:
         before = _quality(None, data, split, options, bar)
@@ -52,9 +51,7 @@ def run(options: argparse.Namespace) -> int:
         rt.save_checkpoint(options.output, model=described(model), split=splits.state(split, data))
     Path(part).unlink(missing_ok=True)
     history = {name: column.tolist() for name, column in trainer.history.items()}
-    kept = None if after is None else int(np.argmax(history["metric"])) + 1
-    if all((value == start[name]).all() for name, value in model.params.items()):
-        kept = 0
+    kept = None if after is None else int(trainer.best_epoch)
     done = _plots.Run(model, data, split, history, options.metric, before, after, kept, options.batch_size)
     print(_as_json(options, done) if options.json else "\n".join(_summary(options, done)))
     if options.plot:
@@ -73,23 +70,25 @@ def _check(options: argparse.Namespace, part: str) -> None:
             f"{part} is of a run that was interrupted: --resume goes on from it; to begin again, remove it"
         )
     for name, low in (
-        ("dim", 1), ("rank", 1), ("hidden", 1), ("epochs", 1), ("negatives", 0), ("mine_from", 0), ("mine_every", 1),
+        ("dim", 1), ("rank", 1), ("hidden", 1), ("epochs", 1), ("negatives", 0), ("mine_from", 1), ("mine_every", 1),
         ("patience", 1), ("seed", 0), ("memory", 0),
     ):  # fmt: skip
         if getattr(options, name) is not None:
             check.integer(_flag(name), getattr(options, name), low=low)
     for name in ("lr", "weight_decay"):
         check.number(_flag(name), getattr(options, name), low=0.0, open_low=name == "lr")
+    if options.relative_margin is not None:
+        check.number("--relative-margin", options.relative_margin, low=0.0)
     check.number("--temperature", options.temperature, low=1e-15, high=1e15)
     if options.hold_back is not None and not 0 <= options.hold_back < 1:
         raise ValueError(f"--hold-back must be in [0, 1), got {options.hold_back}")
     for name, kind in (("rank", "linear"), ("hidden", "mlp")):
         if getattr(options, name) is not None and options.kind != kind:
             raise ValueError(f"{_flag(name)} is for --kind {kind}, got --kind {options.kind}")
-    if options.batch_size < 2 and (options.batch_size < 1 or options.negatives == 0 or options.mine_from):
+    if options.batch_size < 2 and (options.batch_size < 1 or options.negatives == 0 or options.mine_from > 1):
         raise ValueError(
             f"--batch-size must be at least 2, got {options.batch_size}: the other pairs of a batch are the "
-            "negatives, and without negatives the loss is 0 and nothing is learnt (1 is possible with --mine-from 0)"
+            "negatives, and without negatives the loss is 0 and nothing is learnt (1 is possible with --mine-from 1)"
         )
     parsed([options.metric])
 
@@ -129,29 +128,30 @@ def _settings(options: argparse.Namespace, model: Any, data: _files.Inputs) -> d
 
 def _trainer(options: argparse.Namespace, model: Any, split: splits.Split, part: str) -> rt.Trainer:
     per_epoch = -(-len(split.train) // options.batch_size)
+    mining = None
+    if options.negatives:
+        margin = options.relative_margin
+        miner = rt.HardNegativeMiner(options.strategy, seed=options.seed, relative_margin=margin)
+        mining = rt.Mining(miner, options.negatives, options.mine_from, options.mine_every)
     return rt.Trainer(
         model,
-        rt.InfoNCELoss(options.temperature),
+        rt.InfoNCELoss(options.temperature, symmetric=True),
         rt.AdamW(model.params, options.lr, options.weight_decay),
         schedule=rt.warmup_cosine(options.lr, max(1, per_epoch // 2), max(2, options.epochs * per_epoch)),
-        miner=rt.HardNegativeMiner(options.strategy, seed=options.seed) if options.negatives else None,
-        negatives=options.negatives or 1,
-        mine_from=options.mine_from,
-        mine_every=options.mine_every,
+        mining=mining,
         epochs=options.epochs,
         batch_size=options.batch_size,
-        metric=options.metric,
+        metrics=(options.metric,),
         patience=options.patience,
         seed=options.seed,
         memory_limit=options.memory << 20,
-        progress=True,
         checkpoint=part,
         callbacks=() if _progress.is_visible() else (_print_line,),
     )
 
 
-def _resume(trainer: rt.Trainer, part: str) -> None:
-    """Bring the trainer to where the file was written; ValueError where that run had other settings."""
+def _check_resumed(trainer: rt.Trainer, part: str) -> None:
+    """ValueError if the run in the file had other settings."""
     extra, settings = rt.load_checkpoint(part).get("extra"), trainer.checkpoint_extra["settings"]
     if not isinstance(extra, dict) or not isinstance(extra.get("settings"), dict):
         raise ValueError(f"{part} is of another kind of run: to begin again, remove it")
@@ -162,13 +162,12 @@ def _resume(trainer: rt.Trainer, part: str) -> None:
     others = [name for name, digest in settings["data"].items() if earlier["data"].get(name) != digest]
     if others:
         raise ValueError(f"{' and '.join(others)} must be those of the run to resume, got others")
-    trainer.load(part)
 
 
 def _fit(trainer: rt.Trainer, data: _files.Inputs, split: splits.Split) -> None:
     try:
         with _outputs.naming(str(trainer.checkpoint)):
-            trainer.fit(data.queries, data.documents, split.train, split.selection)
+            trainer.fit(data.queries, data.documents, split.train, split.selection, resume=True)
     except KeyboardInterrupt:
         again = f"the same command with --resume goes on after epoch {trainer.epoch} of {trainer.epochs}"
         raise KeyboardInterrupt(again if trainer.epoch else "before the first epoch was done") from None
@@ -200,18 +199,15 @@ def _summary(options: argparse.Namespace, run: _plots.Run) -> Iterator[str]:
         untrained = "" if run.before is None else f", untrained {run.before:.3f}"
         yield f"{run.metric} on {len(run.split.measured)} {kind}: {run.after:.3f}{untrained}"
         chosen = "these pairs" if run.split.report is None else f"{len(run.split.selection)} others"
-        yield f"best epoch: {run.kept} of {len(run.history['epoch'])}, chosen on {chosen}"
+        yield f"best epoch: {run.kept} of {len(run.history['epoch']) - 1}, chosen on {chosen}"
     yield f"written: {options.output}"
     if options.plot:
         yield f"written: {options.plot}"
 
 
 def _print_line(trainer: Any, record: dict[str, float]) -> None:
-    values = "  ".join(
-        f"{trainer.metric if name == 'metric' else name} {record[name]:.4g}"
-        for name in ("loss", "temperature", "k", "metric", "seconds")
-        if not np.isnan(record[name])
-    )
+    names = ("loss", "temperature", "negatives", *trainer.metrics, "seconds")
+    values = "  ".join(f"{name} {record[name]:.4g}" for name in names if name in record)
     print(f"epoch {record['epoch']:.0f}/{trainer.epochs}  {values}", file=sys.stderr)
 
 

@@ -1,5 +1,6 @@
 """Two linear adapters, trained in-batch and then against mined hard negatives."""
 
+import copy
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -75,29 +76,48 @@ def featured(pairs: Pairs, buckets: int) -> Data:
     return Data(pairs, sentences, tfidf.transform(held_back), tfidf.transform(pairs.names))
 
 
-def trainer(data: Data, seed: int, epochs: int, hard: bool, state_dtype: str = "float32") -> rt.Trainer:
-    """Two adapters with a trainer for `epochs` epochs; with `hard`, mining follows the in-batch epochs."""
+def warm_up(data: Data, seed: int, state_dtype: str = "float32") -> rt.Trainer:
+    """Two adapters and a trainer for the in-batch epochs."""
     model = rt.TwoTower(*(rt.LinearAdapter(FEATURES, DIM, seed=seed) for _ in "qd"))  # one start for both sides
-    count = len(data.pairs.train)
-    per_epoch = -(-count // BATCH)
+    return rt.Trainer(
+        model,
+        rt.InfoNCELoss(0.07),
+        rt.AdamW(model.params, PEAK_RATE, DECAY, state_dtype=state_dtype),
+        schedule=_rates(data),
+        epochs=WARM_EPOCHS,
+        batch_size=BATCH,
+        seed=seed,
+        progress=False,
+    )
+
+
+def rest(warm: rt.Trainer, data: Data, hard: bool) -> rt.Trainer:
+    """A trainer for the epochs that follow, on copies of the model and the optimizer; hard: with mined negatives."""
+    model, optimizer = copy.deepcopy((warm.model, warm.optimizer))
+    rate, done, count = _rates(data), warm.step, len(data.pairs.train)
     return rt.Trainer(
         model,
         rt.InfoNCELoss(),
-        rt.AdamW(model.params, PEAK_RATE, DECAY, state_dtype=state_dtype),
-        schedule=rt.warmup_cosine(PEAK_RATE, per_epoch // 2, EPOCHS * per_epoch),
+        optimizer,
+        schedule=lambda step: rate(done + step),
         curriculum=rt.CurriculumScheduler(
             [
-                rt.CurriculumStage("in-batch", WARM_EPOCHS * count, temperature=0.07, k_neighbors=1),
                 rt.CurriculumStage("hard", count, temperature=0.06, k_neighbors=2),
                 rt.CurriculumStage("harder", (LATE_EPOCHS - 1) * count, temperature=0.05, k_neighbors=4),
             ]
         ),
-        miner=rt.HardNegativeMiner.hardest(),
-        mine_from=WARM_EPOCHS if hard else EPOCHS,
-        epochs=epochs,
+        mining=rt.Mining(rt.HardNegativeMiner.hardest(relative_margin=0.05)) if hard else None,
+        epochs=LATE_EPOCHS,
         batch_size=BATCH,
-        seed=seed,
+        seed=warm.seed + 1,
+        progress=False,
     )
+
+
+def _rates(data: Data) -> Callable[[int], float]:
+    """Learning rates of all epochs, by the step."""
+    per_epoch = -(-len(data.pairs.train) // BATCH)
+    return rt.warmup_cosine(PEAK_RATE, per_epoch // 2, EPOCHS * per_epoch)
 
 
 def fit(
@@ -114,7 +134,7 @@ def fit(
 
     trainer.callbacks = (listen,)
     describe(name)
-    trainer.fit(data.sentences, data.names[train], np.repeat(np.arange(len(train))[:, np.newaxis], 2, axis=1))
+    trainer.fit(data.sentences, data.names[train])
     return curve
 
 
@@ -130,15 +150,15 @@ def run(seed: int, progress: Callable[[int], None], describe: Callable[[str], No
         begin = time.perf_counter()
         data = featured(load(seed), FEATURES)
         seconds = time.perf_counter() - begin
-        half_way = trainer(data, seed, WARM_EPOCHS, hard=False)
-        curve = fit(half_way, data, progress, describe, "in-batch")
+        warm = warm_up(data, seed)
+        curve = fit(warm, data, progress, describe, "in-batch")
         rows = [baseline(data, FEATURES, seconds), strongest.result()]
     curves = {}
     for name, hard in (("in-batch only", False), ("with hard negatives", True)):
-        whole = trainer(data, seed, EPOCHS, hard)
-        whole.load_state_dict(half_way.state_dict())
-        curves[name] = curve + fit(whole, data, progress, describe, name)
-        rows.append(Row(f"trained: {name}", data.quality(whole.model), float(whole.history["seconds"].sum())))
+        late = rest(warm, data, hard)
+        curves[name] = curve + fit(late, data, progress, describe, name)
+        spent = float(warm.history["seconds"].sum() + late.history["seconds"].sum())
+        rows.append(Row(f"trained: {name}", data.quality(late.model), spent))
     return Result(rows, curves)
 
 

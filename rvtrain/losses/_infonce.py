@@ -56,6 +56,13 @@ class InfoNCELoss(ContrastiveLoss):
         A negative whose similarity exceeds the positive's by more than this is not counted (Qwen3-Embedding: 0.1).
         If a call has a `guide`, a negative is not counted if its cosine under the guide exceeds the positive's cosine
         under the guide minus this margin, by default 0 (GISTEmbed). The mask is a constant for the gradient.
+    learn_temperature : bool
+        Whether the `Trainer` learns τ with the model, by the logarithm of its inverse. Calls do not depend on it.
+
+    Attributes
+    ----------
+    learnable : tuple of str
+        ("temperature",) with `learn_temperature`, else (): what `wrt` takes the gradient to, and `Trainer` learns.
 
     References
     ----------
@@ -90,6 +97,7 @@ class InfoNCELoss(ContrastiveLoss):
         margin: float = 0.0,
         hardness: float = 0.0,
         false_negative_margin: float | None = None,
+        learn_temperature: bool = False,
     ) -> None:
         super().__init__(reduction)
         self.temperature = temperature
@@ -103,6 +111,7 @@ class InfoNCELoss(ContrastiveLoss):
         if false_negative_margin is not None:
             false_negative_margin = check.number("false_negative_margin", false_negative_margin)
         self.false_negative_margin = false_negative_margin
+        self.learn_temperature = check.flag("learn_temperature", learn_temperature)
 
     @property
     def temperature(self) -> float:
@@ -113,6 +122,11 @@ class InfoNCELoss(ContrastiveLoss):
     def temperature(self, value: float) -> None:
         self._temperature = check.temperature(value)
 
+    @property
+    def learnable(self) -> tuple[str, ...]:
+        """Names of the loss's own parameters that are learned with the model."""
+        return ("temperature",) if self.learn_temperature else ()
+
     def __repr__(self) -> str:
         changed = {
             name: value
@@ -122,6 +136,7 @@ class InfoNCELoss(ContrastiveLoss):
                 ("margin", self.margin, 0.0),
                 ("hardness", self.hardness, 0.0),
                 ("false_negative_margin", self.false_negative_margin, None),
+                ("learn_temperature", self.learn_temperature, False),
             )
             if value != usual
         }

@@ -52,9 +52,17 @@ class SigmoidLoss(ContrastiveLoss):
     Parameters
     ----------
     scale, bias : float
-        t > 0 and b. May be set between calls; `wrt` also takes "scale" and "bias". (The paper learns log t.)
+        t > 0 and b. May be set between calls; `wrt` also takes "scale" and "bias".
     reduction : {"mean", "sum", "none"}
         Over the anchors; "none" gives one value each (and gradients of their sum).
+    learn : bool
+        Whether the `Trainer` learns t, by its logarithm, and b with the model, as the paper does. Calls do not
+        depend on it.
+
+    Attributes
+    ----------
+    learnable : tuple of str
+        ("scale", "bias") with `learn`, else (): what `Trainer` learns.
 
     References
     ----------
@@ -72,9 +80,12 @@ class SigmoidLoss(ContrastiveLoss):
 
     WRT = ("anchors", "positives", "negatives", "scale", "bias")
 
-    def __init__(self, scale: float = 10.0, bias: float = -10.0, reduction: str = "mean") -> None:
+    def __init__(
+        self, scale: float = 10.0, bias: float = -10.0, reduction: str = "mean", learn: bool = False
+    ) -> None:
         super().__init__(reduction)
         self.scale, self.bias = scale, bias
+        self.learn = check.flag("learn", learn)
 
     @property
     def scale(self) -> float:
@@ -94,8 +105,14 @@ class SigmoidLoss(ContrastiveLoss):
     def bias(self, value: float) -> None:
         self._bias = check.number("bias", value, low=-1e15, high=1e15)
 
+    @property
+    def learnable(self) -> tuple[str, ...]:
+        """Names of the loss's own parameters that are learned with the model."""
+        return ("scale", "bias") if self.learn else ()
+
     def __repr__(self) -> str:
-        return f"SigmoidLoss(scale={self.scale:g}, bias={self.bias:g}, reduction={self.reduction!r})"
+        more = ", learn=True" if self.learn else ""
+        return f"SigmoidLoss(scale={self.scale:g}, bias={self.bias:g}, reduction={self.reduction!r}{more})"
 
     def treatment(self, dtype: np.dtype) -> tuple[Any, ...]:
         """A softplus of each score."""

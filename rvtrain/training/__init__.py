@@ -1,6 +1,5 @@
 """From arrays to trained embeddings: models, metrics, and the loop that joins the parts."""
 
-from rvtrain.training._adapters import LinearAdapter, MLPAdapter
 from rvtrain.training._alignment import alignment, uniformity
 from rvtrain.training._at_k import (
     accuracy_at_k,
@@ -11,18 +10,47 @@ from rvtrain.training._at_k import (
     precision_at_k,
     recall_at_k,
 )
+from rvtrain.training._callbacks import Callback, EMACallback
 from rvtrain.training._graded import evaluate_pairs, spearman
+from rvtrain.training._linear import LinearAdapter
 from rvtrain.training._metrics import evaluate_retrieval
+from rvtrain.training._mining import Mining
+from rvtrain.training._mlp import MLPAdapter
+from rvtrain.training._protocols import (
+    EmbeddingModel,
+    GraphLoss,
+    LabelLoss,
+    Miner,
+    Model,
+    Optimizer,
+    PairLoss,
+    TwoSidedModel,
+)
+from rvtrain.training._sampling import MPerClass
 from rvtrain.training._saving import load_model, save_model
+from rvtrain.training._sequential import Sequential
 from rvtrain.training._significance import paired_test
 from rvtrain.training._towers import EmbeddingTable, TwoTower
 from rvtrain.training._trainer import Trainer
 
 __all__ = [
+    "Callback",
+    "EMACallback",
+    "EmbeddingModel",
     "EmbeddingTable",
+    "GraphLoss",
+    "LabelLoss",
     "LinearAdapter",
     "MLPAdapter",
+    "MPerClass",
+    "Miner",
+    "Mining",
+    "Model",
+    "Optimizer",
+    "PairLoss",
+    "Sequential",
     "Trainer",
+    "TwoSidedModel",
     "TwoTower",
     "accuracy_at_k",
     "alignment",

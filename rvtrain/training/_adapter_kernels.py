@@ -16,10 +16,10 @@ _CUBE = 0.044715
 
 
 @kernel
-def layer_norm(start, stop, x, gain, shift, normal, out):
-    """normal = (x − mean) / √(var + 1e-5) by row, out = gain · normal + shift.
+def layer_norm(start, stop, x, gain, shift, normal, inverses, out):
+    """normal = (x − mean) · inverse by row, inverse = 1 / √(var + 1e-5); out = gain · normal + shift.
 
-    Shapes: x, normal, out (n, d), gain, shift (d,).
+    Shapes: x, normal and out (n, d), inverses (n,).
     """
     for i in range(start, stop):
         mean, square = 0.0, 0.0
@@ -30,9 +30,27 @@ def layer_norm(start, stop, x, gain, shift, normal, out):
             square += (x[i, k] - mean) * (x[i, k] - mean)
         center = x.dtype.type(mean)
         inverse = x.dtype.type(1.0 / np.sqrt(square / x.shape[1] + _EPS))
+        inverses[i] = inverse
         for k in range(x.shape[1]):
             normal[i, k] = (x[i, k] - center) * inverse
             out[i, k] = gain[k] * normal[i, k] + shift[k]
+
+
+@kernel
+def layer_norm_backward(start, stop, grad, gain, normal, inverses, out):
+    """out = inverse · (g − mean(g) − normal · mean(g · normal)) by row, g = gain · grad: the gradient to x.
+
+    Shapes: grad, normal and out (n, d), inverses (n,).
+    """
+    for i in range(start, stop):
+        mean, along = 0.0, 0.0
+        for k in range(grad.shape[1]):
+            g = np.float64(gain[k] * grad[i, k])
+            mean += g
+            along += g * normal[i, k]
+        center, slope = grad.dtype.type(mean / grad.shape[1]), grad.dtype.type(along / grad.shape[1])
+        for k in range(grad.shape[1]):
+            out[i, k] = inverses[i] * (gain[k] * grad[i, k] - center - slope * normal[i, k])
 
 
 @kernel

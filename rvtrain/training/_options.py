@@ -1,46 +1,67 @@
-"""What a trainer is made of, checked before the first step."""
+"""Arguments of a trainer, checked before the first step."""
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rvtrain import _validation as check
-from rvtrain.losses import InfoNCELoss, SpectralRegularization
+from rvtrain.losses import InfoNCELoss
 from rvtrain.optimizers import Adam, AdamW, constant
+from rvtrain.training import _metrics
+from rvtrain.training._logging import ENDINGS
+from rvtrain.training._losses import LossCall
+from rvtrain.training._mining import Mining
+from rvtrain.training._models import Params, checked_model
 
 
-def parsed_losses(loss: Any, graph: bool) -> list[tuple[Any, Any]]:
+def check_model(model: Any) -> bool:
+    """Raise unless the model is one, of one side or two or a table; returns whether it is a table."""
+    if hasattr(model, "query") and hasattr(model, "document"):
+        checked_model("model.query", model.query)
+        checked_model("model.document", model.document)
+        if not isinstance(getattr(model, "params", None), Mapping):
+            raise TypeError(f"model must have params, a dict of the arrays of both sides, got {type(model).__name__}")
+    elif set(getattr(model, "params", ())) == {"weight"} and not hasattr(model, "backward"):
+        return True
+    else:
+        checked_model("model", model)
+    if not model.params:
+        raise ValueError(f"model must have parameters to train, got {model!r}, which has none")
+    return False
+
+
+def parsed_losses(loss: Any, is_table: bool) -> list[tuple[Any, Any]]:
     """Pairs of a loss and its weight."""
     if loss is None:
-        loss = InfoNCELoss(0.2 if graph else 0.05)
-    pairs = list(loss) if isinstance(loss, (list, tuple)) else [(loss, 1.0)]
+        loss = InfoNCELoss(0.2) if is_table else InfoNCELoss(0.05, symmetric=True)
+    pairs = list(loss) if isinstance(loss, (list, tuple)) else [loss]
     if not pairs:
         raise ValueError("loss must not be empty")
+    found = []
     for pair in pairs:
-        if not isinstance(pair, tuple) or len(pair) != 2 or not hasattr(pair[0], "compute_with_gradients"):
-            raise TypeError(f"loss must be a loss or pairs of a loss and its weight, got {pair!r}")
-        if getattr(pair[0], "reduction", "mean") == "none":
-            raise ValueError(f"loss must have reduction 'mean' or 'sum', got {pair[0]!r}")
-        if not graph and isinstance(pair[0], SpectralRegularization):
-            raise TypeError(f"loss must take anchors and positives, got {pair[0]!r}, which is for fit_graph")
-        if graph and getattr(pair[0], "symmetric", False):
-            raise ValueError(
-                f"loss must take drawn nodes as negatives in fit_graph, got {pair[0]!r}: give edges both ways"
+        one = pair if isinstance(pair, tuple) else (pair, 1.0)
+        if len(one) != 2 or not all(
+            callable(getattr(one[0], name, None)) for name in ("compute", "compute_with_gradients")
+        ):
+            raise TypeError(
+                f"loss must be a loss, with compute and compute_with_gradients, or a sequence of losses or of pairs "
+                f"of a loss and its weight, got {pair!r}"
             )
-        if not callable(pair[1]):
-            check.number("loss weight", pair[1])
-    return pairs
+        if getattr(one[0], "reduction", "mean") == "none":
+            raise ValueError(f"loss must have reduction 'mean' or 'sum', got {one[0]!r}")
+        found.append(one if callable(one[1]) else (one[0], check.number("loss weight", one[1])))
+    return found
 
 
-def parsed_optimizer(optimizer: Any, params: dict[str, np.ndarray], graph: bool) -> Any:
+def parsed_optimizer(optimizer: Any, params: Params, is_table: bool) -> Any:
     """The optimizer, or the default one: a row of a table takes part in few steps, which have to be long."""
     if optimizer is None:
-        return Adam(params, 0.05) if graph else AdamW(params, 1e-3, 0.01)
-    if not hasattr(optimizer, "step") or not hasattr(optimizer, "learning_rate"):
+        return Adam(params, 0.05) if is_table else AdamW(params, 1e-3, 0.01)
+    if isinstance(optimizer, type) or not hasattr(optimizer, "step") or not hasattr(optimizer, "learning_rate"):
         raise TypeError(f"optimizer must be an optimizer, as AdamW(model.params), got {optimizer!r}")
     return optimizer
 
@@ -54,12 +75,31 @@ def parsed_schedule(schedule: Any) -> Callable[[int], float] | None:
     raise TypeError(f"schedule must be a function of the step, as warmup_cosine makes, or a number, got {schedule!r}")
 
 
-def parsed_callbacks(callbacks: Any) -> tuple[Callable[..., Any], ...]:
-    """The callbacks, all of which can be called."""
-    for callback in callbacks:
-        if not callable(callback):
-            raise TypeError(f"callbacks must be callable, got {callback!r}")
-    return tuple(callbacks)
+def parsed_mining(mining: Any) -> Mining | None:
+    """A `Mining`; a miner alone stands for one with the defaults."""
+    if mining is None or isinstance(mining, Mining):
+        return mining
+    if callable(getattr(mining, "mine", None)):
+        return Mining(mining)
+    raise TypeError(f"mining must be a Mining, as Mining(HardNegativeMiner.hardest(), k=4), got {mining!r}")
+
+
+def parsed_metrics(metrics: Any) -> tuple[str, ...]:
+    """Names of metrics, each once."""
+    names = (metrics,) if isinstance(metrics, str) else tuple(metrics)
+    if names:
+        _metrics.parsed(names)
+    return tuple(dict.fromkeys(str(name) for name in names))
+
+
+def parsed_log(log: Any) -> Path | None:
+    """The path of a log."""
+    if log is None:
+        return None
+    path = Path(log)
+    if path.suffix not in ENDINGS:
+        raise ValueError(f"log must end in {' or '.join(ENDINGS)}, got {os.fspath(log)!r}")
+    return path
 
 
 def part_with(name: str, part: Any, method: str) -> Any:
@@ -69,25 +109,36 @@ def part_with(name: str, part: Any, method: str) -> Any:
     return part
 
 
-def no_miner(method: str, miner: Any) -> None:
-    """Raise if there is a miner, which this method has no use for."""
-    if miner is not None:
-        raise ValueError(f"{method} takes no miner, which is for fit, got {miner!r}")
+def optional_integer(name: str, value: Any) -> int | None:
+    """None, or an integer of at least 1."""
+    return None if value is None else check.integer(name, value, low=1)
 
 
-def batches_have_negatives(
-    losses: list[tuple[Any, Any]], miner: Any, batch_size: int, name: str, samples: int
-) -> None:
-    """Raise where every batch would be one pair, which InfoNCE has nothing to compare with.
+def parsed_progress(progress: Any) -> bool | None:
+    """Whether to show a bar; None where that is seen later."""
+    if isinstance(progress, str):
+        check.choice("progress", progress, ("auto",))
+        return None
+    return check.flag("progress", progress)
+
+
+def no_mining(method: str, mining: Any) -> None:
+    """Raise if there is a miner, for which this method has no use."""
+    if mining is not None:
+        raise ValueError(f"{method} takes no mining, which is for fit, got {mining!r}")
+
+
+def batches_have_negatives(calls: list[LossCall], batch_size: int, name: str, samples: int) -> None:
+    """Raise where every batch would be one pair, which a softmax has nothing to compare with.
 
     `name` is the argument that the samples come from.
     """
-    if miner is not None or not all(isinstance(loss, InfoNCELoss) for loss, _ in losses):
+    if not all(call.kind == "pairs" and hasattr(call.loss, "temperature") for call in calls):
         return
     for argument, count in (("batch_size", batch_size), (name, samples)):
         if count == 1:
             raise ValueError(
-                f"{argument} must be at least 2 without a miner, got 1: a pair alone has loss 0 whatever the model"
+                f"{argument} must be at least 2 without mining, got 1: a pair alone has loss 0 whatever the model"
             )
 
 

@@ -4,93 +4,94 @@ import hashlib
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-COLUMNS = ("epoch", "loss", "temperature", "learning_rate", "k", "seconds", "metric")
+from rvtrain.training._callbacks import Record
+from rvtrain.training._models import Params
+
+COLUMNS = ("epoch", "step", "loss", "temperature", "learning_rate", "negatives", "seconds")
 _HASHED_ROWS = 1024
-
-Params = dict[str, np.ndarray]
 
 
 class Run:
     """What lasts from epoch to epoch of one call of `fit`, and ends with it.
 
-    `best` is a copy of the parameters at the best value of the metric so far, the untrained ones included. `last` is
-    a copy of the parameters to go on from, where the model itself holds the best ones.
+    Attributes
+    ----------
+    columns : names of the numbers of a record
+    monitored : str or None
+        The column that says which record is best; None without validation.
+    epoch, step : int
+        Whole epochs and steps done.
+    records : list of records
+        The first is of the untrained model.
+    best : parameters of the best record; with those of the losses
+    mined : mined negatives of the samples
     """
 
-    def __init__(self) -> None:
+    def __init__(self, columns: tuple[str, ...] = COLUMNS, monitored: str | None = None) -> None:
+        self.columns, self.monitored = columns, monitored
         self.epoch = self.step = 0
-        self.lines: list[list[float]] = []
-        self.baseline = np.nan
-        """The metric before the first step; NaN where nothing is held back."""
+        self.records: list[Record] = []
         self.best: Params | None = None
-        self.last: Params | None = None
-        self.mined: np.ndarray | None = None
+        self.best_record = 0
+        self.best_learned: list[dict[str, float]] = []
+        self.mined: NDArray[np.int64] | None = None
+        self.reports: dict[int, Any] = {}
         self.data: dict[str, str] = {}
         """Fingerprints of the arrays trained on, by argument."""
-        self.is_whole = True
-        """Whether no epoch has been begun without being finished."""
 
     @property
-    def _measured(self) -> list[float]:
-        return [self.baseline, *(line[-1] for line in self.lines)]
+    def history(self) -> dict[str, NDArray[np.float64]]:
+        """The records as arrays by column."""
+        return {name: np.array([record[name] for record in self.records], np.float64) for name in self.columns}
 
     @property
-    def stale_epochs(self) -> int:
-        """Epochs since the metric was best; epoch 0 is the untrained model."""
-        measured = self._measured
-        return len(measured) - 1 - int(np.nanargmax(measured)) if not np.isnan(measured).all() else 0
+    def stale(self) -> int:
+        """Number of records since the best one."""
+        return len(self.records) - 1 - self.best_record
 
-    def begin(self, metric: float | None, params: Params) -> None:
-        """Note the metric of the untrained parameters, if there is one."""
-        if metric is not None:
-            self.baseline, self.best = metric, _copied(params)
+    def add(self, record: Record, params: Params, learned: list[dict[str, float]]) -> None:
+        """Add a record, and keep the parameters if it is the best so far; a NaN never is."""
+        self.records.append(record)
+        if self.monitored is None:
+            self.best_record = len(self.records) - 1
+        elif self.best is None or self._score(-1) > self._score(self.best_record):
+            self.best, self.best_learned = copied(params), learned
+            self.best_record = len(self.records) - 1
 
-    def end_epoch(self, line: list[float], params: Params) -> None:
-        """Add a line of the history, its metric last, and keep the parameters if they are the best so far."""
-        if line[-1] > np.nanmax([*self._measured, -np.inf]):
-            self.best = _copied(params)
-        self.lines.append(line)
-
-    def keep_best(self, params: Params) -> None:
-        """Put the best parameters into the model, and remember those of the last whole epoch."""
-        if self.best is not None:
-            self.last = _copied(params) if self.is_whole else None
-            put(self.best, params)
-
-    def go_on(self, params: Params) -> None:
-        """The inverse: put the last parameters into the model."""
-        if self.last is not None:
-            put(self.last, params)
-            self.last = None
+    def _score(self, record: int) -> float:
+        assert self.monitored is not None
+        value = self.records[record][self.monitored]
+        if np.isnan(value):
+            return -np.inf
+        return -value if self.monitored == "val_loss" else value
 
     def state_dict(self) -> dict[str, Any]:
         """All of it, arrays uncopied."""
+        table = np.array([[record[name] for name in self.columns] for record in self.records], np.float64)
         return {
-            "epoch": self.epoch, "step": self.step, "lines": np.array(self.lines).reshape(-1, len(COLUMNS)),
-            "baseline": float(self.baseline), "best": self.best, "last": self.last, "mined": self.mined,
-            "data": self.data,
+            "columns": list(self.columns), "epoch": self.epoch, "step": self.step, "records": table,
+            "best": self.best, "best_record": self.best_record, "best_learned": self.best_learned,
+            "mined": self.mined, "data": self.data,
         }  # fmt: skip
 
-    @classmethod
-    def of(cls, state: dict[str, Any], params: Params) -> "Run":
-        """From a state dict; ValueError if its arrays are not of these parameters."""
-        run = cls()
-        run.epoch, run.step = int(state["epoch"]), int(state["step"])
-        run.lines, run.baseline = np.asarray(state["lines"], np.float64).tolist(), float(state["baseline"])
-        for name in ("best", "last"):
-            if state[name] is not None:
-                fits(state[name], params)
-                setattr(run, name, _copied(state[name]))
-        run.mined = None if state["mined"] is None else np.array(state["mined"])
-        run.data = dict(state["data"])
-        return run
+    def load_state_dict(self, state: dict[str, Any], params: Params) -> None:
+        """Go on from a state dict; ValueError if its arrays are not of these parameters."""
+        records = [dict(zip(state["columns"], map(float, row), strict=True)) for row in state["records"]]
+        if state["best"] is not None:
+            check_shapes(state["best"], params)
+            self.best = copied(state["best"])
+        self.best_record, self.best_learned = int(state["best_record"]), list(state["best_learned"])
+        self.epoch, self.step, self.records = int(state["epoch"]), int(state["step"]), records
+        self.mined = None if state["mined"] is None else np.array(state["mined"])
+        self.data = dict(state["data"])
 
 
-def fits(found: Params, params: Params) -> None:
+def check_shapes(found: Params, params: Params) -> None:
     """Raise unless the arrays found have the names and shapes of these parameters."""
     if {n: np.shape(v) for n, v in found.items()} != {n: v.shape for n, v in params.items()}:
-        raise ValueError("state must be of a model with the same parameters")
+        raise ValueError("model must have the parameters of the run that was saved, got others")
 
 
 def put(values: Params, params: Params) -> None:
@@ -99,11 +100,12 @@ def put(values: Params, params: Params) -> None:
         params[name][...] = value
 
 
-def _copied(params: Params) -> Params:
+def copied(params: Params) -> Params:
+    """A copy of all arrays."""
     return {name: value.copy() for name, value in params.items()}
 
 
-def fingerprint(array: np.ndarray) -> str:
+def fingerprint(array: NDArray[Any]) -> str:
     """A hash of an array's shape, dtype and elements; of a table of floats, at most 1,024 rows evenly spread."""
     digest = hashlib.blake2b(repr((array.shape, array.dtype.str)).encode(), digest_size=16)
     if array.dtype.kind == "f" and array.ndim > 1 and len(array) > _HASHED_ROWS:

@@ -6,24 +6,32 @@ from typing import Any
 import numpy as np
 
 from rvtrain.checkpoint import load_checkpoint, save_checkpoint
-from rvtrain.training._adapters import Adapter, LinearAdapter, MLPAdapter
-from rvtrain.training._towers import EmbeddingTable, TwoTower
+from rvtrain.training._linear import LinearAdapter
+from rvtrain.training._mlp import MLPAdapter
+from rvtrain.training._models import Model
+from rvtrain.training._sequential import Sequential
+from rvtrain.training._towers import EmbeddingTable, Frozen, TwoTower
 
-_ADAPTERS = {"LinearAdapter": (LinearAdapter, ("rank", "bias")), "MLPAdapter": (MLPAdapter, ("hidden",))}
+_ADAPTERS: dict[str, tuple[Any, tuple[str, ...]]] = {
+    "LinearAdapter": (LinearAdapter, ("rank", "bias")),
+    "MLPAdapter": (MLPAdapter, ("hidden",)),
+}
 
 
-def save_model(path: str | os.PathLike, model: Any) -> None:
+def save_model(path: str | os.PathLike[str], model: Model | TwoTower[Any, Any] | EmbeddingTable) -> None:
     """Write a model to a file that `load_model` reads, atomically and without pickle.
 
     Parameters
     ----------
     path : str or path
-    model : LinearAdapter, MLPAdapter, TwoTower or EmbeddingTable
+    model : LinearAdapter, MLPAdapter, Sequential, TwoTower or EmbeddingTable
+        And made of these. Of a class of your own, save the parameters:
+        ``save_checkpoint(path, params=model.params)``.
 
     Raises
     ------
     TypeError
-        If the model is none of these.
+        If the model, or a part of it, is none of these; the message names the part, and no file is written.
     OSError
         If the file cannot be written.
 
@@ -43,7 +51,7 @@ def save_model(path: str | os.PathLike, model: Any) -> None:
     save_checkpoint(path, model=described(model))
 
 
-def load_model(path: str | os.PathLike) -> Any:
+def load_model(path: str | os.PathLike[str]) -> Any:
     """The model that `save_model` wrote.
 
     Parameters
@@ -52,7 +60,7 @@ def load_model(path: str | os.PathLike) -> Any:
 
     Returns
     -------
-    LinearAdapter, MLPAdapter, TwoTower or EmbeddingTable
+    LinearAdapter, MLPAdapter, Sequential, TwoTower or EmbeddingTable
 
     Raises
     ------
@@ -85,22 +93,41 @@ def load_model(path: str | os.PathLike) -> Any:
 
 def described(model: Any) -> dict[str, Any]:
     """A model as plain values and arrays, which `save_checkpoint` takes under the name ``model``."""
-    if isinstance(model, TwoTower):
-        sides = {"query": model.query} if model.is_shared else {"query": model.query, "document": model.document}
-        return {"kind": "TwoTower"} | {side: described(tower) for side, tower in sides.items()}
-    if isinstance(model, EmbeddingTable):
-        return {"kind": "EmbeddingTable", "params": model.params}
+    return _described("model", model)
+
+
+def _described(name: str, model: Any) -> dict[str, Any]:
     kind = type(model).__name__
-    if not isinstance(model, Adapter) or kind not in _ADAPTERS:
-        raise TypeError(f"model must be an adapter, a TwoTower or an EmbeddingTable, got {kind}")
+    if type(model) is TwoTower:
+        document: Any = "shared"
+        if not model.is_shared:
+            frozen = isinstance(model.document, Frozen)
+            document = "frozen" if frozen else _described(f"{name}.document", model.document)
+        return {"kind": kind, "query": _described(f"{name}.query", model.query), "document": document}
+    if type(model) is Sequential:
+        links = [_described(f"{name}[{place}]", link) for place, link in enumerate(model.models)]
+        return {"kind": kind, "models": links}
+    if type(model) is EmbeddingTable:
+        return {"kind": kind, "params": model.params}
+    if type(model) not in [made for made, _ in _ADAPTERS.values()]:
+        remedy = ""
+        if isinstance(getattr(model, "params", None), dict):
+            remedy = "; of a class of your own save the parameters: save_checkpoint(path, params=model.params)"
+        raise TypeError(
+            f"{name} must be an adapter, a Sequential, a TwoTower or an EmbeddingTable, got {kind}{remedy}"
+        )
     names = ("in_features", "out_features", "residual", *_ADAPTERS[kind][1])
-    return {"kind": kind, "options": {name: getattr(model, name) for name in names}, "params": model.params}
+    return {"kind": kind, "options": {option: getattr(model, option) for option in names}, "params": model.params}
 
 
 def _made(description: dict[str, Any]) -> Any:
     kind = description["kind"]
     if kind == "TwoTower":
-        return TwoTower(*(_made(description[side]) for side in ("query", "document") if side in description))
+        document: Any = description["document"]
+        document = document if isinstance(document, str) else _made(document)
+        return TwoTower(_made(description["query"]), document)
+    if kind == "Sequential":
+        return Sequential(*map(_made, description["models"]))
     params = description["params"]
     dtype = next(iter(params.values())).dtype
     if kind == "EmbeddingTable":

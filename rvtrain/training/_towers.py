@@ -1,27 +1,49 @@
-"""Models of two sides, and of none: two adapters, and a table of free embeddings."""
+"""Models of two sides, and of none: two towers, and a table of free embeddings."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Generic, Literal, TypeVar, cast, overload
 
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from rvtrain import _validation as check
-from rvtrain.training._adapters import Adapter
+from rvtrain.training._adapters import model_dtype
+from rvtrain.training._models import (
+    Floats,
+    Model,
+    Params,
+    as_table,
+    checked_model,
+    differ,
+    dtype_of,
+    features_of,
+    outputs,
+    readable_rows,
+)
+
+Query = TypeVar("Query", bound=Model)
+Document = TypeVar("Document", bound=Model)
 
 
-class TwoTower:
-    """An adapter for queries and one for documents, or one that both share.
+class TwoTower(Generic[Query, Document]):
+    """A model for queries and one for documents, one that both share, or one for queries beside frozen documents.
 
     Parameters
     ----------
-    query : LinearAdapter or MLPAdapter
-    document : LinearAdapter, MLPAdapter or "shared"
-        "shared": `query` serves both sides. Both must have as many outputs, and one dtype.
+    query : Model
+        A `LinearAdapter`, an `MLPAdapter`, a `Sequential`, or a model of your own (see `Model`).
+    document : Model, "shared" or "frozen"
+        "shared": `query` serves both sides. "frozen": documents are taken as they are; only their dtype is converted,
+        and only `query` is trained, so that vectors in an index need not be computed again. The outputs of both sides
+        have one size and dtype.
 
     Attributes
     ----------
-    query, document : adapters
+    query, document : models
+        With "frozen", `document` is a model without parameters, whose outputs are its inputs.
     params : dict of arrays
-        The adapters' own arrays, as ``query/…`` and ``document/…``; those of a shared one by their own names.
+        Of two models, their own arrays, as ``query/…`` and ``document/…``. With "shared" and "frozen" they are
+        those of `query`, by their own names, so that an optimizer made for the query model alone fits.
 
     References
     ----------
@@ -34,38 +56,117 @@ class TwoTower:
     ['document/weight', 'query/weight']
     >>> sorted(rt.TwoTower(rt.LinearAdapter(4)).params)
     ['weight']
+    >>> model = rt.TwoTower(rt.LinearAdapter(6, 4), "frozen")
+    >>> sorted(model.params), model.document.params
+    (['weight'], {})
     """
 
-    def __init__(self, query: Adapter, document: Adapter | str = "shared") -> None:
-        if not isinstance(query, Adapter):
-            raise TypeError(f"query must be a LinearAdapter or MLPAdapter, got {query!r}")
+    @overload
+    def __init__(self: "TwoTower[Query, Query]", query: Query, document: Literal["shared"] = "shared") -> None: ...
+
+    @overload
+    def __init__(self: "TwoTower[Query, Frozen]", query: Query, document: Literal["frozen"]) -> None: ...
+
+    @overload
+    def __init__(self, query: Query, document: Document) -> None: ...
+
+    def __init__(self, query: Query, document: Model | Literal["shared", "frozen"] = "shared") -> None:
+        checked_model("query", query)
+        self.query = query
+        self.document: Document
         if isinstance(document, str) and document == "shared":
-            document = query
-        if not isinstance(document, Adapter):
-            raise TypeError(f"document must be a LinearAdapter, an MLPAdapter or 'shared', got {document!r}")
-        self.query, self.document = query, document
-        if self.query.out_features != self.document.out_features or self.query.dtype != self.document.dtype:
+            self.document = cast(Document, query)
+            return
+        if isinstance(document, str) and document == "frozen":
+            self.document = cast(Document, Frozen(features_of(query, "out"), dtype_of(query)))
+            return
+        checked_model("document", document, "a model, 'shared' or 'frozen'")
+        self.document = cast(Document, document)
+        widths = features_of(query, "out"), features_of(document, "out")
+        dtypes = dtype_of(query), dtype_of(document)
+        if differ(*widths) or differ(*dtypes):
             raise ValueError(
                 f"query and document must have outputs of one size and dtype, got {query} and {document}"
             )
-        self.params = query.params if self.is_shared else _by_side(self.query.params, self.document.params)
+        if not self.is_shared and {id(a) for a in query.params.values()} & {id(a) for a in document.params.values()}:
+            raise ValueError("query and document must not share some of their parameters; 'shared' shares all")
+
+    @property
+    def params(self) -> Params:
+        """The arrays of both models by name, which an optimizer changes in place."""
+        if self.is_shared or isinstance(self.document, Frozen):
+            return dict(self.query.params)
+        return _by_side(self.query.params, self.document.params)
 
     @property
     def is_shared(self) -> bool:
-        """Whether one adapter serves both sides."""
+        """Whether one model serves both sides."""
         return self.document is self.query
 
+    @property
+    def is_frozen(self) -> bool:
+        """Whether the document side has no parameters, so that its outputs never change."""
+        return not self.document.params
+
     def __repr__(self) -> str:
-        return f"TwoTower({self.query!r})" if self.is_shared else f"TwoTower({self.query!r}, {self.document!r})"
-
-    def collect(self, query: dict[str, np.ndarray], document: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Gradients of both sides under the keys of `params`; summed where the sides share."""
         if self.is_shared:
-            return {name: query[name] + document[name] for name in query}
-        return _by_side(query, document)
+            return f"TwoTower({self.query!r})"
+        return f"TwoTower({self.query!r}, {self.document!r})"
+
+    def encode_query(self, x: ArrayLike) -> Floats:
+        """Queries of shape (n, d) as `query` transforms them, a block of rows at a time."""
+        embeddings: Floats = outputs(self.query, x)
+        return embeddings
+
+    def encode_document(self, x: ArrayLike) -> Floats:
+        """Documents of shape (n, d) as `document` transforms them, a block of rows at a time."""
+        embeddings: Floats = outputs(self.document, x)
+        return embeddings
 
 
-def _by_side(query: dict[str, np.ndarray], document: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+class Frozen:
+    """A model without parameters: its outputs are its inputs, in its dtype, uncopied where they have it already."""
+
+    def __init__(self, features: int | None, dtype: np.dtype[Any] | None) -> None:
+        self.in_features = self.out_features = features
+        self.dtype = dtype
+        self.params: Params = {}
+
+    def __repr__(self) -> str:
+        return "'frozen'"
+
+    def forward(self, x: Any) -> tuple[Any, None]:
+        """The rows of x."""
+        return self._checked(readable_rows(self, x)), None
+
+    def forward_rows(self, table: Any, rows: NDArray[np.integer]) -> tuple[Any, None]:
+        """The rows table[rows]; only these are read."""
+        return self._checked(readable_rows(self, as_table(table)[rows])), None
+
+    @overload
+    def backward(self, saved: None, grad: Any, to_input: Literal[False] = False) -> Params: ...
+
+    @overload
+    def backward(self, saved: None, grad: Any, to_input: Literal[True]) -> tuple[Params, Any]: ...
+
+    @overload
+    def backward(self, saved: None, grad: Any, to_input: bool = ...) -> Params | tuple[Params, Any]: ...
+
+    def backward(self, saved: None, grad: Any, to_input: bool = False) -> Any:
+        """No gradients; that to the inputs is that to the outputs."""
+        return ({}, grad) if to_input else {}
+
+    def transform(self, x: Any) -> Any:
+        """All rows of x; a copy only where the dtype is another."""
+        return self.forward(x)[0]
+
+    def _checked(self, x: Any) -> Any:
+        if isinstance(x, np.ndarray) and (x.ndim != 2 or self.in_features not in (None, x.shape[1])):
+            raise ValueError(f"x must have shape (n, {self.in_features or 'any'}), got {x.shape}")
+        return x
+
+
+def _by_side(query: Mapping[str, Floats], document: Mapping[str, Floats]) -> Params:
     return {f"query/{k}": v for k, v in query.items()} | {f"document/{k}": v for k, v in document.items()}
 
 
@@ -100,23 +201,22 @@ class EmbeddingTable:
     """
 
     def __init__(
-        self, n: int, dim: int, *, scale: float | None = None, seed: int = 0, dtype: Any = np.float32
+        self, n: int, dim: int, *, scale: float | None = None, seed: int = 0, dtype: DTypeLike = np.float32
     ) -> None:
         n, dim = check.integer("n", n, low=1), check.integer("dim", dim, low=1)
         deviation = dim**-0.5 if scale is None else check.number("scale", scale, low=0.0)
-        if np.dtype(dtype).type not in (np.float32, np.float64):
-            raise TypeError(f"dtype must be float32 or float64, got {np.dtype(dtype)}")
+        made = model_dtype(dtype)
         rng = np.random.default_rng(check.integer("seed", seed, low=0))
-        self.params = {"weight": (rng.normal(size=(n, dim)) * deviation).astype(dtype)}
+        self.params: Params = {"weight": (rng.normal(size=(n, dim)) * deviation).astype(made)}
 
     def __repr__(self) -> str:
         return "EmbeddingTable({}, {})".format(*self.params["weight"].shape)
 
     @property
-    def weight(self) -> np.ndarray:
+    def weight(self) -> Floats:
         """The table."""
         return self.params["weight"]
 
-    def forward(self, rows: Any) -> np.ndarray:
+    def forward(self, rows: ArrayLike) -> Floats:
         """The embeddings of these rows, an integer array of shape (m,); a copy."""
         return self.weight[check.indices("rows", rows, (None,), len(self.weight))]

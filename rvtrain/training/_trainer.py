@@ -1,53 +1,51 @@
-"""The loop that joins model, losses, optimizer, schedules and miner."""
+"""The trainer: what a training is made of, and the three kinds of data that it learns from."""
 
-import math
 import os
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
-from rvtrain import _progress
 from rvtrain import _validation as check
-from rvtrain._errors import NotFiniteError
-from rvtrain.checkpoint import load_checkpoint, save_checkpoint
-from rvtrain.training._adapters import Adapter
-from rvtrain.training._graph_task import GraphTask
-from rvtrain.training._metrics import parsed
-from rvtrain.training._options import (
-    batches_have_negatives,
-    can_be_written,
-    no_miner,
-    parsed_callbacks,
-    parsed_losses,
-    parsed_optimizer,
-    parsed_schedule,
-    part_with,
+from rvtrain.curriculum import CurriculumScheduler, TemperatureAnnealing
+from rvtrain.training import _graph_task, _label_task, _options, _pair_task
+from rvtrain.training._callbacks import Callback, Record, check_callbacks
+from rvtrain.training._embedding import Sides
+from rvtrain.training._loop import Loop
+from rvtrain.training._losses import LossCall
+from rvtrain.training._mining import Mining
+from rvtrain.training._pair_data import PairData
+from rvtrain.training._protocols import (
+    EmbeddingModel,
+    GraphLoss,
+    LabelLoss,
+    Miner,
+    Model,
+    Optimizer,
+    PairLoss,
+    TwoSidedModel,
 )
-from rvtrain.training._pairs import PairData
-from rvtrain.training._run import COLUMNS, Run, fits, put
-from rvtrain.training._tasks import LabelTask, PairTask, Task, Weighted, divergence
-from rvtrain.training._towers import EmbeddingTable, TwoTower
+from rvtrain.training._run import Run
+from rvtrain.training._sampling import MPerClass
+from rvtrain.training._task import Task
 
-_PARTS = ("optimizer", "curriculum", "annealing", "miner")
-_SETTINGS = ("seed", "batch_size")
-"""Arguments that a saved run must share with the trainer that goes on with it."""
+Loss = PairLoss | LabelLoss | GraphLoss
+AnyModel = Model | TwoSidedModel | EmbeddingModel
+Path = str | os.PathLike[str]
 
 
 class Trainer:
     r"""Train a model by contrast: on pairs, on labels, or on a graph.
 
-    Each epoch takes all samples in an order that depends on `seed` and the epoch alone; so a run that was saved and
-    loaded goes on to the same bits as one that was never interrupted.
-
     Parameters
     ----------
-    model : LinearAdapter, MLPAdapter, TwoTower or EmbeddingTable
-        Changed in place. An adapter alone serves both sides; a table is for `fit_graph`.
-    loss : loss, or sequence of (loss, weight), optional
-        A weight is a number, or a function of the step. None: ``InfoNCELoss(0.05)``; for a table
+    model : Model, TwoSidedModel or EmbeddingModel
+        Changed in place: a `LinearAdapter`, an `MLPAdapter`, a `Sequential`, a `TwoTower`, or any object with the
+        members of these protocols. A model of one side serves queries and documents. An `EmbeddingTable` is for
+        `fit_graph`.
+    loss : loss, or sequence of losses or of (loss, weight), optional
+        A weight is a number, or a function of the step. None: ``InfoNCELoss(0.05, symmetric=True)``; for a table
         ``InfoNCELoss(0.2)``, which found most held-back edges of six real graphs.
     optimizer : Optimizer, optional
         Made for ``model.params``. None: ``AdamW(model.params, 1e-3, 0.01)``; for a table
@@ -58,53 +56,63 @@ class Trainer:
     curriculum : CurriculumScheduler, optional
         Sets the temperature of all losses that have one and the number of mined negatives; advances by samples.
     annealing : TemperatureAnnealing, optional
-        Sets the temperature where there is no curriculum, and advances by steps. Without either, each loss keeps
-        its own temperature; with one, it has it again when `fit` returns.
-    miner : HardNegativeMiner, optional
-        Of `fit`: finds wrong documents near each query, which join the batches. Needs a loss that takes negatives,
-        as symmetric losses do not.
-    negatives : int
-        How many are mined per query where no curriculum says so; in `fit_graph`, drawn per edge.
-    mine_from, mine_every : int
-        The epoch, from 0, that mines first, and after how many it does again.
+        Sets the temperature where there is no curriculum, and advances by steps. With either, each loss has its own
+        temperature again when `fit` returns.
+    mining : Mining or Miner, optional
+        Of `fit`: finds hard negatives of each query, which join the batches. Needs a loss that takes negatives.
     epochs, batch_size : int
+        Number of epochs, and of samples in a batch.
     micro_batch_size : int, optional
-        Rows that pass the model at once: less memory, the gradient of the whole batch with all its negatives.
-    max_norm : float, optional
+        Number of rows that pass the model at once: less memory, and the gradient of the whole batch with all its
+        negatives.
+    max_grad_norm : float, optional
         Clip gradients to this global norm.
-    metric : str
-        On what is held back: "recall@k", "precision@k", "mrr@k", "ndcg@k", "map@r".
+    metrics : sequence of str
+        Measured on validation data: "recall@k" and others of `evaluate_retrieval`. The first decides which epoch is
+        best; without any, the validation loss does.
     patience : int, optional
-        Stop after so many epochs without a better metric; needs `validation`.
-    seed : int
-    callbacks : sequence of callables
-        Each is called with (trainer, record) after every epoch, the record being its line of `history`.
+        Stop after this number of evaluations without a better one; needs `validation`.
+    callbacks : sequence of Callback or callables
+        Objects with some of ``on_fit_start``, ``on_step_end``, ``on_epoch_end`` and ``on_fit_end``, each called with
+        (trainer, record); a plain function is an ``on_epoch_end``.
     checkpoint : path, optional
-        Where to save after every epoch; `load` and `fit` go on from there.
+        File in which the run is saved after every epoch.
     memory_limit : int
-        Bytes that embeddings of all documents may take while mining and evaluating; else they pass in blocks.
-    progress : bool
-        Show a bar, where stderr is a terminal or in a notebook.
+        Bytes that embeddings of all documents may take for mining and evaluating; otherwise they pass in blocks.
+    seed : int
+        Each epoch takes all samples in an order that depends on the seed and the epoch alone.
+    progress : {"auto", True, False}
+        Show a bar; "auto": if stderr is a terminal, or in a notebook.
+    eval_every : int, optional
+        Evaluate after every so many steps, and not only after each epoch.
+    log : path, optional
+        A .csv or .jsonl file, which gets a line for each record of the history as it is made.
+    loss_learning_rate : float
+        Learning rate of the losses' own parameters, such as a temperature with ``learn_temperature=True``. They have
+        an Adam of their own, which steps log(1/τ) with τ ≥ 0.01.
 
     Attributes
     ----------
     history : dict of arrays
-        An entry per epoch of epoch, loss, temperature, learning_rate, k, seconds, metric; NaN where there is none.
-        The temperature is that of the first loss that has one.
+    best_epoch : float
     epoch, step : int
-        Done so far in this run.
+    mining_reports : dict
     checkpoint_extra : dict
-        Saved beside the run in each checkpoint, for `load_checkpoint(path)["extra"]`.
+        Saved beside the run in each checkpoint, for ``load_checkpoint(path)["extra"]``.
 
     Notes
     -----
     Each call of a ``fit`` method is a run of its own, with its own counters, history and mined negatives; curriculum
-    and annealing begin again. The optimizer keeps its state. Only after `load` or `load_state_dict`, `fit` goes on
-    with the run that was loaded, and refuses other data.
+    and annealing begin again. The model and the optimizer's state are as the last run left them.
 
-    With validation, the model ends with the parameters of the best epoch, or with those it had before the first
-    step if no epoch was better. So it does when `fit` is interrupted or fails. What is saved then is the run as it
-    stood after its last epoch, beside the best parameters.
+    With validation data the untrained model is epoch 0 of the history, and the model ends with the parameters of the
+    best epoch, which may be 0: a training leaves no model worse on these data than it was. So it does when `fit` is
+    interrupted by Ctrl-C, which is raised again, or fails.
+
+    With ``resume=True``, `fit` goes on with the run in `checkpoint` to the bits of a run that was never interrupted.
+    A run of other data, or of another seed, batch size, loss, optimizer or mining is refused by name; the number of
+    epochs may differ. If the file does not exist yet, a new run begins, so that a job that is restarted need not know
+    whether it is the first.
 
     References
     ----------
@@ -121,73 +129,67 @@ class Trainer:
     >>> pairs = np.stack([np.arange(200)] * 2, axis=1)
     >>> model = rt.TwoTower(rt.LinearAdapter(16), rt.LinearAdapter(16))
     >>> trainer = rt.Trainer(model, epochs=20, batch_size=50, optimizer=rt.AdamW(model.params, 0.02))
-    >>> trainer.fit(queries, documents, pairs[:150], validation=pairs[150:]).history["metric"][-1] > 0.9
+    >>> trainer.fit(queries, documents, pairs[:150], validation=pairs[150:]).history["recall@10"][-1] > 0.9
     np.True_
     """
 
     def __init__(
         self,
-        model: Any,
-        loss: Any = None,
-        optimizer: Any = None,
+        model: AnyModel,
+        loss: Loss | Sequence[Loss | tuple[Loss, float | Callable[[int], float]]] | None = None,
+        optimizer: Optimizer | None = None,
         *,
         schedule: Callable[[int], float] | float | None = None,
-        curriculum: Any = None,
-        annealing: Any = None,
-        miner: Any = None,
-        negatives: int = 4,
-        mine_from: int = 0,
-        mine_every: int = 1,
+        curriculum: CurriculumScheduler | None = None,
+        annealing: TemperatureAnnealing | None = None,
+        mining: Mining | Miner | None = None,
         epochs: int = 10,
         batch_size: int = 256,
         micro_batch_size: int | None = None,
-        max_norm: float | None = None,
-        metric: str = "recall@10",
+        max_grad_norm: float | None = None,
+        metrics: str | Sequence[str] = ("recall@10",),
         patience: int | None = None,
-        seed: int = 0,
-        callbacks: Sequence[Callable[["Trainer", dict[str, float]], None]] = (),
-        checkpoint: str | os.PathLike | None = None,
+        callbacks: Sequence[Callback | Callable[["Trainer", Record], object]] = (),
+        checkpoint: Path | None = None,
         memory_limit: int = 1 << 30,
-        progress: bool = False,
+        seed: int = 0,
+        progress: str | bool = "auto",
+        eval_every: int | None = None,
+        log: Path | None = None,
+        loss_learning_rate: float = 0.01,
     ) -> None:
-        if not isinstance(model, (Adapter, TwoTower, EmbeddingTable)):
-            raise TypeError(f"model must be an adapter, a TwoTower or an EmbeddingTable, got {type(model).__name__}")
-        self.model = model
-        self._towers: Any = TwoTower(model) if isinstance(model, Adapter) else model
-        is_table, self.params = isinstance(model, EmbeddingTable), model.params
-        self.losses = parsed_losses(loss, is_table)
-        self.optimizer = parsed_optimizer(optimizer, self.params, is_table)
-        self.schedule = parsed_schedule(schedule)
-        self.curriculum = part_with("curriculum", curriculum, "current_params")
-        self.annealing = part_with("annealing", annealing, "step")
-        self.miner = part_with("miner", miner, "mine")
-        if miner is not None and all(getattr(loss, "symmetric", False) for loss, _ in self.losses):
-            raise ValueError("miner needs a loss that takes mined negatives, got only symmetric losses")
-        self.negatives = check.integer("negatives", negatives, low=1)
-        self.mine_from = check.integer("mine_from", mine_from, low=0)
-        self.mine_every = check.integer("mine_every", mine_every, low=1)
+        self._is_table = _options.check_model(model)
+        params: Any = model.params
+        self.model, self.params = model, params
+        self.losses = _options.parsed_losses(loss, self._is_table)
+        self.optimizer = _options.parsed_optimizer(optimizer, self.params, self._is_table)
+        self.schedule = _options.parsed_schedule(schedule)
+        self.curriculum = _options.part_with("curriculum", curriculum, "current_params")
+        self.annealing = _options.part_with("annealing", annealing, "step")
+        self.mining = _options.parsed_mining(mining)
         self.epochs = check.integer("epochs", epochs, low=1)
         self.batch_size = check.integer("batch_size", batch_size, low=1)
-        micro = micro_batch_size
-        self.micro_batch_size = None if micro is None else check.integer("micro_batch_size", micro, low=1)
-        self.max_norm = None if max_norm is None else check.number("max_norm", max_norm, low=0.0, open_low=True)
-        self.metric = next(iter(parsed([metric])))
-        self.patience = None if patience is None else check.integer("patience", patience, low=1)
-        self.seed = check.integer("seed", seed, low=0)
-        self.callbacks, self.checkpoint = parsed_callbacks(callbacks), checkpoint
+        self.micro_batch_size = _options.optional_integer("micro_batch_size", micro_batch_size)
+        norm = max_grad_norm
+        self.max_grad_norm = None if norm is None else check.number("max_grad_norm", norm, low=0.0, open_low=True)
+        self.metrics = _options.parsed_metrics(metrics)
+        self.patience = _options.optional_integer("patience", patience)
+        self.callbacks = check_callbacks(callbacks)
+        self.checkpoint, self.log = checkpoint, _options.parsed_log(log)
         self.checkpoint_extra: dict[str, Any] = {}
         self.memory_limit = check.integer("memory_limit", memory_limit, low=0)
-        self.progress = check.flag("progress", progress)
-        self._run = Run()
-        self._is_loaded = False
-        """Whether the next `fit` goes on with `_run`."""
+        self.seed = check.integer("seed", seed, low=0)
+        self.progress = _options.parsed_progress(progress)
+        self.eval_every = _options.optional_integer("eval_every", eval_every)
+        self.loss_learning_rate = check.number("loss_learning_rate", loss_learning_rate, low=0.0)
+        self._run, self._stopping = Run(), False
 
     def __repr__(self) -> str:
         return f"Trainer({self.model!r}, epoch {self.epoch} of {self.epochs})"
 
     @property
     def epoch(self) -> int:
-        """Epochs done in this run."""
+        """Whole epochs done in this run."""
         return self._run.epoch
 
     @property
@@ -196,12 +198,49 @@ class Trainer:
         return self._run.step
 
     @property
-    def history(self) -> dict[str, np.ndarray]:
-        """A line of numbers for each epoch of this run, as arrays by name."""
-        return dict(zip(COLUMNS, np.array(self._run.lines).reshape(-1, len(COLUMNS)).T.copy(), strict=True))
+    def history(self) -> dict[str, NDArray[np.float64]]:
+        """Numbers of this run by column: an entry before training, epoch 0, and one after each epoch.
+
+        The columns are epoch, step, loss (mean over the samples since the entry before), temperature (of the first
+        loss that has one), learning_rate, negatives (given, mined or drawn for each sample), seconds (since the entry
+        before) and, with validation data, val_loss and each metric by its name. A number that does not exist is NaN.
+        With `eval_every` there are entries within epochs, whose epoch is a fraction.
+        """
+        return self._run.history
+
+    @property
+    def best_epoch(self) -> float:
+        """Epoch of the best entry of the history, whose parameters the model has after `fit`; the last one without
+        validation data.
+        """
+        if not self._run.records:
+            return 0
+        epoch = self._run.records[self._run.best_record]["epoch"]
+        return int(epoch) if epoch.is_integer() else epoch
+
+    @property
+    def mining_reports(self) -> dict[int, object]:
+        """The miner's `MiningReport` of each search, by the epoch that it began; of a resumed run, those since."""
+        return dict(self._run.reports)
+
+    def stop(self) -> None:
+        """End the training after this step, from a callback. The part of the epoch that was done is evaluated too."""
+        self._stopping = True
 
     def fit(
-        self, queries: Any, documents: Any, pairs: Any, validation: Any = None, *, document_ids: Any = None
+        self,
+        queries: ArrayLike,
+        documents: ArrayLike,
+        pairs: ArrayLike | None = None,
+        validation: ArrayLike | tuple[ArrayLike, ...] | None = None,
+        *,
+        sample_weight: ArrayLike | None = None,
+        document_ids: ArrayLike | None = None,
+        scores: ArrayLike | None = None,
+        negatives: ArrayLike | None = None,
+        teacher_scores: ArrayLike | None = None,
+        guide: tuple[ArrayLike, ArrayLike] | None = None,
+        resume: bool = False,
     ) -> "Trainer":
         """Bring queries near their documents.
 
@@ -209,16 +248,28 @@ class Trainer:
         ----------
         queries : array of shape (n, d)
         documents : array of shape (m, e)
-            Of any real type, also float16; rows are converted to the model's as they are read. Either may be an
-            ``np.memmap``, of which only the rows needed are read.
-        pairs : integer array of shape (P, 2)
+            Of any real type, also float16: lists, arrays, data frames, CPU tensors. Rows are converted to the model's
+            dtype as they are read. Of an ``np.memmap``, only the rows needed are read.
+        pairs : integer array of shape (P, 2), optional
             Rows of queries and documents that belong together. A query may have several documents: none of them is
-            a negative for it.
-        validation : integer array of shape (V, 2), or (queries, documents, pairs), optional
-            What `metric` is measured on: other pairs of the same arrays, or of others; before the first step and
-            after each epoch. The best parameters are kept.
+            a negative for it. None: row i of one belongs to row i of the other.
+        validation : integer array of shape (V, 2), or tuple (queries, documents[, pairs]), optional
+            Other pairs of the same arrays, or of others, on which each epoch is measured.
+        sample_weight : array of shape (P,), optional
+            Weight of each pair, ≥ 0.
         document_ids : integer array of shape (m,), optional
             Documents with equal ids are the same to all: no query of one has another for a negative.
+        scores : array of shape (P,), optional
+            How similar each pair is, for losses of graded pairs, as `CoSENTLoss`.
+        negatives : integer array of shape (P, k), optional
+            Rows of documents that are negatives of each pair, −1 for none; they join the batch as mined ones do.
+        teacher_scores : array of shape (P, 1 + k), optional
+            Scores by another model of each pair and its `negatives`, for losses such as `MarginMSELoss`.
+        guide : tuple of arrays of shapes (n, g) and (m, g), optional
+            Vectors of another model for queries and documents, by which a loss such as `InfoNCELoss` finds negatives
+            that are none.
+        resume : bool
+            Go on with the run in `checkpoint`, if there is one.
 
         Returns
         -------
@@ -230,32 +281,57 @@ class Trainer:
         TypeError, ValueError
             If an argument does not fit; the model has not been changed.
         ValueError
-            If the loss diverges: its step and learning rate are named.
+            If the loss diverges: the message has the step and the learning rate.
         OSError
-            If the checkpoint cannot be written; the model has not been changed.
+            If a file cannot be written; the model has not been changed.
         """
-        if isinstance(self.model, EmbeddingTable):
-            raise TypeError("fit needs an adapter or a TwoTower; an EmbeddingTable is trained by fit_graph")
+        if self._is_table:
+            raise TypeError("fit needs a model with forward and backward; a table is for fit_graph")
         data = PairData(queries, documents, pairs, document_ids)
         held_back = None
-        if isinstance(validation, tuple) and len(validation) == 3:
+        if isinstance(validation, tuple) and len(validation) in (2, 3) and np.ndim(validation[0]) == 2:
             held_back = PairData(*validation)
         elif validation is not None:
-            held_back = PairData(queries, documents, validation)
-        batches_have_negatives(self.losses, self.miner, self.batch_size, "pairs", len(data.pairs))
-        return self._train(PairTask(self._towers, data, held_back, self.memory_limit, self.micro_batch_size))
+            held_back = PairData(queries, documents, validation)  # type: ignore[arg-type]
+        extra = _pair_task.PerPair(
+            data, sample_weight=sample_weight, scores=scores, teacher_scores=teacher_scores, negatives=negatives,
+            guide=guide,
+        )  # fmt: skip
+        calls = self._calls()
+        _pair_task.check_losses(calls, extra, self.mining is not None)
+        if self.mining is None and extra.negatives is None:
+            _options.batches_have_negatives(calls, self.batch_size, "pairs", len(data.pairs))
+        task = _pair_task.PairTask(
+            Sides(self.model), data, held_back, self.memory_limit, self.micro_batch_size, extra
+        )
+        return self._train(task, calls, resume)
 
-    def fit_labels(self, X: Any, y: Any, validation: tuple[Any, Any] | None = None) -> "Trainer":
+    def fit_labels(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        validation: tuple[ArrayLike, ArrayLike] | None = None,
+        *,
+        sampler: MPerClass | None = None,
+        resume: bool = False,
+    ) -> "Trainer":
         """Bring rows of one label near each other: supervised contrast.
+
+        A loss of labels, as `SupConLoss`, is given the rows of a batch and their labels. A loss of pairs is given
+        each row with another one of its label, drawn in each epoch.
 
         Parameters
         ----------
         X : array of shape (n, d)
-            Of any real type, also float16.
+            Of any real type, as in `fit`.
         y : array of shape (n,)
-            Labels, of any kind that sorts. A row's positive is another of its label, drawn in each epoch.
+            Labels, of any kind that sorts.
         validation : (X, y), optional
-            `metric` is measured with each row as a query among the others.
+            Measured with each row as a query among the others.
+        sampler : MPerClass, optional
+            What makes the batches. None: ``MPerClass(4)`` for losses of labels, else all rows in random order.
+        resume : bool
+            As in `fit`.
 
         Returns
         -------
@@ -266,14 +342,38 @@ class Trainer:
         TypeError, ValueError
             If shapes do not fit, or no label is shared.
         """
-        if isinstance(self.model, EmbeddingTable):
-            raise TypeError("fit_labels needs an adapter or a TwoTower; an EmbeddingTable is trained by fit_graph")
-        no_miner("fit_labels", self.miner)
-        batches_have_negatives(self.losses, None, self.batch_size, "y", np.size(y))
-        return self._train(LabelTask(self._towers, X, y, validation, self.micro_batch_size))
+        if self._is_table:
+            raise TypeError(
+                "fit_labels needs a model with forward and backward; a table of embeddings is for fit_graph"
+            )
+        _options.no_mining("fit_labels", self.mining)
+        if validation is not None and (not isinstance(validation, (tuple, list)) or len(validation) != 2):
+            raise TypeError(f"validation must be a tuple (X, y), got {type(validation).__name__}")
+        if sampler is not None and not hasattr(sampler, "batches"):
+            raise TypeError(f"sampler must have a method 'batches', as MPerClass(4), got {sampler!r}")
+        calls, sides = self._calls(), Sides(self.model)
+        _label_task.check_losses(calls, sides)
+        _options.batches_have_negatives(calls, self.batch_size, "y", np.size(y))
+        data = _label_task.Labelled(("X", "y"), X, y)
+        held_back = None
+        if validation is not None:
+            held_back = _label_task.Labelled(("validation[0]", "validation[1]"), *validation)
+        needs_groups = any(call.kind == "labels" for call in calls)
+        task = _label_task.LabelTask(
+            sides, data, held_back, self.micro_batch_size, sampler, needs_groups, self.batch_size
+        )
+        return self._train(task, calls, resume)
 
-    def fit_graph(self, edges: Any, n_nodes: int | None = None, validation: Any = None) -> "Trainer":
-        """Bring linked nodes near each other, and `negatives` drawn for each edge away from its first node.
+    def fit_graph(
+        self,
+        edges: ArrayLike,
+        n_nodes: int | None = None,
+        validation: ArrayLike | None = None,
+        *,
+        negatives: int = 4,
+        resume: bool = False,
+    ) -> "Trainer":
+        """Bring linked nodes near each other, and nodes drawn for each edge away from its first node.
 
         A loss of pairs takes an edge's first node for the anchor and its second for the positive; negatives are the
         second nodes of the batch's other edges too.
@@ -284,8 +384,12 @@ class Trainer:
         n_nodes : int, optional
             Checked against the table.
         validation : integer array of shape (V, 2), optional
-            Edges held back, not all of them among `edges`: `metric` ranks, for each of their nodes, all nodes without
-            a known link to it.
+            Edges held back, not all of them among `edges`: for each of their nodes, all nodes without a known link to
+            it are ranked.
+        negatives : int
+            Number of nodes drawn for each edge.
+        resume : bool
+            As in `fit`.
 
         Returns
         -------
@@ -294,201 +398,66 @@ class Trainer:
         Raises
         ------
         TypeError, ValueError
-            If the model is no EmbeddingTable, or an edge names a node that it does not have.
+            If the model is no table, or an edge names a node that it does not have.
         """
-        if not isinstance(self.model, EmbeddingTable):
+        if not self._is_table:
             raise TypeError(f"fit_graph needs an EmbeddingTable, got {type(self.model).__name__}")
-        count = len(self.model.weight)
+        table: Any = self.model
+        count = len(table.weight)
         if n_nodes is not None and check.integer("n_nodes", n_nodes, low=1) != count:
             raise ValueError(f"n_nodes must be the rows of the table, {count}, got {n_nodes}")
-        no_miner("fit_graph", self.miner)
-        losses = [loss for loss, _ in self.losses]
-        return self._train(GraphTask(self.model, edges, self.negatives, validation, losses, self._catch_up))
+        _options.no_mining("fit_graph", self.mining)
+        calls = self._calls()
+        _graph_task.check_losses(calls)
+        drawn = check.integer("negatives", negatives, low=1)
+        task = _graph_task.GraphTask(table, edges, drawn, validation, calls, self._catch_up)
+        return self._train(task, calls, resume)
 
-    def _train(self, task: Task) -> "Trainer":
-        """Do the epochs that are left of a run, a new one or the one that was loaded."""
-        self._begin(task)
-        run, samples, visible = self._run, task.samples, self.progress and _progress.is_visible()
-        patience = self.epochs if self.patience is None else self.patience
-        try:
-            with (
-                _progress.shown(self.epochs * samples, "samples", run.epoch * samples, visible) as bar,
-                divergence(task, run, self.optimizer),
-                self._temperatures_kept(),
-            ):
-                if not run.epoch:
-                    bar.phase("evaluating")
-                    run.begin(task.evaluate(self.metric), self.params)
-                while run.epoch < self.epochs and run.stale_epochs < patience:
-                    self._one_epoch(task, bar)
-        finally:
-            self._catch_up()
-            run.keep_best(self.params)
+    def evaluate(
+        self,
+        queries: ArrayLike,
+        documents: ArrayLike,
+        pairs: ArrayLike | None = None,
+        metrics: str | Sequence[str] | None = None,
+    ) -> dict[str, float]:
+        """Measure the model as it is: rank all documents for each query that has a pair.
+
+        Parameters
+        ----------
+        queries, documents, pairs
+            As in `fit`.
+        metrics : sequence of str, optional
+            As in `evaluate_retrieval`. None: those of the trainer.
+
+        Returns
+        -------
+        dict of floats, by the names of the metrics
+
+        Raises
+        ------
+        TypeError, ValueError
+            If shapes do not fit, or a metric is unknown.
+        """
+        if self._is_table:
+            raise TypeError("evaluate needs a model with forward and backward, got a table of embeddings")
+        names = self.metrics if metrics is None else _options.parsed_metrics(metrics)
+        if not names:
+            raise ValueError("metrics must not be empty")
+        data = PairData(queries, documents, pairs)
+        task = _pair_task.PairTask(Sides(self.model), data, None, self.memory_limit, None)
+        return task.measured(data, names)
+
+    def _calls(self) -> list[LossCall]:
+        return [LossCall(loss, weight) for loss, weight in self.losses]
+
+    def _train(self, task: Task, calls: list[LossCall], resume: bool) -> "Trainer":
+        loop = Loop(self, task, calls)
+        loop.start(check.flag("resume", resume))
+        self._stopping = False
+        loop.go()
         return self
 
-    def _begin(self, task: Task) -> None:
-        """Check what can be known before the first step, and make the run, or put its last parameters in place."""
-        if self.checkpoint is not None:
-            can_be_written("checkpoint", self.checkpoint)
-        if self.patience is not None and task.held_back is None:
-            raise ValueError("patience needs validation, on which an epoch can be better than another, got none")
-        if self.schedule is not None:
-            check.number("schedule(step)", self.schedule(self._run.step if self._is_loaded else 0), low=0.0)
-        data = task.fingerprints()
-        if self._is_loaded:
-            before = self._run.data
-            other = [name for name in {**before, **data} if before and before.get(name) != data.get(name)]
-            if other:
-                raise ValueError(
-                    f"{', '.join(other)} must be as in the run that was loaded, got other values; "
-                    "a new Trainer begins a new run"
-                )
-            self._run.go_on(self.params)
-        else:
-            for part in (self.curriculum, self.annealing):
-                if part is not None and self._run.step:
-                    part.reset()
-            self._run = Run()
-        self._run.data, self._is_loaded = data, False
-        task.mined = self._run.mined
-
-    def _one_epoch(self, task: Task, bar: _progress.Bar) -> None:
-        run, begin, total, k = self._run, time.perf_counter(), 0.0, 0
-        run.is_whole = False
-        if self.miner is not None and run.epoch >= self.mine_from:
-            if (run.epoch - self.mine_from) % self.mine_every == 0:
-                bar.phase("mining")
-                stage = self.curriculum and self.curriculum.current_params()
-                task.mine(self.miner, stage.k_neighbors if stage else self.negatives)
-                run.mined = task.mined
-            k = 0 if task.mined is None else task.mined.shape[1]
-        bar.phase("training")
-        for batch in task.batches(np.random.default_rng([self.seed, run.epoch]), self.batch_size):
-            weighted = self._weighted()
-            if self.schedule is not None:
-                self.optimizer.learning_rate = self.schedule(run.step)
-            value, grads, rows = task.gradients(batch, weighted)
-            if not math.isfinite(value) and getattr(self.optimizer, "nonfinite", "raise") == "raise":
-                raise NotFiniteError(f"the loss must be finite, got {value}")
-            self.optimizer.step(self.params, grads, rows=rows, max_norm=self.max_norm)
-            total += value * len(batch)
-            run.step += 1
-            if self.curriculum is not None:
-                self.curriculum.step(len(batch))
-            if self.annealing is not None:
-                self.annealing.step()
-            bar.update(len(batch), loss=value, temperature=self._temperature(), k=k)
-        self._catch_up()
-        bar.phase("evaluating")
-        measured = task.evaluate(self.metric)
-        run.epoch += 1
-        line = (
-            run.epoch, total / task.samples, self._temperature(), self.optimizer.learning_rate, k,
-            time.perf_counter() - begin, np.nan if measured is None else measured,
-        )  # fmt: skip
-        run.end_epoch([float(value) for value in line], self.params)
-        run.is_whole = True
-        bar.update(0, **({} if measured is None else {self.metric: measured}))
-        if self.checkpoint is not None:
-            self.save(self.checkpoint)
-        for callback in self.callbacks:
-            callback(self, dict(zip(COLUMNS, run.lines[-1], strict=True)))
-
-    def _catch_up(self, rows: np.ndarray | None = None) -> None:
+    def _catch_up(self, rows: NDArray[np.int64] | None = None) -> None:
         """Let idle rows of a table, or these of them, make the steps that they owe, before they are read."""
         if getattr(self.optimizer, "lazy", "idle") == "exact":
             self.optimizer.catch_up(self.params, None if rows is None else {"weight": rows})
-
-    @contextmanager
-    def _temperatures_kept(self) -> Iterator[None]:
-        """Put the losses' own temperatures back, where a curriculum or an annealing has set others."""
-        before = [(loss, loss.temperature) for loss, _ in self.losses if hasattr(loss, "temperature")]
-        try:
-            yield
-        finally:
-            for loss, temperature in before if self._is_scheduled else ():
-                loss.temperature = temperature
-
-    @property
-    def _is_scheduled(self) -> bool:
-        """Whether something sets the temperature."""
-        return self.curriculum is not None or self.annealing is not None
-
-    def _weighted(self) -> Weighted:
-        """The losses at this step's temperature and weights."""
-        if self._is_scheduled:
-            for loss, _ in self.losses:
-                if hasattr(loss, "temperature"):
-                    loss.temperature = self._temperature()
-        return [(loss, weight(self.step) if callable(weight) else weight) for loss, weight in self.losses]
-
-    def _temperature(self) -> float:
-        if self.curriculum is not None:
-            return float(self.curriculum.current_params().temperature)
-        if self.annealing is not None:
-            return float(self.annealing.temperature)
-        return next((float(loss.temperature) for loss, _ in self.losses if hasattr(loss, "temperature")), np.nan)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything a run needs to go on: parameters, the parts' states, counters, history, the best so far.
-
-        Raises
-        ------
-        RuntimeError
-            If the run was interrupted within an epoch: an epoch cannot be gone on with from its middle.
-        """
-        return self._state() | {"params": {name: value.copy() for name, value in self.params.items()}}
-
-    def _state(self) -> dict[str, Any]:
-        if not self._run.is_whole:
-            raise RuntimeError(
-                f"the run was interrupted within epoch {self.epoch + 1}: go on from the checkpoint of the epoch "
-                "before, or keep the model alone with save_model"
-            )
-        parts = {name: getattr(self, name).state_dict() for name in _PARTS if getattr(self, name) is not None}
-        settings = {name: getattr(self, name) for name in _SETTINGS}
-        return {"params": self.params, "parts": parts, "settings": settings} | self._run.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over a `state_dict` of a trainer with the same model, parts, seed and batch size; `fit` goes on.
-
-        Raises
-        ------
-        ValueError
-            If it is of another trainer; nothing has been changed then.
-        """
-        try:
-            params, parts, settings = state["params"], state["parts"], state["settings"]
-            fits(params, self.params)
-            if set(parts) != {name for name in _PARTS if getattr(self, name) is not None}:
-                raise ValueError(f"state must be of a trainer with the same parts, got one with {sorted(parts)}")
-            for name in _SETTINGS:
-                if settings[name] != getattr(self, name):
-                    raise ValueError(
-                        f"{name} must be that of the run that was saved, {settings[name]}, got {getattr(self, name)}"
-                    )
-            run = Run.of(state, self.params)
-            before = {name: getattr(self, name).state_dict() for name in parts}
-            try:
-                for name, part in parts.items():
-                    getattr(self, name).load_state_dict(part)
-            except BaseException:
-                for name, part in before.items():
-                    getattr(self, name).load_state_dict(part)
-                raise
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"state must be a state_dict of a Trainer: {error!r}") from None
-        put(params, self.params)
-        self._run, self._is_loaded = run, True
-
-    def save(self, path: str | os.PathLike) -> None:
-        """Write a checkpoint, atomically; `checkpoint_extra` stands in it as "extra"."""
-        save_checkpoint(path, trainer=self._state(), extra=self.checkpoint_extra)
-
-    def load(self, path: str | os.PathLike) -> "Trainer":
-        """Take over a checkpoint of a trainer made with the same arguments; `fit` with the same data goes on."""
-        saved = load_checkpoint(path)
-        if "trainer" not in saved:
-            raise ValueError(f"{os.fspath(path)!r} holds no trainer, but {sorted(saved)}")
-        self.load_state_dict(saved["trainer"])
-        return self

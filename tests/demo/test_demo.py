@@ -86,7 +86,7 @@ def test_training__with_compact_state_finds_as_much():
     data = _train.featured(_data.load(0), _train.FEATURES)
     recall = {}
     for state_dtype in ("float32", "bfloat16", "int8"):
-        trainer = _train.trainer(data, 0, _train.WARM_EPOCHS, hard=False, state_dtype=state_dtype)
+        trainer = _train.warm_up(data, 0, state_dtype)
         recall[state_dtype] = _train.fit(trainer, data, lambda samples: None, lambda text: None, "")[-1]
     assert abs(recall["bfloat16"] - recall["float32"]) <= 0.005
     assert abs(recall["int8"] - recall["float32"]) <= 0.005

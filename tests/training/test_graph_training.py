@@ -23,13 +23,13 @@ def fit(loss, edges=RING, n=30, validation=None, **options):
 def test_batches_without_a_valid_negative__are_no_end(form):
     edges = np.concatenate([complete(6), [[6, 0]]])  # only node 6 has strangers, and batches of one have mostly none
     history = fit(rt.LocalContrastiveLoss(1.0, form=form), edges, 7, batch_size=1, epochs=3).history
-    assert len(history["loss"]) == 3 and np.isfinite(history["loss"]).all()
+    assert len(history["loss"]) == 4 and np.isfinite(history["loss"][1:]).all()
 
 
 def test_triplets_of_a_complete_graph__are_refused_at_once():
     with pytest.raises(ValueError, match="edges must leave a source without a link to some node"):
         fit(rt.LocalContrastiveLoss(1.0, form="triplet"), complete(6), 6)
-    assert np.isfinite(fit(rt.LocalContrastiveLoss(), complete(6), 6).history["loss"]).all()
+    assert np.isfinite(fit(rt.LocalContrastiveLoss(), complete(6), 6).history["loss"][1:]).all()
 
 
 def test_losses_of_pairs__draw_linked_nodes_together():
@@ -43,8 +43,8 @@ def test_losses_of_pairs__compare_a_node_with_the_others_but_not_with_itself():
     edges = np.array([[0, 1], [0, 2], [1, 0]])
     table = rt.EmbeddingTable(3, 4)
     cosines = rt.cosine_similarity(table.weight, table.weight) / 0.2
-    trainer = rt.Trainer(table, rt.InfoNCELoss(0.2), rt.SGD(table.params, 0.0), epochs=1, batch_size=3, negatives=1)
-    value = trainer.fit_graph(edges).history["loss"][0]
+    trainer = rt.Trainer(table, rt.InfoNCELoss(0.2), rt.SGD(table.params, 0.0), epochs=1, batch_size=3)
+    value = trainer.fit_graph(edges, negatives=1).history["loss"][1]
     terms = [[cosines[0, 1], cosines[0, 2]], [cosines[0, 2], cosines[0, 1]], [cosines[1, 0], cosines[1, 2]]]
     expected = np.mean([np.log(np.exp(term).sum()) - term[0] for term in terms])
     assert value == pytest.approx(expected, rel=1e-5)
@@ -52,17 +52,19 @@ def test_losses_of_pairs__compare_a_node_with_the_others_but_not_with_itself():
 
 def test_gradients_of_pairs__are_those_of_the_loss(rng):
     from rvtrain.training._graph_task import GraphTask
+    from rvtrain.training._losses import LossCall, Weighted
 
     table = rt.EmbeddingTable(30, 4, dtype=np.float64)
     edges = rng.integers(0, 30, (25, 2))
-    losses = [(rt.InfoNCELoss(0.5), 0.7), (rt.LocalContrastiveLoss(), 0.2), (rt.SpectralRegularization(), 0.1)]
+    weights = [(rt.InfoNCELoss(0.5), 0.7), (rt.LocalContrastiveLoss(), 0.2), (rt.SpectralRegularization(), 0.1)]
+    losses = [Weighted(LossCall(loss), weight) for loss, weight in [*weights, (rt.SpreadRegularization(), 0.3)]]
 
     def gradients():
-        task = GraphTask(table, edges, 2, None, [loss for loss, _ in losses], lambda rows: None)
+        task = GraphTask(table, edges, 2, None, [call for call, _ in losses], lambda rows: None)
         batch = next(task.batches(np.random.default_rng(1), 20))
         return task.gradients(batch, losses)
 
-    value, grads, rows = gradients()
+    value, grads, _, rows = gradients()
     direction = rng.normal(size=table.weight.shape)
     table.weight[...] += 1e-6 * direction
     above = gradients().value
@@ -81,8 +83,8 @@ def test_exact_rows__are_read_as_whole_steps_would_leave_them():
         optimizer = rt.Adam(table.params, 0.05, lazy="exact")
         if whole:
             optimizer = Densely(rt.Adam(table.params, 0.05), (30, 8))
-        trainer = rt.Trainer(table, rt.LocalContrastiveLoss(), optimizer, epochs=4, batch_size=3, metric="recall@5")
-        metric = trainer.fit_graph(RING[:-4], validation=RING[-4:]).history["metric"]
+        trainer = rt.Trainer(table, rt.LocalContrastiveLoss(), optimizer, epochs=4, batch_size=3, metrics="recall@5")
+        metric = trainer.fit_graph(RING[:-4], validation=RING[-4:]).history["recall@5"]
         ends.append((table.weight.copy(), metric))
     np.testing.assert_allclose(ends[0][0], ends[1][0], atol=1e-5)
     np.testing.assert_array_equal(ends[0][1], ends[1][1])
@@ -116,9 +118,11 @@ def test_validation_of_known_edges__is_refused_before_the_first_step():
         with pytest.raises(ValueError, match=message):
             trainer.fit_graph(RING, validation=held_back)
     with pytest.raises(ValueError, match="loss must take drawn nodes as negatives"):
-        rt.Trainer(table, rt.InfoNCELoss(symmetric=True))
-    with pytest.raises(ValueError, match="fit_graph takes no miner"):
-        rt.Trainer(table, miner=rt.HardNegativeMiner.hardest()).fit_graph(RING)
+        rt.Trainer(table, rt.InfoNCELoss(symmetric=True)).fit_graph(RING)
+    with pytest.raises(ValueError, match="fit_graph takes no mining"):
+        rt.Trainer(table, mining=rt.Mining(rt.HardNegativeMiner.hardest())).fit_graph(RING)
+    with pytest.raises(TypeError, match="loss must take a graph or pairs"):
+        rt.Trainer(table, rt.SupConLoss()).fit_graph(RING)
     np.testing.assert_array_equal(table.weight, start)
 
 
@@ -127,6 +131,6 @@ def test_default__finds_held_back_edges_of_communities(rng):
     edges = np.argwhere(np.triu(rng.random((120, 120)) < np.where(group[:, np.newaxis] == group, 0.4, 0.01), 1))
     edges = edges[rng.permutation(len(edges))]
     table = rt.EmbeddingTable(120, 16)
-    trainer = rt.Trainer(table, metric="recall@20", epochs=5)
-    metric = trainer.fit_graph(edges[:-60], validation=edges[-60:]).history["metric"]
+    trainer = rt.Trainer(table, metrics="recall@20", epochs=5)
+    metric = trainer.fit_graph(edges[:-60], validation=edges[-60:]).history["recall@20"]
     assert metric.max() > 0.6

@@ -11,6 +11,12 @@ MODELS = {
     "mlp": lambda d: rt.MLPAdapter(5, hidden=9, residual=False, seed=1, dtype=d),
     "towers": lambda d: rt.TwoTower(rt.LinearAdapter(5, dtype=d), rt.MLPAdapter(4, 5, seed=2, dtype=d)),
     "shared": lambda d: rt.TwoTower(rt.LinearAdapter(5, dtype=d)),
+    "frozen": lambda d: rt.TwoTower(rt.LinearAdapter(5, 3, dtype=d), "frozen"),
+    "chain": lambda d: rt.Sequential(rt.LinearAdapter(5, 3, dtype=d), rt.MLPAdapter(3, hidden=2, seed=3, dtype=d)),
+    "towers of chains": lambda d: rt.TwoTower(
+        rt.Sequential(rt.Sequential(rt.LinearAdapter(5, dtype=d)), rt.LinearAdapter(5, 3, dtype=d)),
+        rt.LinearAdapter(4, 3, dtype=d),
+    ),
     "table": lambda d: rt.EmbeddingTable(7, 3, dtype=d),
 }
 
@@ -32,6 +38,17 @@ def test_load_model__is_what_was_saved(name, dtype, tmp_path, rng):
 def test_model_files__that_are_none_are_refused(tmp_path):
     with pytest.raises(TypeError, match="model must be"):
         rt.save_model(tmp_path / "model.npz", np.eye(3))
+
+    class Own(rt.LinearAdapter):
+        pass
+
+    for name, model in (
+        ("model", Own(3)),
+        (r"model.query\[1\]", rt.TwoTower(rt.Sequential(rt.LinearAdapter(3), Own(3)), "frozen")),
+        ("model.document", rt.TwoTower(rt.LinearAdapter(3), Own(3))),
+    ):
+        with pytest.raises(TypeError, match=f"{name} must be an adapter, .* got Own; .* save_checkpoint"):
+            rt.save_model(tmp_path / "model.npz", model)
     assert not list(tmp_path.iterdir())
     rt.save_checkpoint(tmp_path / "other.npz", table=np.eye(3))
     with pytest.raises(ValueError, match="holds no model"):

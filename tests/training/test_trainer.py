@@ -11,8 +11,11 @@ import pytest
 from conftest import relative_error
 
 import rvtrain as rt
-from rvtrain.training._pairs import PairData
-from rvtrain.training._tasks import PairTask
+from rvtrain.training._embedding import Sides
+from rvtrain.training._losses import LossCall, Weighted
+from rvtrain.training._mining import MiningCall
+from rvtrain.training._pair_data import PairData
+from rvtrain.training._pair_task import PairTask
 
 
 @pytest.fixture
@@ -30,6 +33,14 @@ def two_towers(seed=0):
     return rt.TwoTower(rt.LinearAdapter(24, 16, seed=seed), rt.LinearAdapter(24, 16, seed=seed + 1))
 
 
+def task_of(model, data, limit=1 << 30, micro=None, extra=None):
+    return PairTask(Sides(model), data, None, limit, micro, extra)
+
+
+def weighted(*losses):
+    return [Weighted(LossCall(loss), weight) for loss, weight in losses]
+
+
 def trainer_of(model, **options):
     options = {"epochs": 6, "batch_size": 64, "optimizer": rt.AdamW(model.params, 0.01)} | options
     return rt.Trainer(model, **options)
@@ -41,12 +52,14 @@ def test_fit__learns_to_retrieve(retrieval):
     before = rt.evaluate_retrieval(
         model.query.transform(queries[320:]), model.document.transform(documents), held_back[:, 1], ["recall@10"]
     )["recall@10"]
-    trainer = trainer_of(model, miner=rt.HardNegativeMiner.semi_hard(0.2), mine_from=3, epochs=8)
+    trainer = trainer_of(model, mining=rt.Mining(rt.HardNegativeMiner.semi_hard(0.2), start=4), epochs=8)
     history = trainer.fit(queries, documents, pairs, held_back).history
-    assert before < 0.2 < 0.6 < history["metric"][-1]
-    assert history["epoch"].tolist() == list(range(1, 9))
-    assert history["k"].tolist() == [0] * 3 + [4] * 5
-    assert history["loss"][0] > 2 * history["loss"][2]
+    assert history["recall@10"][0] == before < 0.2 < 0.6 < history["recall@10"][-1]
+    assert history["epoch"].tolist() == list(range(9))
+    assert history["step"].tolist() == [5 * epoch for epoch in range(9)]
+    assert history["negatives"].tolist() == [0] * 4 + [4] * 5
+    assert np.isnan(history["loss"][0]) and history["loss"][1] > 2 * history["loss"][3]
+    assert history["val_loss"][0] > 2 * history["val_loss"][-1]
     assert trainer.step == 8 * 5
 
 
@@ -54,23 +67,25 @@ def test_fit__keeps_the_best_epoch_and_stops_when_none_is_better(retrieval):
     queries, documents, pairs, held_back = retrieval
     model = two_towers()
     trainer = trainer_of(model, epochs=60, patience=3, optimizer=rt.AdamW(model.params, 0.05))
-    metric = trainer.fit(queries, documents, pairs, (queries, documents, held_back)).history["metric"]
+    metric = trainer.fit(queries, documents, pairs, (queries, documents, held_back)).history["recall@10"]
     assert len(metric) < 60
     assert len(metric) - 1 - int(np.argmax(metric)) == 3
+    assert trainer.best_epoch == int(np.argmax(metric))
     now = rt.evaluate_retrieval(
         model.query.transform(queries[320:]), model.document.transform(documents), held_back[:, 1], ["recall@10"]
     )
     assert now["recall@10"] == metric.max()
+    assert trainer.evaluate(queries, documents, held_back) == {"recall@10": metric.max()}
 
 
 def test_gradients__are_those_of_the_losses_on_embeddings(retrieval, rng):
     queries, documents, pairs, _ = retrieval
     model = two_towers()
-    task = PairTask(model, PairData(queries, documents, pairs), None, 1 << 30, None)
+    task = task_of(model, PairData(queries, documents, pairs))
     task.mined = rng.integers(0, 320, (320, 3))
     batch = np.arange(40)
     losses = [(rt.InfoNCELoss(0.1), 1.0), (rt.LocalContrastiveLoss(1.0), 0.5)]
-    value, grads, _ = task.gradients(batch, losses)
+    value, grads, *_ = task.gradients(batch, weighted(*losses))
 
     def total():
         a, d = model.query.transform(queries), model.document.transform(documents)
@@ -97,7 +112,7 @@ def test_micro_batches__give_the_gradient_of_the_whole_batch(make, retrieval):
     data = PairData(queries, documents, pairs)
     model = rt.TwoTower(make(24, 16))
     results = [
-        PairTask(model, data, None, 1 << 30, micro).gradients(np.arange(50), [(rt.InfoNCELoss(), 1.0)])
+        task_of(model, data, micro=micro).gradients(np.arange(50), weighted((rt.InfoNCELoss(), 1.0)))
         for micro in (None, 7)
     ]
     assert results[0].value == pytest.approx(results[1].value, rel=1e-6)
@@ -110,10 +125,10 @@ def test_other_documents_of_a_query__are_never_its_negatives(rng):
     pairs = np.array([[0, 0], [0, 1], [1, 1], [1, 2], [2, 3], [0, 0]])
     model = rt.TwoTower(rt.LinearAdapter(6))
     for document_ids in (None, [0, 1, 2, 3, 4, 0]):
-        task = PairTask(model, PairData(queries, documents, pairs, document_ids), None, 1 << 30, None)
+        task = task_of(model, PairData(queries, documents, pairs, document_ids))
         task.mined = np.full((6, 2), 5)
         batch, loss = np.arange(6), rt.InfoNCELoss(0.5, "sum")
-        value = task.gradients(batch, [(loss, 1.0)]).value
+        value = task.gradients(batch, weighted((loss, 1.0))).value
         expected = 0.0
         for q, d in pairs:
             good = {int(x) for a, x in pairs if a == q}
@@ -127,13 +142,14 @@ def test_other_documents_of_a_query__are_never_its_negatives(rng):
 def test_mining__never_returns_a_document_of_the_query(retrieval):
     queries, documents, pairs, _ = retrieval
     pairs = np.concatenate([pairs, np.stack([np.arange(320), (np.arange(320) + 1) % 320], axis=1)])
-    task = PairTask(two_towers(), PairData(queries, documents, pairs), None, 1 << 30, None)
-    task.mine(rt.HardNegativeMiner.hardest(), 5)
+    model, miner = two_towers(), MiningCall(rt.HardNegativeMiner.hardest())
+    task = task_of(model, PairData(queries, documents, pairs))
+    task.mine(miner, 5)
     good = {(int(q), int(d)) for q, d in pairs}
     assert task.mined.shape == (640, 5)
     assert not any((int(q), int(d)) in good for (q, _), row in zip(pairs, task.mined, strict=True) for d in row)
-    in_blocks = PairTask(task.towers, task.data, None, 0, None)
-    in_blocks.mine(rt.HardNegativeMiner.hardest(), 5)
+    in_blocks = task_of(model, task.data, limit=0)
+    in_blocks.mine(miner, 5)
     np.testing.assert_array_equal(in_blocks.mined, task.mined)
 
 
@@ -144,8 +160,8 @@ def test_fit__reads_files_as_it_reads_arrays(retrieval, tmp_path):
     results = []
     for source, limit in ((documents, 1 << 30), (on_disk, 1 << 30), (on_disk, 0)):
         model = two_towers()
-        miner = rt.HardNegativeMiner.hardest()
-        trainer_of(model, miner=miner, memory_limit=limit).fit(queries, source, pairs, held_back)
+        mining = rt.Mining(rt.HardNegativeMiner.hardest())
+        trainer_of(model, mining=mining, memory_limit=limit).fit(queries, source, pairs, held_back)
         results.append(model.params)
     for params in results[1:]:
         for name, value in params.items():
@@ -160,9 +176,7 @@ def everything(model, path, epochs=6, **options):
         rt.AdamW(model.params, 0.01),
         schedule=rt.warmup_cosine(0.01, 5, 100),
         curriculum=rt.CurriculumScheduler.linear(3, 640, 2, 4, 0.2, 0.05),
-        miner=rt.HardNegativeMiner.distance_weighted(0.1),
-        mine_from=1,
-        mine_every=2,
+        mining=rt.Mining(rt.HardNegativeMiner.distance_weighted(0.1), start=2, every=2),
         epochs=epochs,
         batch_size=64,
         checkpoint=path,
@@ -170,19 +184,20 @@ def everything(model, path, epochs=6, **options):
     )
 
 
-def test_load__goes_on_to_the_same_bits(retrieval, tmp_path):
+def test_resume__goes_on_to_the_same_bits(retrieval, tmp_path):
     queries, documents, pairs, held_back = retrieval
     whole = two_towers()
     expected = everything(whole, None).fit(queries, documents, pairs, held_back)
     for stop in (1, 2, 4):
-        model = two_towers()
-        everything(model, tmp_path / "run.npz", epochs=stop).fit(queries, documents, pairs, held_back)
+        model, path = two_towers(), tmp_path / f"{stop}.npz"
+        everything(model, path, epochs=stop).fit(queries, documents, pairs, held_back)
         resumed = two_towers(seed=7)
-        trainer = everything(resumed, None).load(tmp_path / "run.npz").fit(queries, documents, pairs, held_back)
+        trainer = everything(resumed, path).fit(queries, documents, pairs, held_back, resume=True)
         for name, value in whole.params.items():
             np.testing.assert_array_equal(resumed.params[name], value)
-        for name in ("loss", "metric", "temperature", "k", "learning_rate"):
-            np.testing.assert_array_equal(trainer.history[name], expected.history[name])
+        for name, column in expected.history.items():
+            if name != "seconds":
+                np.testing.assert_array_equal(trainer.history[name], column)
 
 
 KILLED = """
@@ -193,13 +208,9 @@ queries, documents = rng.normal(size=(2, 300, 8)).astype(np.float32)
 pairs = np.stack([np.arange(300)] * 2, axis=1)
 model = rt.TwoTower(rt.LinearAdapter(8), rt.LinearAdapter(8))
 slow = [lambda trainer, record: time.sleep(float(sys.argv[2]))]
-trainer = rt.Trainer(model, epochs=30, batch_size=32, miner=rt.HardNegativeMiner.random(), checkpoint=sys.argv[1],
-                     callbacks=slow)
-try:
-    trainer.load(sys.argv[1])
-except FileNotFoundError:
-    pass
-trainer.fit(queries, documents, pairs)
+mining = rt.Mining(rt.HardNegativeMiner.random())
+trainer = rt.Trainer(model, epochs=30, batch_size=32, mining=mining, checkpoint=sys.argv[1], callbacks=slow)
+trainer.fit(queries, documents, pairs, resume=True)
 print(trainer.step, [float(v.astype(float).sum()) for v in model.params.values()])
 """
 
@@ -226,24 +237,25 @@ def test_fit_labels__gathers_what_is_alike(rng):
     x = rng.normal(size=(200, 30)).astype(np.float32)
     x[:, :4] += 3 * (y[:, np.newaxis] == np.array(list("abcd")))
     model = rt.LinearAdapter(30, 8)
-    trainer = trainer_of(model, metric="map@r", epochs=30)
-    metric = trainer.fit_labels(x[:150], y[:150], (x[150:], y[150:])).history["metric"]
+    trainer = trainer_of(model, loss=rt.InfoNCELoss(0.05), metrics=["map@r"], epochs=30)
+    metric = trainer.fit_labels(x[:150], y[:150], (x[150:], y[150:])).history["map@r"]
     assert metric.max() > 0.55 > 0.35 > metric[0]
     with pytest.raises(ValueError, match="y must have a label that at least two rows share"):
         trainer.fit_labels(x[:2], ["a", "b"])
 
 
 def test_fit_labels__draws_positives_of_the_same_label(rng):
-    from rvtrain.training._tasks import LabelTask
+    from rvtrain.training._label_task import Labelled, LabelTask
 
     y = np.append(rng.integers(0, 5, 60), 99)
-    task = LabelTask(rt.TwoTower(rt.LinearAdapter(3)), rng.normal(size=(61, 3)), y, None, None)
+    data = Labelled(("X", "y"), rng.normal(size=(61, 3)), y)
+    task = LabelTask(Sides(rt.LinearAdapter(3)), data, None, None, None, False, 16)
     for epoch in range(20):
-        rows = np.concatenate(list(task.batches(np.random.default_rng(epoch), 16)))
-        assert sorted(rows) == list(range(task.samples))
-        assert (y[task.rows] == y[task.drawn]).all()
-        assert (task.rows != task.drawn).all()
-        assert 60 not in task.rows
+        samples = np.concatenate(list(task.batches(np.random.default_rng(epoch), 16)))
+        assert sorted(samples) == list(range(task.samples))
+        assert (y[data.rows] == y[task.drawn]).all()
+        assert (data.rows != task.drawn).all()
+        assert 60 not in data.rows
 
 
 def test_fit_graph__finds_the_communities(rng):
@@ -254,8 +266,8 @@ def test_fit_graph__finds_the_communities(rng):
     table = rt.EmbeddingTable(180, 16)
     start = table.weight.copy()
     loss = [(rt.LocalContrastiveLoss(1.0, form="triplet"), 1.0), (rt.SpectralRegularization(0.01), 1.0)]
-    trainer = rt.Trainer(table, loss, rt.Adam(table.params, 0.02), epochs=20, batch_size=128, metric="recall@20")
-    metric = trainer.fit_graph(edges[:-100], 180, validation=edges[-100:]).history["metric"]
+    trainer = rt.Trainer(table, loss, rt.Adam(table.params, 0.02), epochs=20, batch_size=128, metrics="recall@20")
+    metric = trainer.fit_graph(edges[:-100], 180, validation=edges[-100:]).history["recall@20"]
     assert (table.weight != start).any()
     assert metric.max() > 0.3
     _, near = rt.top_k(table.weight, table.weight, 10)
@@ -267,9 +279,8 @@ def test_fit_graph__finds_the_communities(rng):
 def test_fit_graph__changes_only_rows_of_the_batch():
     table = rt.EmbeddingTable(50, 4)
     start = table.weight.copy()
-    rt.Trainer(table, rt.LocalContrastiveLoss(), epochs=1, batch_size=8, negatives=1, seed=3).fit_graph(
-        [[0, 1], [2, 3]]
-    )
+    trainer = rt.Trainer(table, rt.LocalContrastiveLoss(), epochs=1, batch_size=8, seed=3)
+    trainer.fit_graph([[0, 1], [2, 3]], negatives=1)
     changed = (table.weight != start).any(axis=1)
     assert changed[:4].any() and changed.sum() <= 6
 
@@ -285,15 +296,20 @@ def test_callbacks_and_annealing__hear_of_every_epoch(retrieval):
     )
     history = trainer.fit(queries, documents, pairs).history
     assert [epoch for epoch, _ in records] == [1, 2, 3]
-    assert history["loss"].tolist() == [loss for _, loss in records]
-    assert history["temperature"].tolist() == pytest.approx([0.3, 0.1, 0.1])
-    assert np.isnan(history["metric"]).all()
+    assert history["loss"][1:].tolist() == [loss for _, loss in records]
+    assert history["temperature"].tolist() == pytest.approx([0.5, 0.3, 0.1, 0.1])
+    assert "val_loss" not in history and "recall@10" not in history  # nothing is held back
 
 
-def test_symmetric_loss__is_in_batch(retrieval):
+def test_symmetric_loss__takes_what_was_mined(retrieval):
     queries, documents, pairs, held_back = retrieval
-    trainer = trainer_of(two_towers(), loss=rt.InfoNCELoss(0.05, symmetric=True))
-    assert trainer.fit(queries, documents, pairs, held_back).history["metric"][-1] > 0.6
+    losses = []
+    for mining in (None, rt.Mining(rt.HardNegativeMiner.hardest(), k=2, start=2)):
+        trainer = trainer_of(two_towers(), loss=rt.InfoNCELoss(0.05, symmetric=True), mining=mining)
+        history = trainer.fit(queries, documents, pairs, held_back).history
+        assert history["recall@10"][-1] > 0.6
+        losses.append(history["loss"])
+    assert losses[0][1] == losses[1][1] and losses[0][2] < losses[1][2]
 
 
 def test_errors__name_the_argument_and_change_nothing(retrieval, tmp_path):
@@ -319,14 +335,9 @@ def test_errors__name_the_argument_and_change_nothing(retrieval, tmp_path):
     with pytest.raises(TypeError, match="model must be"):
         rt.Trainer(np.eye(3))
     with pytest.raises(ValueError, match="metrics must be"):
-        rt.Trainer(model, metric="accuracy")
+        rt.Trainer(model, metrics=["accuracy"])
     with pytest.raises(TypeError, match="loss must be"):
         rt.Trainer(model, loss="infonce")
-    trainer.save(tmp_path / "run.npz")
-    with pytest.raises(ValueError, match="same parts"):
-        trainer_of(model, miner=rt.HardNegativeMiner.hardest()).load(tmp_path / "run.npz")
-    with pytest.raises(ValueError, match="same parameters"):
-        rt.Trainer(rt.LinearAdapter(3)).load(tmp_path / "run.npz")
     rt.save_checkpoint(tmp_path / "other.npz", table=np.ones(3))
-    with pytest.raises(ValueError, match="holds no trainer"):
-        trainer.load(tmp_path / "other.npz")
+    with pytest.raises(ValueError, match="holds no run of a Trainer"):
+        trainer_of(model, checkpoint=tmp_path / "other.npz").fit(queries, documents, pairs, resume=True)

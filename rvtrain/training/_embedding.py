@@ -1,0 +1,112 @@
+"""Rows of a table through a model, and gradients back to its parameters."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from rvtrain import _validation as check
+from rvtrain._errors import NotFiniteError
+from rvtrain.training._models import Floats, Model, Params, features_of, forward_rows, output_kind, outputs
+
+_BLOCK_ROWS = 8192
+
+
+def stored_table(name: str, value: ArrayLike) -> NDArray[Any]:
+    """A table (n, d) of real numbers as it is stored, C-contiguous; finite, unless it is a file."""
+    table = check.stored_array(name, plain(value), 2)
+    if isinstance(table, np.memmap):  # a file is checked where it is read
+        return table
+    table = np.ascontiguousarray(table)
+    finite_rows(name, table)
+    return table
+
+
+def plain(value: Any) -> Any:
+    """A value that NumPy reads: a torch tensor without its graph, bfloat16 as float32; all else as it is."""
+    if hasattr(value, "detach"):
+        value = value.detach()
+        return value.float() if str(value.dtype).endswith("bfloat16") else value
+    return value
+
+
+def finite_rows(name: str, table: NDArray[Any]) -> None:
+    """Raise NotFiniteError if a row of the table is not finite; a block at a time."""
+    for start in range(0, len(table), _BLOCK_ROWS):
+        good = np.isfinite(table[start : start + _BLOCK_ROWS]).all(axis=1)
+        if not good.all():
+            raise NotFiniteError(
+                f"{name} must be finite, got a NaN or an infinity in row {start + int(np.argmin(good))}"
+            )
+
+
+def check_columns(name: str, table: NDArray[Any], model: Model) -> None:
+    """Raise unless the model takes the rows of this table, as far as it tells."""
+    wanted = features_of(model, "in")
+    if wanted not in (None, table.shape[1]):
+        raise ValueError(f"{name} must have {wanted} columns like the model's input, got {table.shape}")
+
+
+def embed(
+    model: Model, table: NDArray[Any], rows: NDArray[np.int64], micro: int | None
+) -> tuple[Floats, Callable[[Floats], Params]]:
+    """Embeddings of these rows, and a function from the gradient to them to the gradients of the parameters.
+
+    With `micro`, the rows pass the model in blocks of this size, and again for the way back: the gradient is that of
+    all rows at once, the memory for intermediate results that of one block.
+    """
+    if micro is None or len(rows) <= micro:
+        out, saved = forward_rows(model, table, rows)
+        return out, lambda grad: model.backward(saved, grad)
+    parts = [slice(start, start + micro) for start in range(0, len(rows), micro)]
+    out = np.concatenate([forward_rows(model, table, rows[part])[0] for part in parts])
+
+    def back(grad: Floats) -> Params:
+        total: Params = {}
+        for part in parts:
+            for name, g in model.backward(forward_rows(model, table, rows[part])[1], grad[part]).items():
+                total[name] = total[name] + g if name in total else g
+        return total
+
+    return out, back
+
+
+def embedded(model: Model, table: NDArray[Any], limit: int) -> Any:
+    """All rows embedded: an array if it fits the limit in bytes, or else an iterator of blocks."""
+    width, dtype = output_kind(model, table)
+    if len(table) * width * dtype.itemsize <= limit:
+        return outputs(model, table)
+    return _blocks(model, table)
+
+
+def _blocks(model: Model, table: NDArray[Any]) -> Iterator[Floats]:
+    for start in range(0, len(table), _BLOCK_ROWS):
+        yield outputs(model, table[start : start + _BLOCK_ROWS])
+
+
+class Sides:
+    """The two models of a training and how their gradients make up those of all parameters.
+
+    A model of one side serves both. `query` and `document` may be one object; a side without parameters is frozen.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.query: Model = getattr(model, "query", model)
+        self.document: Model = getattr(model, "document", model)
+        self.is_shared = self.query is self.document
+        self.trains_queries, self.trains_documents = bool(self.query.params), bool(self.document.params)
+        sides = (self.query,) if self.is_shared else (self.query, self.document)
+        homes = {id(array): (side, key) for side, tower in enumerate(sides) for key, array in tower.params.items()}
+        self._homes: dict[str, tuple[int, str]] = {}
+        for name, array in model.params.items():
+            if id(array) not in homes:
+                raise ValueError(f"model.params[{name!r}] must be an array of its query or document side")
+            self._homes[name] = homes[id(array)]
+
+    def collect(self, to_query: Params, to_document: Params) -> Params:
+        """The gradients of both sides by the names of all parameters, added up where the sides are one."""
+        if self.is_shared:
+            both = {key: to_query[key] + to_document[key] if to_document else g for key, g in to_query.items()}
+            return {name: both[key] for name, (_, key) in self._homes.items()}
+        return {name: (to_query, to_document)[side][key] for name, (side, key) in self._homes.items()}

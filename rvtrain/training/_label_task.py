@@ -1,0 +1,152 @@
+"""Learning from labels: one epoch, one batch, and the validation."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rvtrain import _validation as check
+from rvtrain.training import _metrics as metrics
+from rvtrain.training._embedding import Sides, check_columns, embed, finite_rows, plain
+from rvtrain.training._losses import LossCall, Weighted
+from rvtrain.training._models import forward_rows, outputs
+from rvtrain.training._run import fingerprint
+from rvtrain.training._sampling import MPerClass
+from rvtrain.training._task import Gradients, Rows, Task, plus
+
+
+class Labelled:
+    """Rows and their labels as numbers, ordered by label.
+
+    A *sample* is the number of a row among those whose label is shared; `rows` (S,) are these rows.
+    """
+
+    def __init__(self, names: tuple[str, str], x: Any, y: Any) -> None:
+        self.x = check.stored_array(names[0], plain(x), 2)
+        finite_rows(names[0], self.x)
+        labels = np.asarray(plain(y))
+        if labels.shape != (len(self.x),):
+            raise ValueError(f"{names[1]} must have shape ({len(self.x)},), got {labels.shape}")
+        self.y = np.unique(labels, return_inverse=True)[1]
+        self._order = np.argsort(self.y, kind="stable")
+        self._place = np.argsort(self._order)
+        ordered = self.y[self._order]
+        self._first = np.searchsorted(ordered, self.y)
+        self._count = np.searchsorted(ordered, self.y, side="right") - self._first
+        self.rows = np.flatnonzero(self._count > 1)
+        if not len(self.rows):
+            raise ValueError(f"{names[1]} must have a label that at least two rows share")
+
+    def others(self, rng: np.random.Generator) -> Rows:
+        """(S,) for each sample another row of its label, drawn."""
+        rows = self.rows
+        turn = self._place[rows] - self._first[rows] + 1 + rng.integers(0, self._count[rows] - 1)
+        return np.asarray(self._order[self._first[rows] + turn % self._count[rows]])
+
+
+class LabelTask(Task):
+    """Rows of one label near each other.
+
+    A loss of labels is given the rows of a batch with their labels. A loss of pairs is given pairs of a row and
+    another one of its label, drawn anew in each epoch; the pairs of other labels are the negatives.
+    """
+
+    def __init__(
+        self, sides: Sides, data: Labelled, validation: Labelled | None, micro: int | None,
+        sampler: MPerClass | None, needs_groups: bool, batch_size: int,
+    ) -> None:  # fmt: skip
+        self.sides, self.data, self.validation, self.micro = sides, data, validation, micro
+        self.sampler = MPerClass(min(4, batch_size)) if sampler is None and needs_groups else sampler
+        self.samples, self.has_validation = len(data.rows), validation is not None
+        self.drawn: Rows = np.empty(0, np.int64)
+        for name, each in (("X", data), ("validation[0]", validation)):
+            if each is not None:
+                check_columns(name, each.x, sides.query)
+                check_columns(name, each.x, sides.document)
+
+    def batches(self, rng: np.random.Generator, size: int) -> Iterator[Rows]:
+        """Draw the positives of this epoch, then order the samples."""
+        self.drawn = self.data.others(rng)
+        if self.sampler is None:
+            return super().batches(rng, size)
+        return self.sampler.batches(self.data.y[self.data.rows], size, rng)
+
+    def gradients(self, batch: Rows, losses: list[Weighted]) -> Gradients:
+        """Each kind of loss embeds what it needs; rows of a label are embedded by the query side."""
+        rows, others = self.data.rows[batch], self.drawn[batch]
+        labels = self.data.y[rows]
+        anchors, back_to_queries = embed(self.sides.query, self.data.x, rows, self.micro)
+        positives: Any = None
+        back_to_documents: Any = None
+        if any(call.kind == "pairs" for call, _ in losses):
+            positives, back_to_documents = embed(self.sides.document, self.data.x, others, self.micro)
+        total, learned = 0.0, []
+        to_anchors: Any = None
+        to_positives: Any = None
+        for call, weight in losses:
+            arguments, options = _arguments(call, anchors, positives, labels)
+            value, g = call(arguments, options, call.names)
+            total += weight * value
+            to_anchors = plus(to_anchors, weight, g[call.names[0]])
+            if call.kind == "pairs":
+                to_positives = plus(to_positives, weight, g[call.names[1]])
+            learned.append({name: weight * float(g[name]) for name in call.learnable})
+        to_query = back_to_queries(to_anchors) if self.sides.trains_queries else {}
+        to_document: dict[str, Any] = {}
+        if to_positives is not None and self.sides.trains_documents:
+            to_document = back_to_documents(to_positives)
+        return Gradients(total, self.sides.collect(to_query, to_document), learned)
+
+    def metrics(self, names: tuple[str, ...]) -> dict[str, float]:
+        """Each validation row among the others; relevant are those of its label."""
+        assert self.validation is not None
+        x, y = self.validation.x, self.validation.y
+        queries, documents = outputs(self.sides.query, x), outputs(self.sides.document, x)
+        return {name: metrics.evaluate_labels(queries, documents, y, name) for name in names}
+
+    def validation_loss(self, losses: list[Weighted], size: int) -> float:
+        """In one order for all epochs, with the same positives."""
+        data = self.validation
+        assert data is not None
+        others = data.others(np.random.default_rng(0))
+        order = np.random.default_rng(0).permutation(len(data.rows))
+        total = 0.0
+        for start in range(0, len(order), size):
+            batch = order[start : start + size]
+            rows = data.rows[batch]
+            anchors = forward_rows(self.sides.query, data.x, rows)[0]
+            positives = forward_rows(self.sides.document, data.x, others[batch])[0]
+            for call, weight in losses:
+                arguments, options = _arguments(call, anchors, positives, data.y[rows])
+                total += weight * call(arguments, options, None)[0] * len(batch)
+        return total / len(order)
+
+    def fingerprints(self) -> dict[str, str]:
+        """Fingerprints of X, y and validation."""
+        held = "" if self.validation is None else " ".join(map(fingerprint, (self.validation.x, self.validation.y)))
+        return {"X": fingerprint(self.data.x), "y": fingerprint(self.data.y), "validation": held}
+
+
+def _arguments(
+    call: LossCall, anchors: NDArray[Any], positives: NDArray[Any], labels: Rows
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a loss of any kind."""
+    if call.kind == "embeddings":
+        return (anchors,), {}
+    if call.kind == "labels":
+        return (anchors, labels), {}
+    return (anchors, positives), {"anchor_ids": labels}
+
+
+def check_losses(calls: list[LossCall], sides: Sides) -> None:
+    """Raise unless the losses are of labels or of pairs."""
+    for call in calls:
+        if call.kind not in ("labels", "pairs", "embeddings"):
+            raise TypeError(f"loss must take labels or pairs in fit_labels, got {call.loss!r}")
+        if call.kind == "labels" and not sides.is_shared:
+            raise ValueError(
+                f"loss {type(call.loss).__name__} needs a model with one side for all rows, got two sides"
+            )
+    if not sides.is_shared and all(call.kind == "embeddings" for call in calls):
+        raise ValueError("loss must take pairs where the model has two sides")
