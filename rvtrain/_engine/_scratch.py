@@ -50,9 +50,9 @@ class Scratch:
         return made
 
     def reset(self) -> None:
-        """End a call: all arrays are free, and the next call finds room for as many in one piece.
+        """End a call: all its arrays become invalid, and the memory grows to hold as many in one piece.
 
-        That piece is allocated by the next call, because the caller's variables still hold the arrays of this one.
+        The next call allocates that piece, because the caller's variables still hold the arrays of this one.
         """
         if self._more:
             self._more.clear()

@@ -34,6 +34,21 @@ def between(emit, values, at, low, high):
     return bits
 
 
+def _reaching(values, at, bound):
+    return _bits(values.reshape(-1)[at : at + tile_shape(values.dtype)[1]] >= bound)
+
+
+@emitted(_reaching, np.uint32)
+def reaching(emit, values, at, bound):
+    """Bit q is set where values[at + q] ≥ bound, for q < NR; values is C-contiguous."""
+    _, columns, lanes = tile_shape(values.dtype)
+    least = bound.broadcast(lanes)
+    bits = emit.constant(0, np.int32)
+    for c in range(0, columns, lanes):
+        bits = bits | ((values + at + c).load(lanes) >= least).bits() << c
+    return bits
+
+
 def _any_at_least(tile, scales, errors, j, spreads, bounds, at):
     spread, bound = (x[at : at + ROWS, np.newaxis] for x in (spreads, bounds))
     return bool((tile * scales[j] + spread * errors[j] >= bound).any())

@@ -10,6 +10,7 @@ from rvtrain._engine._largest import largest
 from rvtrain._engine._norms import EPS, cosine, inverse_norm, norm
 from rvtrain._engine._treatment import close, visit, weigh
 from rvtrain._kernels import body, in_order, kernel, njit, overload
+from rvtrain.losses._score_kernels import through_norm
 
 
 @njit
@@ -185,7 +186,7 @@ def gathered_gradient(start, stop, slopes, rows, pool, order, bounds, named, nor
         for s in range(bounds[r], bounds[r + 1]):
             i, j = order[s] // width, order[s] % width
             _add_scaled(slopes[i, j] * rows.inverse[i], rows.x[i], total)
-        _through_norm(pool[named[r]], normalised, total)
+        through_norm(pool[named[r]], inverse_norm(pool[named[r]], EPS), normalised, total)
 
 
 @kernel
@@ -197,20 +198,7 @@ def own_gradient(start, stop, slopes, rows, pool, normalised, out):
             total = out[i * width + j]
             total[:] = 0
             _add_scaled(slopes[i, j] * rows.inverse[i], rows.x[i], total)
-            _through_norm(pool[i * width + j], normalised, total)
-
-
-@njit
-def _through_norm(x, normalised, total):
-    """Turn the gradient to a unit row into the gradient to the row x, in place."""
-    if not normalised:
-        return
-    inverse, along = inverse_norm(x, EPS), 0.0
-    if inverse < 1.0 / EPS:
-        for k in range(len(x)):
-            along += x[k] * inverse * total[k]
-    for k in range(len(x)):
-        total[k] = (total[k] - x[k] * inverse * along) * inverse
+            through_norm(pool[i * width + j], inverse_norm(pool[i * width + j], EPS), normalised, total)
 
 
 @njit

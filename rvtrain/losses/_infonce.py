@@ -46,7 +46,8 @@ class InfoNCELoss(ContrastiveLoss):
     directions : tuple of {"query_to_document", "document_to_query", "query_to_query", "document_to_document"}
         The in-batch scores that share the softmax of row i (anchors are queries, positives documents): s(q_i, d_j),
         s(d_i, q_j), s(q_i, q_j), s(d_i, d_j), j ≠ i (Li 2023). The default is the first alone; then negatives, if
-        given, replace the in-batch negatives. With other directions, a pool (N, d) is added to the in-batch ones.
+        given, replace the in-batch negatives. With other directions, a pool (N, d) is added to the in-batch ones. The
+        own positive stands in the softmax once, where sentence-transformers counts it in both directions.
     margin : float
         m, subtracted from the positive's similarity: s⁺ = (similarity⁺ − m) / τ.
     hardness : float

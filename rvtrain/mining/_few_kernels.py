@@ -4,7 +4,7 @@
 #
 #     Σ x u, Σ x²  →  Σ x u ≥ (root − slack) ‖x‖ ?   no: next rows   yes: unit row, summed in the order of the engine
 #
-# Each of these sums of d products has an error of at most d ε/2, relative to ‖x‖ ‖u‖ and ‖x‖², in whatever order. So
+# Each of these sums of d products has an error of at most d ε/2, relative to ‖x‖ ‖u‖ and ‖x‖², in any order. So
 # has the score; the slack is four times the sum of these errors. Scores and result are those of `scan` to the bit.
 """
 

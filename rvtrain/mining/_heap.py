@@ -2,7 +2,7 @@
 
 An entry is a key, a column and a score, in three arrays of the same length. Entries are ordered by key, then by
 column, where the lower one is better: a total order, so that a heap does not depend on the order in which its entries
-came. A heap of keys alone has None for columns and scores, and the compiler leaves out what would be done with them.
+were pushed. A heap of keys alone has None for columns and scores, and the compiler removes the code for these.
 """
 
 from rvtrain._kernels import inlined, njit

@@ -66,7 +66,7 @@ class HardNegativeMiner:
         Only candidates with s ≤ s⁺ − absolute_margin, or s ≤ s⁺ − relative_margin · abs(s⁺): a candidate nearly as
         similar as the least similar positive is often an unlabelled positive. `mine` then needs positives.
     sampling : {"top", "random"}
-        Of the candidates that pass these filters, those of the strategy, or a uniform draw.
+        "top": the strategy chooses among the candidates that pass these filters. "random": a uniform draw does.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""The nearest candidates of each query: what `top_k` and the retrieval metrics ask for."""
+"""The nearest candidates of each query: the search behind `top_k` and the retrieval metrics."""
 
 from collections.abc import Iterable
 

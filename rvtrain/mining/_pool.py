@@ -1,4 +1,4 @@
-"""The pool of one call of a miner: anchors, candidates, and which candidates may be chosen for which anchor."""
+"""The pool of one call of a miner: anchors, candidates, and the limits of each anchor."""
 
 from typing import NamedTuple
 
@@ -67,7 +67,7 @@ class Pool(NamedTuple):
         return Ranked(columns[:, first:], scores[:, first:], self.limits.floors, self.limits.ceilings, self.filters)
 
     def _most_similar(self, count: int) -> Found:
-        """The `count` most similar candidates, whatever their score."""
+        """The `count` most similar candidates, of any score."""
         unbounded = np.full(len(self.limits.floors), np.inf, self.dtype)
         limits = self.limits._replace(floors=-unbounded, ceilings=unbounded)
         return self._search(count, Rule(BY_SCORE), limits)[:2]

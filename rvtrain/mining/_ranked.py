@@ -11,10 +11,10 @@ from rvtrain.mining._selection_kernels import BY_SCORE, EXPONENTIAL, Rule, noise
 
 
 class Ranked(NamedTuple):
-    """The candidates of each anchor, which limits and ranks have left, with their scores."""
+    """The candidates of each anchor that limits and ranks have left, and their scores."""
 
     columns: NDArray[np.int64]
-    """(B, M) candidates, by rank; −1 for none"""
+    """(B, M) candidates in the order of their ranks; −1 for none"""
     scores: NDArray[np.floating]
     """(B, M)"""
     floors: NDArray[np.floating]

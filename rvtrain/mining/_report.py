@@ -1,4 +1,4 @@
-"""What a call of a miner has found and dropped."""
+"""Reports of what a call of a miner has found and dropped."""
 
 from typing import NamedTuple
 
@@ -11,8 +11,8 @@ Quartiles = tuple[float, float, float]
 class MiningReport(NamedTuple):
     """What the last call of a miner has found, and how many candidates its filters have dropped.
 
-    It tells whether filters are too strict (many rows left short) or too weak (negatives about as similar as the
-    positives, which are then often unlabelled positives).
+    Many rows left short mean that filters are too strict. Negatives about as similar as the positives mean that they
+    are too weak: such negatives are often unlabelled positives.
 
     Attributes
     ----------
@@ -30,13 +30,21 @@ class MiningReport(NamedTuple):
     differences : (float, float, float) or None
         Quartiles of s⁺ − s over all negatives.
     dropped : dict of str to int
-        The number of candidates, over all anchors, that each filter in use has dropped. For "max_score",
-        "absolute_margin", "relative_margin", and "semi_hard" (which keeps s < s⁺): those with a score above the
-        lowest of these bounds, counted for the filter that sets it. For "range_min": those of a lower rank. Excluded
-        candidates, and those with an id of the anchor's, do not count. Filters at the low end, `min_score` and
-        `range_max`, have no count, because the search does not look at what lies below the negatives; neither have
-        anchors for which no score can pass, because `min_score` is above the other bounds. With `rescore`, only
-        candidates that were rescored count.
+        The number of candidates that each filter in use has dropped, over all anchors.
+
+        - "max_score", "absolute_margin", "relative_margin", and "semi_hard" for its condition s < s⁺: candidates with
+          a score above the lowest of these bounds, counted for the filter that sets this bound. An anchor whose
+          `min_score` is above it has no count.
+        - "range_min": candidates of a lower rank.
+
+        Excluded candidates, and candidates with an id of the anchor's, are not counted. `min_score` and `range_max`
+        have no count, because the search does not visit all candidates with low scores. With `rescore`, only
+        rescored candidates are counted.
+
+    References
+    ----------
+    Moreira et al. (2024), NV-Retriever: Improving text embedding models with effective hard-negative mining,
+    arXiv:2407.15831, for filters relative to the positive.
 
     Examples
     --------
@@ -60,7 +68,7 @@ class MiningReport(NamedTuple):
 
 
 class Drops:
-    """Counts of dropped candidates, which a search leaves behind."""
+    """Counts of the candidates that a search has dropped."""
 
     def __init__(self, rows: int) -> None:
         self.above = np.zeros(rows, np.int64)
@@ -70,7 +78,7 @@ class Drops:
 
 
 class Outcome(NamedTuple):
-    """A finished call, from which the report is made when it is asked for: a search does not wait for it."""
+    """The results of a call, from which `last_report` makes the report: `mine` takes no time for it."""
 
     k: int
     scores: NDArray[np.floating]

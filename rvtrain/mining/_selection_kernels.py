@@ -19,7 +19,7 @@ import numpy as np
 from rvtrain._engine._blocks import CHUNK, GROUP, pack_left, score_block
 from rvtrain._engine._exp import exp
 from rvtrain._engine._random import row_key, uniform
-from rvtrain._engine._screen import between
+from rvtrain._engine._screen import between, reaching
 from rvtrain._engine._tile import mr, nr
 from rvtrain._kernels import body, inlined, kernel, njit, trailing_zeros
 from rvtrain.mining._heap import is_worse, push, sift
@@ -105,33 +105,25 @@ def _push_row(scores, r, row, part, begin, end, columns, origin, limits, rule, b
     """Push the scores of row r of the block: for most of them, no more than a comparison."""
     height, width, size = mr(scores), nr(scores), best.keys.shape[2]
     noise, floor, ceiling = row_key(rule.seed, rule.draw, row), limits.floors[row], limits.ceilings[row]
-    if ceiling < np.inf:
-        best.dropped[part, row] += _count_above(scores, r, row, begin, end, columns, origin, limits)
     for j in range(begin, end):
         column, full = j * width, best.sizes[part, row] == size
         here, root = min(columns - column, width), best.keys[part, row, 0]
-        if full and here == width and rule.kind == BY_SCORE:
-            at = ((r // height * scores.shape[1] + j - begin) * height + r % height) * width
-            hits = between(scores, at, max(scores.dtype.type(root), floor), ceiling)
-            if hits:
-                _push_hits(hits, scores[r // height, j - begin, r % height], column, origin, part, row, limits, best)
-            continue
-        values = scores[r // height, j - begin, r % height]
-        if not full or here < width or _may_beat_root(values, origin + column, root, noise, rule):
-            push_scores(values, here, column, origin, noise, part, row, limits, rule, best)
-
-
-@njit
-def _count_above(scores, r, row, begin, end, columns, origin, limits):
-    """The number of allowed candidates in panels [begin, end) at or above the ceiling of the row."""
-    height, width, count = mr(scores), nr(scores), 0
-    lowest, ceiling = scores.dtype.type(-np.inf), limits.ceilings[row]
-    for j in range(begin, end):
         at = ((r // height * scores.shape[1] + j - begin) * height + r % height) * width
-        above = np.uint32(~between(scores, at, lowest, ceiling) & first_bits(min(columns - j * width, width)))
-        if above:
-            count += count_allowed(above, row, j * width, origin, limits)
-    return count
+        by_score = full and here == width and rule.kind == BY_SCORE
+        low = max(scores.dtype.type(root), floor) if by_score else floor
+        if by_score and not reaching(scores, at, low):
+            continue
+        if ceiling < np.inf:
+            above = np.uint32(reaching(scores, at, ceiling) & first_bits(here))
+            if above:
+                best.dropped[part, row] += count_allowed(above, row, column, origin, limits)
+        values = scores[r // height, j - begin, r % height]
+        if by_score:
+            hits = between(scores, at, low, ceiling)
+            if hits:
+                _push_hits(hits, values, column, origin, part, row, limits, best)
+        elif not full or here < width or _may_beat_root(values, origin + column, root, noise, rule):
+            push_scores(values, here, column, origin, noise, part, row, limits, rule, best)
 
 
 @inlined

@@ -18,8 +18,8 @@ _LOOKED_UP = 1 << 18
 class Hits:
     """Whether each rank of a query holds a relevant document, and the number of its relevant documents.
 
-    Shapes: found (Q, depth) bool, relevant (Q,), gains (Q, depth) with the grades of the documents that are found, or
-    None. With k above depth, the ranking must end with the last document.
+    Shapes: found (Q, depth) bool, relevant (Q,); `graded` has the grades, if there are any. With k above
+    depth, the ranking must end with the last document.
     """
 
     def __init__(self, found: NDArray[np.bool_], relevant: Indices, graded: "Graded | None" = None) -> None:
