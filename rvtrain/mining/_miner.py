@@ -225,7 +225,9 @@ class HardNegativeMiner:
         )
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.strategy.value})"
+        defaults = Filters()._asdict()
+        used = [f", {name}={x!r}" for name, x in self.filters._asdict().items() if x != defaults[name]]
+        return f"{type(self).__name__}({self.strategy.value}{''.join(used)})"
 
     @overload
     def mine(

@@ -235,3 +235,9 @@ def test_filters__are_taken_by_all_constructors(rng):
         rt.HardNegativeMiner("random", range_max=3)
     with pytest.raises(ValueError, match="relative_margin is relative to the positive's score and needs positives"):
         rt.HardNegativeMiner.hardest(relative_margin=0.1).mine(x, x, 1)
+
+
+def test_repr__names_the_filters_in_use():
+    assert repr(rt.HardNegativeMiner.hardest()) == "HardNegativeMiner(hardest)"
+    filtered = rt.HardNegativeMiner.hardest(relative_margin=0.05, range_max=9)
+    assert repr(filtered) == "HardNegativeMiner(hardest, range_max=9, relative_margin=0.05)"
