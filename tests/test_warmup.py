@@ -38,8 +38,8 @@ from rvtrain._engine._byte_tile import byte_tile
 for module in pkgutil.walk_packages(rvtrain.__path__, "rvtrain."):
     if module.name not in ("rvtrain.__main__", "rvtrain.demo.build_data"):
         importlib.import_module(module.name)
-for name in _warmup.WORK:
-    _warmup.compile_one((name, "float32"))
+for task in [(name, "float32") for name in _warmup.WORK] + [("infonce", "float64")]:  # some kernels have no float32
+    _warmup.compile_one(task)
 bodies = _bodies.known()
 drivers = {x.__name__: x for x in gc.get_objects() if isinstance(x, Driver)}
 print(len(bodies) + len(drivers))
