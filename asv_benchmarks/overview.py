@@ -9,7 +9,7 @@ extra `peers`, and a machine that nobody else uses.
 import re
 from pathlib import Path
 
-from benchmarks import losses, mining, optimizers, reductions, training
+from benchmarks.peers import losses, mining, optimizers, reductions, training
 
 from rvtrain import _machine
 

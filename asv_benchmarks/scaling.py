@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from benchmarks.common import median_seconds
-from benchmarks.losses import BOTH, TAU, torch_infonce
+from benchmarks.peers.common import median_seconds
+from benchmarks.peers.losses import BOTH, TAU, torch_infonce
 
 import rvtrain as rt
 
