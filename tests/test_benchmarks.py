@@ -138,3 +138,51 @@ def test_setup__prepares_once_and_takes_the_clock_of_the_threads(load):
         assert common.numba.get_num_threads() == common.all_threads()
     finally:
         common.numba.set_num_threads(before)
+
+
+def test_median_interval__holds_the_median_as_often_as_it_says(load, rng):
+    compare = load("compare")
+    inside = 0
+    for _ in range(400):
+        middle, low, high = compare.median_interval(list(rng.lognormal(size=25)), 0.9)
+        assert low < middle < high
+        inside += low < 1 < high
+    assert 0.9 <= inside / 400 < 0.99
+
+
+def test_median_interval__of_few_values_is_unbounded(load):
+    assert load("compare").median_interval([1.0, 2.0, 3.0]) == (2.0, -float("inf"), float("inf"))
+
+
+def test_ratios__compare_turns_that_alternate(load):
+    compare = load("compare")
+    asked = []
+
+    class Side:
+        def __init__(self, seconds):
+            self.seconds = seconds
+
+        def ask(self, word, number):
+            asked.append(self.seconds)
+            return self.seconds
+
+    ratios = list(compare.ratios(Side(0.5), Side(0.75), 0))
+    assert ratios == [1.5] * 15
+    assert asked[1:5] == [0.5, 0.75, 0.75, 0.5]
+
+
+@pytest.mark.parametrize("script", ["compare", "planted"])
+def test_scripts__name_benchmarks_that_exist(script, load):
+    module = load(script)
+    if script == "compare":
+        names = [(home, cls, method, parameters) for home, cls, parameters, method in module.TELLING]
+    else:
+        parts = [pattern.replace("\\", "").split("(", 1) for _, _, pattern in module.KERNELS.values()]
+        names = [(*path.split("."), ast.literal_eval("(" + parameters)) for path, parameters in parts]
+        for path, call, _ in module.KERNELS.values():
+            defined = (FOLDER.parent / path).read_text("utf-8")
+            assert re.search(rf"^(class|def) {call.split('.')[0]}\b", defined, re.MULTILINE)
+    for home, cls, method, parameters in names:
+        benchmark = getattr(load(f"benchmarks.{home}"), cls)
+        assert hasattr(benchmark, method)
+        assert all(value in choices for value, choices in zip(parameters, benchmark.params, strict=True))
