@@ -36,12 +36,12 @@ KERNELS = {
     "AdamW": (
         "rvtrain/optimizers/_adam.py",
         "AdamW.step",
-        r"optimizers\.Steps\.time_step\('AdamW', 'float32', 1\)",
+        r"optimizers\.StepsInCache\.time_steps\('AdamW'\)",
     ),
     "clip_grad_norm": (
         "rvtrain/optimizers/_clip.py",
         "clip_grad_norm",
-        r"optimizers\.Clip\.time_norm\(2000000, 1\)",
+        r"optimizers\.Clip\.time_norm\('50 × 50,000', 1\)",
     ),
     "spectral": (
         "rvtrain/losses/_spectral.py",
@@ -107,6 +107,7 @@ def reported(tree: Path, base: str, head: str, benchmarks: list[str], options: l
     verdict = done.stdout.rstrip().splitlines()[-1]
     if done.returncode != ("DECREASED" in verdict) or not any(word in verdict for word in ("CHANGED", "CREASED")):
         sys.exit(done.stdout[-4000:])  # it did not come to a verdict
+    print("\n".join(line for line in done.stdout.splitlines() if line.startswith(("|", "+"))))
     return done.returncode == 1
 
 

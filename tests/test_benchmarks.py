@@ -178,7 +178,7 @@ def test_scripts__name_benchmarks_that_exist(script, load):
         names = [(home, cls, method, parameters) for home, cls, parameters, method in module.TELLING]
     else:
         parts = [pattern.replace("\\", "").split("(", 1) for _, _, pattern in module.KERNELS.values()]
-        names = [(*path.split("."), ast.literal_eval("(" + parameters)) for path, parameters in parts]
+        names = [(*path.split("."), ast.literal_eval("(" + parameters[:-1] + ",)")) for path, parameters in parts]
         for path, call, _ in module.KERNELS.values():
             defined = (FOLDER.parent / path).read_text("utf-8")
             assert re.search(rf"^(class|def) {call.split('.')[0]}\b", defined, re.MULTILINE)
