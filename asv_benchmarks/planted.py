@@ -55,8 +55,17 @@ def _slowed(call):
     import functools
     import time
 
+    owed = 0.0
+
     @functools.wraps(call)
     def slowed(*args, **kwargs):
+        nonlocal owed
+        if {short}:  # reading a clock would take as long: some calls are made twice
+            owed += {slowdown} - 1
+            if owed >= 1:
+                owed -= 1
+                call(*args, **kwargs)
+            return call(*args, **kwargs)
         begin = time.process_time()
         result = call(*args, **kwargs)
         end = begin + {slowdown} * (time.process_time() - begin)
@@ -69,6 +78,8 @@ def _slowed(call):
 
 {name} = _slowed({name})
 """
+SHORT = ("AdamW", "clip_grad_norm")
+"""Kernels that take microseconds in their benchmark, which calls them 50 times."""
 
 
 def git(tree: Path, *words: str) -> str:
@@ -83,7 +94,7 @@ def plant(tree: Path, base: str, name: str, slowdown: float) -> str:
         path, text = tree / "rvtrain" / "__init__.py", "\n# A comment.\n"
     else:
         file, call, _ = KERNELS[name]
-        path, text = tree / file, SLOWED.format(name=call, slowdown=slowdown)
+        path, text = tree / file, SLOWED.format(name=call, slowdown=slowdown, short=name in SHORT)
     with path.open("a", encoding="utf-8") as file:
         file.write(text)
     git(tree, "commit", "-q", "-a", "-m", name)
