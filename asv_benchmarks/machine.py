@@ -10,8 +10,6 @@ import platform
 import sys
 from pathlib import Path
 
-from asv.machine import Machine, MachineCollection
-
 from rvtrain import _machine
 
 FLAGS = ("avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_tile", "amx_int8", "amx_bf16")
@@ -56,6 +54,8 @@ def description() -> str:
 
 
 def main() -> None:
+    from asv.machine import Machine, MachineCollection
+
     name = sys.argv[1] if len(sys.argv) > 1 else platform.node()
     facts = Machine.get_defaults() | {"machine": name, "cpu": description()}
     MachineCollection.save(name, facts)

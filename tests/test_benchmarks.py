@@ -40,7 +40,9 @@ def load(monkeypatch):
     """Imports a module of the folder, and forgets them all afterwards."""
     monkeypatch.syspath_prepend(str(FOLDER))
     yield importlib.import_module
-    for name in [name for name in sys.modules if name.split(".")[0] in ("benchmarks", "compare", "planted")]:
+    for name in [
+        name for name in sys.modules if name.split(".")[0] in ("benchmarks", "compare", "machine", "planted")
+    ]:
         del sys.modules[name]
 
 
@@ -186,3 +188,28 @@ def test_scripts__name_benchmarks_that_exist(script, load):
         benchmark = getattr(load(f"benchmarks.{home}"), cls)
         assert hasattr(benchmark, method)
         assert all(value in choices for value, choices in zip(parameters, benchmark.params, strict=True))
+
+
+def test_machine__says_what_decides_the_figures(load):
+    line = load("machine").description()
+    assert re.search(r"; vectors of \d+ bits; 8-bit products: .+; has ", line)
+
+
+@pytest.mark.parametrize("short", [True, False])
+def test_planted_slowdown__is_of_the_size_that_it_says(short, load, monkeypatch):
+    clock = [0.0]
+
+    def tick():
+        clock[0] += 1e-3
+        return clock[0]
+
+    def work():
+        clock[0] += 1.0
+
+    planted = load("planted")
+    monkeypatch.setattr(planted.time, "process_time", tick)
+    space = {"work": work}
+    exec(planted.SLOWED.format(name="work", slowdown=1.3, short=short), space)
+    for _ in range(1000):
+        space["work"]()
+    assert clock[0] == pytest.approx(1300, rel=0.01)
