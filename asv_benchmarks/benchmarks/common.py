@@ -10,6 +10,10 @@ ONCE = "RVTRAIN_BENCHMARKS_ONCE" in os.environ
 """Set by CI, which wants to see every benchmark run and believes none of its figures."""
 
 
+HEADLINE = 1 if ONCE else 3
+"""Rounds, each a process, of the kernels that most users wait for; two of the rest."""
+
+
 def all_threads() -> int:
     """Number of threads of this process: no more than the processors that it is pinned to."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -19,8 +23,8 @@ def all_threads() -> int:
 class Benchmark:
     """Base of all benchmarks. A subclass has `prepare` in place of asv's `setup`.
 
-    `prepare` makes the data and makes each timed call once, so that no figure contains a compilation. It runs once a
-    process, because asv calls `setup` before every sample. A parameter named "threads" is 1 or "all"; without it a
+    `prepare` makes the data. It runs once a process, because asv calls `setup` before every sample. No figure contains a
+    compilation, because asv's warm-up makes the first call. A parameter named "threads" is 1 or "all"; without it a
     benchmark runs with one thread.
 
     The clock of one thread is the processor time of the process: what other processes do to a shared machine is
@@ -32,8 +36,8 @@ class Benchmark:
     version = "1"
     """A subclass whose work changes gets another, and asv starts a new graph."""
     timeout = 300
-    rounds = 1 if ONCE else 3
-    repeat = (1, 1, 0) if ONCE else (5, 25, 0.25)
+    rounds = 1 if ONCE else 2
+    repeat = (1, 1, 0) if ONCE else (5, 25, 0.2)
     number = 1
     warmup_time = 0 if ONCE else 0.05
     param_names: tuple[str, ...] = ()

@@ -4,7 +4,7 @@ import numpy as np
 
 import rvtrain as rt
 
-from .common import Benchmark
+from .common import HEADLINE, Benchmark
 
 NODES = 10_000
 
@@ -24,6 +24,7 @@ class Graph(Benchmark):
 class Spectral(Graph):
     """The normalised form, from the edge list to the gradients."""
 
+    rounds = HEADLINE
     params = ([64, 256], ["float32", "float64"], [1, "all"])
     param_names = ("dim", "dtype", "threads")
 

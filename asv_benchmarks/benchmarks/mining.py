@@ -2,12 +2,13 @@
 
 import rvtrain as rt
 
-from .common import Benchmark
+from .common import HEADLINE, Benchmark
 
 
 class Search(Benchmark):
     """The 10 nearest of 20,000 candidates for 256 queries, and for one; by bytes where the processor has them."""
 
+    rounds = HEADLINE
     params = ([(256, 20_000, 128), (1, 100_000, 128), (256, 20_000, 384)], ["auto", "float"], [1, "all"])
     param_names = ("case", "method", "threads")
 
@@ -31,6 +32,7 @@ class Search(Benchmark):
 class Sampling(Benchmark):
     """16 of 20,000 by weight."""
 
+    rounds = HEADLINE
     params = ([64, 512], [1, "all"])
     param_names = ("rows", "threads")
 

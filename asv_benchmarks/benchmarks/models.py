@@ -27,9 +27,6 @@ class Passes(Benchmark):
         self.table, self.rows = self.normal(10_000, 384), self.rng().integers(0, 10_000, 1024)
         out, self.saved = self.model.forward_rows(self.table, self.rows)
         self.grad = np.ones_like(out)
-        for name in dir(self):
-            if name.startswith("time_"):
-                getattr(self, name)()
 
     def time_forward(self, *parameters):
         self.model.forward_rows(self.table, self.rows)
@@ -54,8 +51,6 @@ class Towers(Benchmark):
         self.towers = rt.TwoTower(rt.LinearAdapter(384), rt.LinearAdapter(384))
         self.table = rt.EmbeddingTable(100_000, 128)
         self.x, self.rows = self.normal(4096, 384), self.rng().integers(0, 100_000, 8192)
-        self.time_encode()
-        self.time_table()
 
     def time_encode(self):
         self.towers.encode_query(self.x)
@@ -94,8 +89,6 @@ class Files(Benchmark):
         self.model = rt.LinearAdapter(768)
         self.optimizer = rt.AdamW(self.model.params)
         self.path = Path(self.folder.name)
-        self.time_model()
-        self.time_checkpoint()
 
     def time_model(self):
         rt.save_model(self.path / "model.npz", self.model)

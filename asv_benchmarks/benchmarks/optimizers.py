@@ -4,7 +4,7 @@ import numpy as np
 
 import rvtrain as rt
 
-from .common import Benchmark
+from .common import HEADLINE, Benchmark
 
 LARGE = 2_000_000
 
@@ -35,6 +35,7 @@ class Steps(Benchmark):
 class StepsInCache(Benchmark):
     """50 steps of 25,000 parameters: they lie in a core's own cache, out of reach of neighbours."""
 
+    rounds = HEADLINE
     params = (["SGD", "AdamW"],)
     param_names = ("optimizer",)
 
@@ -80,6 +81,7 @@ class Clip(Benchmark):
     512 and 50,000 numbers lie in a core's own cache, two million do not.
     """
 
+    rounds = HEADLINE
     params = (["1000 × 512", "50 × 50,000", "1 × 2,000,000"], [1, "all"])
     param_names = ("calls", "threads")
 
@@ -91,9 +93,6 @@ class Clip(Benchmark):
         self.calls = range(times)
         self.optimizer = rt.AdamW(count)
         self.limit = float(np.linalg.norm(self.g))
-        self.time_norm()
-        self.time_scaled()
-        self.time_step()
 
     def time_norm(self, *parameters):
         for _ in self.calls:

@@ -41,8 +41,6 @@ class Labels(Benchmark):
 
     def prepare(self):
         self.x, self.labels = self.normal(2048, 128), np.repeat(np.arange(512), 4)
-        self.time_epoch()
-        self.time_sampler()
 
     def time_epoch(self):
         trainer = rt.Trainer(rt.LinearAdapter(128), rt.SupConLoss(), epochs=1, progress=False)
