@@ -23,8 +23,8 @@ def all_threads() -> int:
 class Benchmark:
     """Base of all benchmarks. A subclass has `prepare` in place of asv's `setup`.
 
-    `prepare` makes the data. It runs once a process, because asv calls `setup` before every sample. No figure has
-    a compilation in it, because asv's warm-up makes the first call. A parameter named "threads" is 1 or "all"; without it a
+    `prepare` makes the data. It runs once a process, because asv calls `setup` before every sample. asv's warm-up makes
+    the first call, and so no figure contains a compilation. A parameter named "threads" is 1 or "all"; without it a
     benchmark runs with one thread.
 
     The clock of one thread is the processor time of the process: what other processes do to a shared machine is
