@@ -33,7 +33,7 @@ TELLING = (
     ("losses", "InfoNCE", ((1024, 128), "float32", 1), "time_gradients"),
     ("losses", "InfoNCE", ((1024, 768), "float32", 1), "time_gradients"),
     ("losses", "Labelled", ("supervised",), "time_gradients"),
-    ("graphs", "Spectral", (64, "float32", 1), "time_gradients"),
+    ("graphs", "Spectral", ((1000, 64), "float32", 1), "time_gradients"),
     ("mining", "Search", ((256, 20_000, 128), "auto", 1), "time_top_k"),
     ("mining", "Sampling", (64, 1), "time_weighted_sample"),
     ("optimizers", "StepsInCache", ("AdamW",), "time_steps"),

@@ -46,7 +46,7 @@ KERNELS = {
     "spectral": (
         "rvtrain/losses/_spectral.py",
         "SpectralRegularization.compute_with_gradients",
-        r"graphs\.Spectral\.time_gradients\(64, 'float32', 1\)",
+        r"graphs\.Spectral\.time_gradients\(\(1000, 64\), 'float32', 1\)",
     ),
 }
 SLOWED = """

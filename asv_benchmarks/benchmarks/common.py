@@ -10,7 +10,7 @@ ONCE = "RVTRAIN_BENCHMARKS_ONCE" in os.environ
 """Set by CI, which wants to see every benchmark run and believes none of its figures."""
 
 
-HEADLINE = 1 if ONCE else 3
+HEADLINE = 1 if ONCE else 4
 """Rounds, each a process, of the kernels that most users wait for; two of the rest."""
 
 
@@ -23,7 +23,7 @@ def all_threads() -> int:
 class Benchmark:
     """Base of all benchmarks. A subclass has `prepare` in place of asv's `setup`.
 
-    `prepare` makes the data. It runs once a process, because asv calls `setup` before every sample. asv's warm-up makes
+    `prepare` makes the data. It runs once a process, because asv calls `setup` before every sample. Its warm-up makes
     the first call, and so no figure contains a compilation. A parameter named "threads" is 1 or "all"; without it a
     benchmark runs with one thread.
 
