@@ -1,4 +1,4 @@
-"""InfoNCE and the local contrastive loss, beside torch and the matrix products they contain."""
+"""InfoNCE, beside torch and the matrix products that it contains."""
 
 import shutil
 
