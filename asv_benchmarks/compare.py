@@ -37,7 +37,7 @@ TELLING = (
     ("mining", "Search", ((256, 20_000, 128), "auto", 1), "time_top_k"),
     ("mining", "Sampling", (64, 1), "time_weighted_sample"),
     ("optimizers", "StepsInCache", ("AdamW",), "time_steps"),
-    ("optimizers", "Clip", ("50 × 50,000", 1), "time_norm"),
+    ("optimizers", "Clip", ("200 × 50,000", 1), "time_norm"),
     ("models", "Passes", ("linear",), "time_backward"),
     ("training", "Pairs", ("plain", 1), "time_epoch"),
 )

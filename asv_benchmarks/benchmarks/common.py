@@ -37,7 +37,7 @@ class Benchmark:
     """A subclass whose work changes gets another, and asv starts a new graph."""
     timeout = 300
     rounds = 1 if ONCE else 2
-    repeat = (1, 1, 0) if ONCE else (5, 25, 0.2)
+    repeat = (1, 1, 0) if ONCE else (10, 25, 0.2)
     number = 1
     warmup_time = 0 if ONCE else 0.05
     param_names: tuple[str, ...] = ()
