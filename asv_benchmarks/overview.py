@@ -1,17 +1,17 @@
 """How much faster than its peers, in one table: that of README.md.
 
-    python asv_benchmarks/overview.py
+    python asv_benchmarks/overview.py [--machine NAME] [--write]
 
-Each line is a benchmark of this folder, measured here and now, ours and the peer in turns in one process. Needs the
-extra `peers`, and a machine that nobody else uses.
+Each line is a benchmark of this folder, measured here and now, ours and the peer in turns in one process, with the
+same number of threads. The figures are kept in ``measured/``, a file for each machine, of which the table is made;
+``--write`` measures nothing. Needs the extra `peers`, and a machine that nobody else uses.
 """
 
-import re
 from pathlib import Path
 
-from benchmarks import losses, mining, optimizers, reductions, training
-
-from rvtrain import _machine
+import tables
+from benchmarks.peers import losses, mining, optimizers, reductions, training
+from benchmarks.peers.common import equal_threads
 
 README = Path(__file__).parents[1] / "README.md"
 MARKERS = ("<!-- overview -->", "<!-- /overview -->")
@@ -48,31 +48,40 @@ def measured(benchmark, parameters, method):
     return 1 / getattr(instance, method)(*parameters)
 
 
-def table(figures):
-    """The figures of `ROWS` as Markdown."""
-    lines = ["| float32, in one process | beside | times as fast |", "|---|---|---|"]
-    lines += [f"| {work} | {peer} | {x:.1f} |" for (work, peer, *_), x in zip(ROWS, figures, strict=True)]
+def key_of(row):
+    """Name of a row in the files."""
+    return f"{row[0]}, beside {row[1]}"
+
+
+def table(records):
+    """The measurements of some machines as Markdown, a column each."""
+    head = " | ".join(record["machine"] for record in records)
+    lines = [f"| times as fast, float32, in one process | beside | {head} |", "|---" * (2 + len(records)) + "|"]
+    for row in ROWS:
+        figures = [record["figures"].get(key_of(row)) for record in records]
+        cells = " | ".join("" if figure is None else f"{figure:.1f}" for figure in figures)
+        lines.append(f"| {row[0]} | {row[1]} | {cells} |")
     return "\n".join(lines)
 
 
-def replaced(text, figures, where):
-    """The README with this table between its markers."""
-    begin, end = MARKERS
-    block = f"{begin}\n{table(figures)}\n\n{where}\n{end}"
-    return re.sub(f"{begin}.*{end}", lambda match: block, text, flags=re.DOTALL)
+def replaced(text, records):
+    """The README with this table between its markers, and the machines below it."""
+    notes = [
+        "Made by `python asv_benchmarks/overview.py`. Below 1: slower than the peer; `docs/performance.md` says why."
+    ]
+    notes += [tables.sentence(record) for record in records]
+    return tables.between(text, MARKERS, table(records) + "\n\n" + "\n\n".join(notes))
 
 
 def main():
-    figures = []
-    for row in ROWS:
-        figures.append(measured(*row[2:]))
-        print(f"{row[0]}, beside {row[1]}: {figures[-1]:.2f}", flush=True)
-    facts = _machine.facts()
-    where = (
-        f"Made by `python asv_benchmarks/overview.py`: {facts['threads']} threads, vectors of {facts['vector bits']} "
-        "bits. A figure below 1 is a race that is lost; `docs/performance.md` says why."
-    )
-    README.write_text(replaced(README.read_text("utf-8"), figures, where), "utf-8")
+    chosen = tables.arguments(__doc__)
+    if not chosen.write:
+        figures = {}
+        for row in ROWS:
+            figures[key_of(row)] = measured(*row[2:])
+            print(f"{key_of(row)}: {figures[key_of(row)]:.2f}", flush=True)
+        tables.save("overview", tables.circumstances(chosen.machine, equal_threads()) | {"figures": figures})
+    README.write_text(replaced(README.read_text("utf-8"), tables.saved("overview")), "utf-8")
 
 
 if __name__ == "__main__":

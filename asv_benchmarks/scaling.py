@@ -1,19 +1,20 @@
 """How InfoNCE scales with the batch: the picture and the table of docs/performance.md.
 
-    python asv_benchmarks/scaling.py [LARGEST]
+    python asv_benchmarks/scaling.py [--machine NAME] [--largest BATCH] [--write]
 
 Times loss and both gradients, in-batch, d = 128, float32, beside torch and beside the three matrix products that
-they contain, all interleaved in this process; writes docs/scaling.png and the table between the markers.
+they contain, all interleaved in this process with the same number of threads. The times are kept in ``measured/``, a
+file for each machine, of which docs/scaling.png (of this machine) and the tables between the markers are made;
+``--write`` measures nothing.
 """
 
-import re
 import resource
-import sys
 from pathlib import Path
 
 import numpy as np
-from benchmarks.common import median_seconds
-from benchmarks.losses import BOTH, TAU, torch_infonce
+import tables
+from benchmarks.peers.common import equal_threads, median_seconds
+from benchmarks.peers.losses import BOTH, TAU, torch_infonce
 
 import rvtrain as rt
 
@@ -77,18 +78,26 @@ def draw(rows, path):
     figure.savefig(path, dpi=100)
 
 
-def main(largest=65_536):
-    rows = []
-    for count in (1024, 2048, 4096, 8192, 16_384, 32_768, 65_536):
-        if count <= largest:
-            rows.append((count, measure(count)))
-            print(count, rows[-1][1], f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10} MiB", flush=True)
-    draw(rows, DOCS / "scaling.png")
+def block(records):
+    """A table for each machine, with its circumstances above it."""
+    parts = [f"{tables.sentence(record)}\n\n{table(record['times'])}" for record in records]
+    return "\n\n".join(parts)
+
+
+def main():
+    chosen = tables.arguments(__doc__)
+    if not chosen.write:
+        rows = []
+        for count in (1024, 2048, 4096, 8192, 16_384, 32_768, 65_536):
+            if count <= chosen.largest:
+                rows.append((count, measure(count)))
+                peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+                print(count, rows[-1][1], f"{peak} MiB", flush=True)
+        draw(rows, DOCS / "scaling.png")
+        tables.save("scaling", tables.circumstances(chosen.machine, equal_threads()) | {"times": rows})
     page = DOCS / "performance.md"
-    begin, end = MARKERS
-    text = re.sub(f"{begin}.*{end}", f"{begin}\n{table(rows)}\n{end}", page.read_text("utf-8"), flags=re.DOTALL)
-    page.write_text(text, "utf-8")
+    page.write_text(tables.between(page.read_text("utf-8"), MARKERS, block(tables.saved("scaling"))), "utf-8")
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    main()

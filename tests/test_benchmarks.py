@@ -1,5 +1,6 @@
-"""The benchmarks: asv takes a larger figure as a worse one, so that each figure has to grow with our time."""
+"""The benchmarks: a larger figure is a worse one, every public name is timed, and no peer is imported among them."""
 
+import ast
 import importlib
 import inspect
 import re
@@ -8,33 +9,207 @@ from pathlib import Path
 
 import pytest
 
+import rvtrain as rt
+
 FOLDER = Path(__file__).parents[1] / "asv_benchmarks"
-MODULES = sorted(path.stem for path in (FOLDER / "benchmarks").glob("*.py") if path.stem != "__init__")
+TIMED = sorted(path.stem for path in (FOLDER / "benchmarks").glob("*.py") if path.stem != "__init__")
+PEERS = sorted(f"peers.{path.stem}" for path in (FOLDER / "benchmarks" / "peers").glob("*.py"))
 # Of times, of memory, of misses: whatever it is, less is better. No rates, no shares of a peak, no "times faster".
-LESS_IS_BETTER = re.compile(
-    r"s|ms|MiB|ms over bare Python|ms per (GB|GFLOP)|bytes per parameter|of .*(time|misses)\b.*"
-)
+LESS_IS_BETTER = re.compile(r"bytes per parameter|of .*(time|misses)\b.*")
+# Protocols, records and enumerations compute nothing; `release_workspaces` frees memory.
+COMPUTES_NOTHING = {
+    "Callback",
+    "CurriculumStage",
+    "EmbeddingModel",
+    "GraphLoss",
+    "LabelLoss",
+    "Miner",
+    "MiningReport",
+    "MiningStrategy",
+    "Model",
+    "Optimizer",
+    "PairLoss",
+    "TwoSidedModel",
+    "__version__",
+    "release_workspaces",
+}
 
 
 @pytest.fixture
 def load(monkeypatch):
     """Imports a module of the folder, and forgets them all afterwards."""
     monkeypatch.syspath_prepend(str(FOLDER))
-    yield lambda name: importlib.import_module(f"benchmarks.{name}")
-    for name in [name for name in sys.modules if name.split(".")[0] == "benchmarks"]:
+    yield importlib.import_module
+    for name in [
+        name for name in sys.modules if name.split(".")[0] in ("benchmarks", "compare", "machine", "planted")
+    ]:
         del sys.modules[name]
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_figures__are_worse_when_larger(module, load):
-    for name, benchmark in inspect.getmembers(load(module), inspect.isclass):
+def methods_of(module):
+    """(class name, method name, method) of what asv runs in a module."""
+    for name, benchmark in inspect.getmembers(module, inspect.isclass):
         for figure, method in inspect.getmembers(benchmark, inspect.isfunction):
-            if figure.startswith("track_"):
-                assert LESS_IS_BETTER.fullmatch(method.unit), f"{name}.{figure} is in {method.unit!r}"
-                assert not re.search("speedup|faster|rate|share|per_second|gflops", figure), f"{name}.{figure}"
+            if benchmark.__module__ == module.__name__ and re.match("(time|timeraw|peakmem|track)_", figure):
+                yield name, figure, method
+
+
+@pytest.mark.parametrize("module", PEERS)
+def test_ratios__are_worse_when_larger(module, load):
+    for name, figure, method in methods_of(load(f"benchmarks.{module}")):
+        assert figure.startswith("track_"), f"{name}.{figure} belongs to the benchmarks without peers"
+        assert LESS_IS_BETTER.fullmatch(method.unit), f"{name}.{figure} is in {method.unit!r}"
+        assert not re.search("speedup|faster|rate|share|per_second|gflops", figure), f"{name}.{figure}"
+
+
+@pytest.mark.parametrize("module", TIMED)
+def test_times__are_times_with_names(module, load):
+    for name, figure, method in methods_of(load(f"benchmarks.{module}")):
+        assert not figure.startswith("track_"), f"{name}.{figure} belongs to peers/"
+        assert method.pretty_name, f"{name}.{figure}"
+
+
+@pytest.mark.parametrize("module", TIMED)
+def test_times__import_no_peer(module):
+    tree = ast.parse((FOLDER / "benchmarks" / f"{module}.py").read_text("utf-8"))
+    imported = {
+        name.split(".")[0]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in (
+            [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+        )
+    }
+    assert imported <= {*sys.stdlib_module_names, "numba", "numpy", "rvtrain", "common", ""}
+
+
+def test_every_public_name_that_computes__is_timed():
+    timed = set()
+    for module in TIMED:
+        source = (FOLDER / "benchmarks" / f"{module}.py").read_text("utf-8")
+        timed |= {
+            node.attr
+            for node in ast.walk(ast.parse(source))
+            if isinstance(node, ast.Attribute) and getattr(node.value, "id", "") == "rt"
+        }
+        timed |= {node.value for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant)} & {
+            *rt.__all__
+        }  # getattr(rt, name)
+    assert set(rt.__all__) - timed == COMPUTES_NOTHING - timed
+    assert set(rt.__all__) >= COMPUTES_NOTHING
 
 
 def test_relative_time__grows_with_our_time(load, monkeypatch):
-    common = load("common")
+    common = load("benchmarks.peers.common")
     monkeypatch.setattr(common, "median_seconds", lambda *calls: [call() for call in calls])
     assert common.relative_time(lambda: 3.0, lambda: 2.0) == 1.5
+
+
+def test_ratios__are_skipped_where_the_peer_is_missing(load):
+    common = load("benchmarks.peers.common")
+
+    @common.beside("a_peer_that_nobody_has", "of its time")
+    def method(self):
+        return 1.0
+
+    with pytest.raises(NotImplementedError, match="not installed"):
+        method.setup()
+
+
+def test_setup__prepares_once_and_takes_the_clock_of_the_threads(load):
+    common = load("benchmarks.common")
+
+    class Counted(common.Benchmark):
+        params, param_names = ([1, "all"],), ("threads",)
+        prepared = 0
+
+        def prepare(self, threads):
+            self.prepared += 1
+
+    before = common.numba.get_num_threads()
+    try:
+        benchmark = Counted()
+        for _ in range(3):
+            benchmark.setup(1)
+        assert benchmark.prepared == 1
+        assert benchmark.timer is common.time.process_time
+        assert common.numba.get_num_threads() == 1
+        benchmark.setup("all")
+        assert benchmark.prepared == 2
+        assert benchmark.timer is common.time.perf_counter
+        assert common.numba.get_num_threads() == common.all_threads()
+    finally:
+        common.numba.set_num_threads(before)
+
+
+def test_median_interval__holds_the_median_as_often_as_it_says(load, rng):
+    compare = load("compare")
+    inside = 0
+    for _ in range(400):
+        middle, low, high = compare.median_interval(list(rng.lognormal(size=25)), 0.9)
+        assert low < middle < high
+        inside += low < 1 < high
+    assert 0.9 <= inside / 400 < 0.99
+
+
+def test_median_interval__of_few_values_is_unbounded(load):
+    assert load("compare").median_interval([1.0, 2.0, 3.0]) == (2.0, -float("inf"), float("inf"))
+
+
+def test_ratios__compare_turns_that_alternate(load):
+    compare = load("compare")
+    asked = []
+
+    class Side:
+        def __init__(self, seconds):
+            self.seconds = seconds
+
+        def ask(self, word, number):
+            asked.append(self.seconds)
+            return self.seconds
+
+    ratios = list(compare.ratios(Side(0.5), Side(0.75), 0))
+    assert ratios == [1.5] * 15
+    assert asked[1:5] == [0.5, 0.75, 0.75, 0.5]
+
+
+@pytest.mark.parametrize("script", ["compare", "planted"])
+def test_scripts__name_benchmarks_that_exist(script, load):
+    module = load(script)
+    if script == "compare":
+        names = [(home, cls, method, parameters) for home, cls, parameters, method in module.TELLING]
+    else:
+        parts = [pattern.replace("\\", "").split("(", 1) for _, _, pattern in module.KERNELS.values()]
+        names = [(*path.split("."), ast.literal_eval("(" + parameters[:-1] + ",)")) for path, parameters in parts]
+        for path, call, _ in module.KERNELS.values():
+            defined = (FOLDER.parent / path).read_text("utf-8")
+            assert re.search(rf"^(class|def) {call.split('.')[0]}\b", defined, re.MULTILINE)
+    for home, cls, method, parameters in names:
+        benchmark = getattr(load(f"benchmarks.{home}"), cls)
+        assert hasattr(benchmark, method)
+        assert all(value in choices for value, choices in zip(parameters, benchmark.params, strict=True))
+
+
+def test_machine__says_what_decides_the_figures(load):
+    line = load("machine").description()
+    assert re.search(r"; vectors of \d+ bits; 8-bit products: .+; has ", line)
+
+
+@pytest.mark.parametrize("short", [True, False])
+def test_planted_slowdown__is_of_the_size_that_it_says(short, load, monkeypatch):
+    clock = [0.0]
+
+    def tick():
+        clock[0] += 1e-3
+        return clock[0]
+
+    def work():
+        clock[0] += 1.0
+
+    planted = load("planted")
+    monkeypatch.setattr(planted.time, "process_time", tick)
+    space = {"work": work}
+    exec(planted.SLOWED.format(name="work", slowdown=1.3, short=short), space)
+    for _ in range(1000):
+        space["work"]()
+    assert clock[0] == pytest.approx(1300, rel=0.01)

@@ -16,7 +16,7 @@ def overview(monkeypatch):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     yield module
-    for name in [name for name in sys.modules if name.split(".")[0] == "benchmarks"]:
+    for name in [name for name in sys.modules if name.split(".")[0] in ("benchmarks", "scaling", "tables")]:
         del sys.modules[name]
 
 
@@ -31,8 +31,19 @@ def test_replaced__changes_the_table_and_nothing_else(overview):
     text = overview.README.read_text("utf-8")
     begin, end = overview.MARKERS
     assert text.count(begin) == text.count(end) == 1
-    figures = [1.25] * len(overview.ROWS)
-    written = overview.replaced(text, figures, "Here.")
-    assert written.count("| 1.2 |") == len(figures)
+    figures = {overview.key_of(row): 1.25 for row in overview.ROWS}
+    here = {"machine": "here", "processor": "P", "threads": 2, "date": "D", "commit": "C", "versions": {"torch": "1"}}
+    records = [here | {"figures": figures}, here | {"machine": "there", "figures": {}}]
+    written = overview.replaced(text, records)
+    assert written.count("| 1.2 |  |") == len(figures)
+    assert "here: P; 2 threads on both sides; D, rvtrain C, torch 1." in written
     assert written.split(begin)[0] == text.split(begin)[0] and written.split(end)[1] == text.split(end)[1]
-    assert overview.replaced(written, figures, "Here.") == written
+    assert overview.replaced(written, records) == written
+
+
+def test_scaling__writes_a_table_for_each_machine(overview):
+    import scaling
+
+    here = {"machine": "here", "processor": "P", "threads": 2, "date": "D", "commit": "C", "versions": {}}
+    block = scaling.block([here | {"times": [(1024, (0.1, 0.2, 0.4)), (65_536, (9.0, None, None))]}])
+    assert "| 1,024 |" in block and "| 0.50 | 4.0× |" in block and "|  |  |" in block

@@ -1,63 +1,63 @@
-"""What every benchmark shares: seeded data, warm kernels, and ratios measured side by side."""
+"""The base of all benchmarks: seeded data, compiled kernels, a number of threads, and the clock that suits it."""
 
 import os
-import statistics
 import time
-from collections.abc import Callable
 
+import numba
 import numpy as np
+
+ONCE = "RVTRAIN_BENCHMARKS_ONCE" in os.environ
+"""Set by CI, which wants to see every benchmark run and believes none of its figures."""
+
+
+HEADLINE = 1 if ONCE else 4
+"""Rounds, each a process, of the kernels that most users wait for; two of the rest."""
+
+
+def all_threads() -> int:
+    """Number of threads of this process: no more than the processors that it is pinned to."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(numba.config.NUMBA_NUM_THREADS, cores)
 
 
 class Benchmark:
-    """Base of all benchmarks: `setup` makes the data and calls each kernel once, so that no ``time_``
-    or ``track_`` method ever measures a compilation.
+    """Base of all benchmarks. A subclass has `prepare` in place of asv's `setup`.
 
-    asv takes a larger figure as a worse one, whatever its unit: a ``track_`` returns times, memory, or the
-    share of a peer's, never a rate or how many times faster.
+    `prepare` makes the data. It runs once a process, because asv calls `setup` before every sample. Its warm-up makes
+    the first call, and so no figure contains a compilation. A parameter named "threads" is 1 or "all"; without it a
+    benchmark runs with one thread.
+
+    The clock of one thread is the processor time of the process: what other processes do to a shared machine is
+    hardly in it. All threads are timed by the wall clock, because idle threads are part of the figure.
+
+    asv takes a larger figure as a worse one, whatever its unit.
     """
 
-    warmup_time = 0.1
+    version = "1"
+    """A subclass whose work changes gets another, and asv starts a new graph."""
     timeout = 300
+    rounds = 1 if ONCE else 2
+    repeat = (1, 1, 0) if ONCE else (10, 25, 0.2)
+    number = 1
+    warmup_time = 0 if ONCE else 0.05
+    param_names: tuple[str, ...] = ()
+    _prepared: tuple | None = None
+
+    def setup(self, *parameters: object) -> None:
+        if self._prepared != parameters:
+            threads = dict(zip(self.param_names, parameters, strict=True)).get("threads", 1)
+            numba.set_num_threads(all_threads() if threads == "all" else 1)
+            self.timer = time.perf_counter if threads == "all" else time.process_time
+            self.prepare(*parameters)
+            self._prepared = parameters
+
+    def prepare(self, *parameters: object) -> None:
+        raise NotImplementedError
 
     def rng(self) -> np.random.Generator:
         """The same numbers in every run."""
         return np.random.default_rng(20260101)
 
-
-ONCE = "RVTRAIN_BENCHMARKS_ONCE" in os.environ
-"""Set by CI, which wants to see every benchmark run and believes none of its figures."""
-
-REST = 0.0 if ONCE else 0.25
-"""Seconds before each burst of calls: the threads of OpenBLAS spin for 0.1 s after a product, and torch's for a
-while, and whoever runs next on a machine of few cores would pay for them."""
-
-
-def median_seconds(*calls: Callable[[], object], budget: float = 2.0, rounds: int = 11) -> list[float]:
-    """Median seconds of each call, interleaved (a b c, a b c, …) so that drift and neighbours hit all alike.
-
-    A round is a burst of each call, of 20 ms or one call. Stops after `rounds` rounds, or after `budget` seconds
-    spent in calls and at least three rounds.
-    """
-    for call in calls:
-        call()
-    times: list[list[float]] = [[] for _ in calls]
-    for done in range(1 if ONCE else rounds):
-        if done >= 3 and sum(map(sum, times)) > budget:
-            break
-        for call, spent in zip(calls, times, strict=True):
-            time.sleep(REST)
-            start = time.perf_counter()
-            while True:
-                begin = time.perf_counter()
-                call()
-                end = time.perf_counter()
-                spent.append(end - begin)
-                if ONCE or end - start > 0.02:
-                    break
-    return [statistics.median(spent) for spent in times]
-
-
-def relative_time(ours: Callable[[], object], peer: Callable[[], object], **limits: float) -> float:
-    """The time of `ours` over the time of `peer`, both measured here and now: below 1, ours is faster."""
-    mine, theirs = median_seconds(ours, peer, **limits)
-    return mine / theirs
+    def normal(self, *shape: int, dtype: str = "float32") -> np.ndarray:
+        """Gaussian numbers, the same in every process."""
+        return self.rng().standard_normal(shape).astype(dtype)

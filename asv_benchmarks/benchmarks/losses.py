@@ -1,162 +1,167 @@
-"""InfoNCE and the local contrastive loss, beside torch and the matrix products they contain."""
-
-import shutil
-import tracemalloc
-
-import numpy as np
+"""Losses with all their gradients."""
 
 import rvtrain as rt
 
-from .common import Benchmark, median_seconds, relative_time
+from .common import HEADLINE, Benchmark
 
-TAU = 0.07
 BOTH = ("anchors", "positives")
 
 
-def torch_infonce(anchors, positives, compiled=False):
-    """Normalise, multiply, cross-entropy, backward, as one writes it in torch; two threads."""
-    import torch
+class InfoNCE(Benchmark):
+    """A batch against itself."""
 
-    torch.set_num_threads(2)
-    leaves = [torch.tensor(x, requires_grad=True) for x in (anchors, positives)]
-    labels = torch.arange(len(anchors))
+    rounds = HEADLINE
+    params = ([(128, 128), (1024, 128), (1024, 768)], ["float32", "float64"], [1, "all"])
+    param_names = ("shape", "dtype", "threads")
 
-    def loss(anchors, positives):
-        a, p = (torch.nn.functional.normalize(x, dim=1) for x in (anchors, positives))
-        return torch.nn.functional.cross_entropy(a @ p.T / TAU, labels)
+    def prepare(self, shape, dtype, threads):
+        if dtype == "float64" and (threads == "all" or shape != (1024, 128)):
+            raise NotImplementedError("float64 is timed at one shape, by one thread")
+        self.arrays = self.normal(2, *shape, dtype=dtype)
+        self.loss = rt.InfoNCELoss()
+        self.time_gradients()
 
-    loss = torch.compile(loss) if compiled else loss
+    def time_gradients(self, *parameters):
+        self.loss.compute_with_gradients(*self.arrays, wrt=BOTH)
 
-    def call():
-        for leaf in leaves:
-            leaf.grad = None
-        loss(*leaves).backward()
-
-    return call
+    time_gradients.pretty_name = "InfoNCE, loss and both gradients"
 
 
-class InBatch(Benchmark):
-    """Loss and both gradients of a batch against itself."""
+class InfoNCEValue(Benchmark):
+    """The loss alone of 1024 × 128 against itself."""
 
-    params = ([(256, 128), (1024, 128), (4096, 128), (8192, 128), (4096, 384)],)
-    param_names = ("shape",)
+    def prepare(self):
+        self.arrays = self.normal(2, 1024, 128)
+        self.loss = rt.InfoNCELoss()
+        self.time_value()
 
-    def setup(self, shape):
-        self.anchors, self.positives = self.rng().normal(size=(2, *shape)).astype(np.float32)
-        self.loss, self.symmetric = rt.InfoNCELoss(TAU), rt.InfoNCELoss(TAU, symmetric=True)
-        self.scores = np.empty((shape[0], shape[0]), np.float32)
-        self.gradients()
+    def time_value(self):
+        self.loss.compute(*self.arrays)
 
-    def gradients(self):
-        self.loss.compute_with_gradients(self.anchors, self.positives, wrt=BOTH)
+    time_value.pretty_name = "InfoNCE, loss alone"
 
-    def product(self):
-        np.matmul(self.anchors, self.positives.T, out=self.scores)
 
-    def products(self):
-        self.product()
-        self.scores @ self.positives
-        self.scores.T @ self.anchors
+class InfoNCEOptions(Benchmark):
+    """InfoNCE of 1024 × 128 with what changes its sweep, and of 256 anchors with negatives from elsewhere."""
 
-    def time_gradients(self, shape):
-        self.gradients()
+    params = (["symmetric", "directions", "euclidean", "guide", "ids", "pool", "gathered"],)
+    param_names = ("option",)
 
-    def track_ms_per_gflop(self, shape):
-        count, dim = shape
-        return 1e3 * median_seconds(self.gradients)[0] / (6e-9 * count * count * dim)
-
-    track_ms_per_gflop.unit = "ms per GFLOP"
-
-    def track_time_over_three_sgemms(self, shape):
-        return relative_time(self.gradients, self.products)
-
-    track_time_over_three_sgemms.unit = "of three sgemms' time"
-
-    def track_time_over_torch(self, shape):
-        return relative_time(self.gradients, torch_infonce(self.anchors, self.positives))
-
-    track_time_over_torch.unit = "of torch's time"
-
-    def track_value_over_one_sgemm(self, shape):
-        return relative_time(lambda: self.loss.compute(self.anchors, self.positives), self.product)
-
-    track_value_over_one_sgemm.unit = "of one sgemm's time"
-
-    def track_symmetric_over_one_sided(self, shape):
-        return relative_time(
-            lambda: self.symmetric.compute_with_gradients(self.anchors, self.positives, wrt=BOTH), self.gradients
+    def prepare(self, option):
+        self.arrays = list(self.normal(2, 1024, 128))
+        self.options = {"wrt": BOTH}
+        directions = ("query_to_document", "query_to_query", "document_to_query", "document_to_document")
+        self.loss = rt.InfoNCELoss(
+            symmetric=option == "symmetric",
+            similarity="euclidean" if option == "euclidean" else "cosine",
+            **({"directions": directions} if option == "directions" else {}),
         )
+        if option == "guide":
+            self.options["guide"] = tuple(self.normal(4, 1024, 128)[2:])
+        if option == "ids":
+            self.options["anchor_ids"] = self.options["positive_ids"] = self.rng().integers(0, 500, 1024)
+        if option in ("pool", "gathered"):
+            self.arrays = [*self.normal(2, 256, 128), self.normal(8192, 128)]
+            self.options["wrt"] = (*BOTH, "negatives")
+        if option == "gathered":
+            self.options["negative_indices"] = self.rng().integers(0, 8192, (256, 16))
+        self.time_gradients()
 
-    track_symmetric_over_one_sided.unit = "of the one-sided loss's time"
+    def time_gradients(self, *parameters):
+        self.loss.compute_with_gradients(*self.arrays, **self.options)
 
-
-class BesideTorchCompile(Benchmark):
-    """The same beside torch.compile, which needs a C++ compiler: skipped where there is none."""
-
-    def setup(self):
-        if shutil.which("g++") is None:
-            raise NotImplementedError("torch.compile needs g++")
-        self.anchors, self.positives = self.rng().normal(size=(2, 4096, 128)).astype(np.float32)
-        self.loss = rt.InfoNCELoss(TAU)
-
-    def track_time_over_torch_compile(self):
-        return relative_time(
-            lambda: self.loss.compute_with_gradients(self.anchors, self.positives, wrt=BOTH),
-            torch_infonce(self.anchors, self.positives, compiled=True),
-        )
-
-    track_time_over_torch_compile.unit = "of torch.compile's time"
+    time_gradients.pretty_name = "InfoNCE with options, loss and all gradients"
 
 
-class Pools(Benchmark):
-    """Negatives from elsewhere than the batch."""
+class Pairs(Benchmark):
+    """Other losses of 1024 × 128 against itself."""
 
-    params = (["pool", "gathered"],)
-    param_names = ("negatives",)
+    params = (["decoupled", "hard negative", "sigmoid", "matryoshka", "local pairwise", "local triplet"],)
+    param_names = ("loss",)
 
-    def setup(self, kind):
-        rng = self.rng()
-        self.anchors, self.positives = rng.normal(size=(2, 512, 128)).astype(np.float32)
-        self.pool = rng.normal(size=(20_000, 128)).astype(np.float32)
-        self.extra = {"negative_indices": rng.integers(0, 20_000, (512, 16))} if kind == "gathered" else {}
-        self.loss = rt.InfoNCELoss(TAU)
-        self.time_gradients(kind)
+    def prepare(self, loss):
+        makers = {
+            "decoupled": rt.DecoupledContrastiveLoss,
+            "hard negative": rt.HardNegativeContrastiveLoss,
+            "sigmoid": rt.SigmoidLoss,
+            "matryoshka": lambda: rt.MatryoshkaLoss(rt.InfoNCELoss(), (128, 64, 32)),
+            "local pairwise": lambda: rt.LocalContrastiveLoss(10.0),
+            "local triplet": lambda: rt.LocalContrastiveLoss(10.0, form="triplet"),
+        }
+        self.arrays = self.normal(2, 256 if loss.startswith("local") else 1024, 128)
+        self.loss = makers[loss]()
+        self.time_gradients()
 
-    def time_gradients(self, kind):
-        wrt = (*BOTH, "negatives")
-        self.loss.compute_with_gradients(self.anchors, self.positives, self.pool, wrt=wrt, **self.extra)
+    def time_gradients(self, *parameters):
+        self.loss.compute_with_gradients(*self.arrays, wrt=BOTH)
 
-
-class Memory(Benchmark):
-    """What a call needs above its inputs, its outputs included; the square of the scores would be 1 and 16 GiB."""
-
-    params = ([16_384, 65_536],)
-    param_names = ("batch",)
-
-    def setup(self, batch):
-        self.anchors, self.positives = self.rng().normal(size=(2, batch, 128)).astype(np.float32)
-
-    def track_extra_mib(self, batch):
-        rt.release_workspaces()
-        tracemalloc.start()
-        rt.InfoNCELoss(TAU).compute_with_gradients(self.anchors, self.positives, wrt=BOTH)
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        return peak / 2**20
-
-    track_extra_mib.unit = "MiB"
+    time_gradients.pretty_name = "loss of pairs and both gradients"
 
 
-class Local(Benchmark):
-    """The local contrastive loss of a batch against itself."""
+class Labelled(Benchmark):
+    """1024 × 128 embeddings of 128 classes."""
 
-    params = (["pairwise", "triplet"],)
-    param_names = ("form",)
+    params = (["supervised", "multi-similarity"],)
+    param_names = ("loss",)
 
-    def setup(self, form):
-        self.anchors, self.positives = self.rng().normal(size=(2, 512, 128)).astype(np.float32)
-        self.loss = rt.LocalContrastiveLoss(10.0, form=form)
-        self.time_gradients(form)
+    def prepare(self, loss):
+        self.embeddings = self.normal(1024, 128)
+        self.labels = self.rng().integers(0, 128, 1024)
+        self.loss = rt.SupConLoss() if loss == "supervised" else rt.MultiSimilarityLoss()
+        self.time_gradients()
 
-    def time_gradients(self, form):
-        self.loss.compute_with_gradients(self.anchors, self.positives, wrt=BOTH)
+    def time_gradients(self, *parameters):
+        self.loss.compute_with_gradients(self.embeddings, self.labels)
+
+    time_gradients.pretty_name = "loss of labelled embeddings and gradient"
+
+
+class Teachers(Benchmark):
+    """1,024 lists of a positive and 8 negatives with a teacher's scores, and a pool of 1,024 for the divergence."""
+
+    params = (["margin", "divergence", "listnet", "divergence of a pool"],)
+    param_names = ("loss",)
+
+    def prepare(self, loss):
+        makers = {"margin": rt.MarginMSELoss, "listnet": rt.ListNetLoss}
+        self.loss = makers.get(loss, rt.DistillKLLoss)()
+        pool = loss.endswith("pool")
+        negatives = self.normal(1024, 128) if pool else self.normal(1024, 8, 128)
+        self.arrays = (*self.normal(2, 1024, 128), negatives, self.normal(1024, 1025 if pool else 9))
+        self.time_gradients()
+
+    def time_gradients(self, *parameters):
+        self.loss.compute_with_gradients(*self.arrays, wrt=(*BOTH, "negatives"))
+
+    time_gradients.pretty_name = "loss of a teacher's scores and all gradients"
+
+
+class Graded(Benchmark):
+    """10,000 graded pairs of 128 dimensions."""
+
+    params = (["cosent", "cosine"],)
+    param_names = ("loss",)
+
+    def prepare(self, loss):
+        self.loss = rt.CoSENTLoss() if loss == "cosent" else rt.CosineSimilarityLoss()
+        self.arrays = (*self.normal(2, 10_000, 128), self.rng().random(10_000).astype("float32"))
+        self.time_gradients()
+
+    def time_gradients(self, *parameters):
+        self.loss.compute_with_gradients(*self.arrays, wrt=("a", "b"))
+
+    time_gradients.pretty_name = "loss of graded pairs and both gradients"
+
+
+class Spread(Benchmark):
+    """2048 × 128 embeddings in a cone."""
+
+    def prepare(self):
+        self.embeddings = self.normal(2048, 128) + 0.5
+        self.loss = rt.SpreadRegularization()
+        self.time_gradient()
+
+    def time_gradient(self):
+        self.loss.compute_with_gradients(self.embeddings)
+
+    time_gradient.pretty_name = "spread regularization and gradient"

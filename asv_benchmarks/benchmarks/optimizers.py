@@ -1,155 +1,168 @@
-"""Optimizer steps, beside torch's fused ones and the memory they have to move."""
+"""Optimizer steps, clipping, averages and schedules."""
 
 import numpy as np
 
 import rvtrain as rt
-from rvtrain._kernels import kernel
 
-from .common import Benchmark, median_seconds, relative_time
+from .common import HEADLINE, Benchmark
 
-LARGE = 20_000_000
+LARGE = 2_000_000
 
 
 class Steps(Benchmark):
-    """One step of 20 million parameters."""
+    """One step of two million parameters, which no cache of a core holds."""
 
-    params = (["AdamW", "SGD"], ["float32", "bfloat16", "int8"])
-    param_names = ("optimizer", "state")
+    params = (["SGD", "Adam", "AdamW"], ["float32", "bfloat16", "int8", "float64 parameters"], [1, "all"])
+    param_names = ("optimizer", "state", "threads")
 
-    def setup(self, kind, state):
-        self.p, self.g = self.rng().standard_normal((2, LARGE), dtype=np.float32)
-        self.options = {"momentum": 0.9} if kind == "SGD" else {}
-        self.optimizer = getattr(rt, kind)(LARGE, lr=1e-3, **self.options, state_dtype=state)
-        self.time_step(kind, state)
+    def prepare(self, kind, state, threads):
+        if (kind == "Adam" and state != "float32") or (state != "float32" and threads == "all"):
+            raise NotImplementedError("timed for AdamW and SGD, by one thread")
+        dtype = "float64" if state.startswith("float64") else "float32"
+        self.p, self.g = self.normal(2, LARGE, dtype=dtype)
+        options = {"momentum": 0.9} if kind == "SGD" else {}
+        if dtype == "float32":
+            options["state_dtype"] = state
+        self.optimizer = getattr(rt, kind)(self.p, lr=1e-3, **options)
+        self.time_step()
 
-    def time_step(self, kind, state):
+    def time_step(self, *parameters):
         self.optimizer.step(self.p, self.g)
 
-    def moved(self, kind, state):
-        """Bytes of a step: g is read, p and the state are read and written."""
-        each = {"float32": 4, "bfloat16": 2, "int8": 1}[state]
-        return LARGE * (12 + 2 * each * {"AdamW": 2, "SGD": 1}[kind])
-
-    def track_ms_per_gigabyte(self, kind, state):
-        return 1e3 * median_seconds(lambda: self.time_step(kind, state))[0] / (1e-9 * self.moved(kind, state))
-
-    track_ms_per_gigabyte.unit = "ms per GB"
-
-    def track_time_over_a_copy(self, kind, state):
-        """Beside a copy that moves as many bytes."""
-        source = np.zeros(self.moved(kind, state) // 2, np.uint8)
-        target = np.empty_like(source)
-        return relative_time(lambda: self.time_step(kind, state), lambda: copy(len(source), source, target))
-
-    track_time_over_a_copy.unit = "of a copy's time"
-
-    def track_time_over_torch_fused(self, kind, state):
-        import torch
-
-        torch.set_num_threads(2)
-        parameter = torch.nn.Parameter(torch.tensor(self.p))
-        parameter.grad = torch.tensor(self.g)
-        peer = getattr(torch.optim, kind)([parameter], lr=1e-3, fused=True, **self.options)
-        return relative_time(lambda: self.time_step(kind, state), peer.step)
-
-    track_time_over_torch_fused.unit = "of torch's time"
-
-    def track_state_bytes_per_parameter(self, kind, state):
-        saved = self.optimizer.state_dict()
-        return (
-            sum(value.nbytes for key, value in saved.items() if key.startswith("state/") and np.ndim(value)) / LARGE
-        )
-
-    track_state_bytes_per_parameter.unit = "bytes per parameter"
+    time_step.pretty_name = "optimizer step"
 
 
-@kernel
-def copy(start, stop, source, target):
-    """target ← source, by all threads; both (n,)."""
-    source, target = source[start:stop], target[start:stop]
-    for i in range(len(source)):
-        target[i] = source[i]
+class StepsInCache(Benchmark):
+    """50 steps of 25,000 parameters: they lie in a core's own cache, out of reach of neighbours."""
 
+    rounds = HEADLINE
+    params = (["SGD", "AdamW"],)
+    param_names = ("optimizer",)
 
-class ClipStepZero(Benchmark):
-    """Clip, step and zero of 20 million parameters: one call, beside torch's three."""
+    def prepare(self, kind):
+        self.p, self.g = self.normal(2, 25_000)
+        self.optimizer = getattr(rt, kind)(self.p, lr=1e-3, **({"momentum": 0.9} if kind == "SGD" else {}))
+        self.time_steps()
 
-    def setup(self):
-        self.p, self.g = self.rng().standard_normal((2, LARGE), dtype=np.float32)
-        self.optimizer = rt.AdamW(LARGE)
-        self.step()
+    def time_steps(self, *parameters):
+        for _ in range(50):
+            self.optimizer.step(self.p, self.g)
 
-    def step(self):
-        self.optimizer.step(self.p, self.g, max_norm=1.0, zero_grads=True)
-
-    def track_time_over_torch(self):
-        import torch
-
-        torch.set_num_threads(2)
-        parameter = torch.nn.Parameter(torch.tensor(self.p))
-        parameter.grad = torch.tensor(self.g)
-        peer = torch.optim.AdamW([parameter], fused=True)
-
-        def three():
-            torch.nn.utils.clip_grad_norm_([parameter], 1.0)
-            peer.step()
-            peer.zero_grad(set_to_none=False)
-
-        return relative_time(self.step, three)
-
-    track_time_over_torch.unit = "of torch's time"
+    time_steps.pretty_name = "50 optimizer steps in cache"
 
 
 class Rows(Benchmark):
-    """8,192 random rows of a table of 500,000 × 128, others each time."""
+    """4,096 random rows of a table of 100,000 × 128, others each time; and a step that clips and zeroes."""
 
-    params = (["idle", "exact"],)
-    param_names = ("lazy",)
+    params = (["SGD", "Adam idle", "Adam exact"],)
+    param_names = ("optimizer",)
 
-    def setup(self, lazy):
-        rng = self.rng()
-        self.table = np.zeros((500_000, 128), np.float32)
-        self.rows = [rng.integers(0, len(self.table), 8192) for _ in range(64)]
-        self.turn = 0
-        self.g = rng.normal(size=(8192, 128)).astype(np.float32)
-        self.optimizer = rt.Adam(self.table, lazy=lazy)
+    def prepare(self, kind):
+        self.table = np.zeros((100_000, 128), np.float32)
+        self.rows = self.rng().integers(0, len(self.table), (32, 4096))
+        self.turn, self.g = 0, self.normal(4096, 128)
+        if kind == "SGD":
+            self.optimizer = rt.SGD(self.table, lr=0.1)
+        else:
+            self.optimizer = rt.Adam(self.table, lazy=kind.split()[1])
         for _ in self.rows:
-            self.time_step(lazy)
+            self.time_step()
 
-    def time_step(self, lazy):
+    def time_step(self, *parameters):
         self.turn = (self.turn + 1) % len(self.rows)
         self.optimizer.step(self.table, self.g, rows=self.rows[self.turn])
 
-    def track_time_over_torch_sparse_adam(self, lazy):
-        import torch
-
-        torch.set_num_threads(2)
-        parameter = torch.nn.Parameter(torch.tensor(self.table))
-        places, values = [torch.tensor(rows)[None] for rows in self.rows], torch.tensor(self.g)
-        peer = torch.optim.SparseAdam([parameter])
-
-        def step():
-            parameter.grad = torch.sparse_coo_tensor(
-                places[self.turn], values, self.table.shape, check_invariants=False
-            )
-            peer.step()
-
-        return relative_time(lambda: self.time_step(lazy), step)
-
-    track_time_over_torch_sparse_adam.unit = "of torch's time"
+    time_step.pretty_name = "optimizer step of rows"
 
 
-class Small(Benchmark):
-    """What a call costs when there is next to nothing to do."""
+class Clip(Benchmark):
+    """The norm of gradients too short to be scaled, of gradients that are scaled each time, and both in a step.
 
-    def setup(self):
-        self.p, self.g = np.ones((2, 512), np.float32)
-        self.optimizer = rt.AdamW(512)
-        self.time_512_parameters()
-        self.time_clip_512_gradients()
+    512 and 50,000 numbers lie in a core's own cache, two million do not.
+    """
 
-    def time_512_parameters(self):
-        self.optimizer.step(self.p, self.g)
+    rounds = HEADLINE
+    params = (["1000 × 512", "200 × 50,000", "1 × 2,000,000"], [1, "all"])
+    param_names = ("calls", "threads")
 
-    def time_clip_512_gradients(self):
-        rt.clip_grad_norm(self.g, 1e9)
+    def prepare(self, calls, threads):
+        if threads == "all" and not calls.startswith("1 "):
+            raise NotImplementedError("few numbers take one thread")
+        times, count = (int(number.replace(",", "")) for number in calls.split(" × "))
+        self.p, self.g = self.normal(2, count)
+        self.calls = range(times)
+        self.optimizer = rt.AdamW(count)
+        self.limit = float(np.linalg.norm(self.g))
+        self.time_norm()
+        self.time_scaled()
+        self.time_step()
+
+    def time_norm(self, *parameters):
+        for _ in self.calls:
+            rt.clip_grad_norm(self.g, 1e9)
+
+    time_norm.pretty_name = "clip_grad_norm that only reads"
+
+    def time_scaled(self, *parameters):
+        for _ in self.calls:
+            self.limit *= 0.9999
+            rt.clip_grad_norm(self.g, self.limit)
+
+    time_scaled.pretty_name = "clip_grad_norm that scales"
+
+    def time_step(self, *parameters):
+        for _ in self.calls:
+            self.optimizer.step(self.p, self.g, max_norm=1.0)
+
+    time_step.pretty_name = "AdamW step that clips"
+
+
+class Average(Benchmark):
+    """EMA of two million parameters."""
+
+    def prepare(self):
+        self.p = self.normal(LARGE)
+        self.average = rt.EMA(self.p)
+        self.time_update()
+
+    def time_update(self):
+        self.average.update(self.p)
+
+    time_update.pretty_name = "EMA update"
+
+
+class Schedules(Benchmark):
+    """1,000 steps of each schedule, of the annealing and of a curriculum."""
+
+    def prepare(self):
+        self.schedules = (
+            rt.constant(0.1),
+            rt.exponential_decay(0.1, 0.9),
+            rt.step_decay(0.1, 0.5, 10),
+            rt.warmup_cosine(0.1, 100, 1000),
+            rt.warmup_linear(0.1, 100, 1000),
+        )
+        self.annealing = rt.TemperatureAnnealing(steps=1000)
+        self.curriculum = rt.CurriculumScheduler.linear(3, 1000, 5, 20, 1.0, 0.1)
+
+    def time_schedules(self):
+        for schedule in self.schedules:
+            for step in range(1000):
+                schedule(step)
+
+    time_schedules.pretty_name = "1,000 steps of five schedules"
+
+    def time_annealing(self):
+        self.annealing.reset()
+        for _ in range(1000):
+            self.annealing.step()
+
+    time_annealing.pretty_name = "1,000 steps of a temperature"
+
+    def time_curriculum(self):
+        self.curriculum.reset()
+        for _ in range(1000):
+            self.curriculum.step(3)
+            self.curriculum.current_params()
+
+    time_curriculum.pretty_name = "1,000 steps of a curriculum"

@@ -4,16 +4,15 @@ import numpy as np
 
 import rvtrain as rt
 
-from .common import Benchmark, relative_time
+from .common import Benchmark, beside, ratio, relative_time
 
 ALL = ("anchors", "positives", "negatives")
 
 
 def backward(loss, *arrays):
-    """A call of `loss` on torch tensors, and of its backward pass; two threads."""
+    """A call of `loss` on torch tensors, and of its backward pass."""
     import torch
 
-    torch.set_num_threads(2)
     leaves = [torch.tensor(x, requires_grad=True) for x in arrays]
 
     def call():
@@ -30,7 +29,7 @@ class Teachers(Benchmark):
     params = (["margin", "divergence", "listnet"], ["own", "gathered", "pool"])
     param_names = ("loss", "negatives")
 
-    def setup(self, loss, negatives):
+    def prepare(self, loss, negatives):
         rng = self.rng()
         makers = {"margin": rt.MarginMSELoss, "divergence": rt.DistillKLLoss, "listnet": rt.ListNetLoss}
         self.loss = makers[loss]()
@@ -66,13 +65,9 @@ class Teachers(Benchmark):
 
         return backward(loss, self.anchors, self.positives, self.negatives)
 
-    def time_gradients(self, loss, negatives):
-        self.gradients()
-
+    @beside("torch", "of torch's time")
     def track_time_over_torch(self, loss, negatives):
         return relative_time(self.gradients, self.torch(loss))
-
-    track_time_over_torch.unit = "of torch's time"
 
 
 class Graded(Benchmark):
@@ -81,7 +76,7 @@ class Graded(Benchmark):
     params = (["cosent", "cosine"],)
     param_names = ("loss",)
 
-    def setup(self, loss):
+    def prepare(self, loss):
         self.loss = rt.CoSENTLoss() if loss == "cosent" else rt.CosineSimilarityLoss()
         self.a, self.b = self.rng().normal(size=(2, 10_000, 128)).astype(np.float32)
         self.scores = self.rng().random(10_000).astype(np.float32)
@@ -104,13 +99,9 @@ class Graded(Benchmark):
 
         return backward(loss, self.a, self.b)
 
-    def time_gradients(self, loss):
-        self.gradients()
-
+    @beside("torch", "of torch's time")
     def track_time_over_torch(self, loss):
         return relative_time(self.gradients, self.torch(loss))
-
-    track_time_over_torch.unit = "of torch's time"
 
 
 class Spread(Benchmark):
@@ -119,7 +110,7 @@ class Spread(Benchmark):
     params = ([(4096, 384), (256, 768)],)
     param_names = ("shape",)
 
-    def setup(self, shape):
+    def prepare(self, shape):
         self.z = (self.rng().normal(size=shape) + 0.5).astype(np.float32)
         self.loss = rt.SpreadRegularization()
         self.gradients()
@@ -138,13 +129,9 @@ class Spread(Benchmark):
 
         return backward(loss, self.z)
 
-    def time_gradients(self, shape):
-        self.gradients()
-
+    @beside("torch", "of torch's time")
     def track_time_over_torch(self, shape):
         return relative_time(self.gradients, self.torch())
-
-    track_time_over_torch.unit = "of torch's time"
 
 
 class Matryoshka(Benchmark):
@@ -152,7 +139,7 @@ class Matryoshka(Benchmark):
 
     dims = (384, 256, 128, 64)
 
-    def setup(self):
+    def prepare(self):
         self.arrays = self.rng().normal(size=(2, 4096, 384)).astype(np.float32)
         self.inner = rt.InfoNCELoss(0.07)
         self.loss = rt.MatryoshkaLoss(self.inner, self.dims)
@@ -176,15 +163,10 @@ class Matryoshka(Benchmark):
 
         return backward(loss, *self.arrays)
 
-    def time_gradients(self):
-        self.gradients()
-
+    @ratio("of the wrapped loss's time")
     def track_time_over_one_length(self):
         return relative_time(self.gradients, lambda: self.inner.compute_with_gradients(*self.arrays, wrt=ALL[:2]))
 
-    track_time_over_one_length.unit = "of the wrapped loss's time"
-
+    @beside("torch", "of torch's time")
     def track_time_over_torch(self):
         return relative_time(self.gradients, self.torch())
-
-    track_time_over_torch.unit = "of torch's time"

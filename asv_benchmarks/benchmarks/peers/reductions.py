@@ -4,57 +4,47 @@ import numpy as np
 
 import rvtrain as rt
 
-from .common import Benchmark, median_seconds, relative_time
+from .common import Benchmark, beside, median_seconds, ratio, relative_time
 from .peak import flops_of_a_round, repeat_fmas, repeat_tiles
 
 
 class LogSumExp(Benchmark):
     """Rows of 8,192."""
 
-    def setup(self):
+    def prepare(self):
         self.x = (self.rng().normal(size=(4096, 8192)) * 5).astype(np.float32)
         rt.logsumexp(self.x)
 
-    def time_logsumexp(self):
-        rt.logsumexp(self.x)
-
+    @beside("torch", "of torch's time")
     def track_time_over_torch(self):
         import torch
 
-        torch.set_num_threads(2)
         tensor = torch.tensor(self.x)
         return relative_time(lambda: rt.logsumexp(self.x), lambda: torch.logsumexp(tensor, 1))
 
-    track_time_over_torch.unit = "of torch's time"
-
+    @beside("scipy", "of scipy's time")
     def track_time_over_scipy(self):
         from scipy.special import logsumexp
 
         return relative_time(lambda: rt.logsumexp(self.x), lambda: logsumexp(self.x, axis=1))
 
-    track_time_over_scipy.unit = "of scipy's time"
-
 
 class Cosine(Benchmark):
     """All cosines of 4,096 rows with 4,096 others."""
 
-    def setup(self):
+    def prepare(self):
         self.a, self.b = self.rng().normal(size=(2, 4096, 128)).astype(np.float32)
         rt.cosine_similarity(self.a, self.b)
 
-    def time_cosine_similarity(self):
-        rt.cosine_similarity(self.a, self.b)
-
+    @ratio("of one sgemm's time")
     def track_time_over_one_sgemm(self):
         return relative_time(lambda: rt.cosine_similarity(self.a, self.b), lambda: self.a @ self.b.T)
-
-    track_time_over_one_sgemm.unit = "of one sgemm's time"
 
 
 class Microkernel(Benchmark):
     """The register tile on packed panels, beside independent FMAs, which are all that the machine can do."""
 
-    def setup(self):
+    def prepare(self):
         from rvtrain._engine._tile import tile_shape, vector_bytes
 
         rows, columns, _ = tile_shape(np.float32)
@@ -67,11 +57,10 @@ class Microkernel(Benchmark):
         repeat_tiles(2, self.left, self.right, 1, self.out)
         repeat_fmas(2, 1, self.done)
 
+    @ratio("of the time at peak")
     def track_time_over_peak(self):
         tiles, fmas = 20_000, 4_000_000
         ours, peak = median_seconds(
             lambda: repeat_tiles(2, self.left, self.right, tiles, self.out), lambda: repeat_fmas(2, fmas, self.done)
         )
         return (ours / (tiles * self.flops)) / (peak / (fmas * flops_of_a_round() * 2))
-
-    track_time_over_peak.unit = "of the time at peak"

@@ -1,10 +1,10 @@
-"""Spectral regularization beside SciPy's Laplacian, and the local contrastive loss over the same edges."""
+"""Spectral regularization beside SciPy's Laplacian."""
 
 import numpy as np
 
 import rvtrain as rt
 
-from .common import Benchmark, relative_time
+from .common import Benchmark, beside, relative_time
 
 
 class Graph(Benchmark):
@@ -13,7 +13,7 @@ class Graph(Benchmark):
     params = ([10_000], [64, 256])
     param_names = ("nodes", "dim")
 
-    def setup(self, nodes, dim):
+    def prepare(self, nodes, dim):
         rng = self.rng()
         edges = rng.integers(0, nodes, size=(10 * nodes, 2))
         self.edges = np.unique(np.sort(edges[edges[:, 0] != edges[:, 1]], axis=1), axis=0)
@@ -25,21 +25,15 @@ class Graph(Benchmark):
 class Spectral(Graph):
     """The normalised form, from the edge list to the gradients."""
 
-    def setup(self, nodes, dim):
-        super().setup(nodes, dim)
+    def prepare(self, nodes, dim):
+        super().prepare(nodes, dim)
         self.loss = rt.SpectralRegularization(0.01)
-        self.time_compute(nodes, dim)
-        self.time_both_gradients(nodes, dim)
+        self.gradient()
 
-    def time_compute(self, nodes, dim):
-        self.loss.compute(self.z, self.edges, self.weights)
-
-    def time_gradient(self, nodes, dim):
+    def gradient(self):
         self.loss.compute_with_gradients(self.z, self.edges, self.weights)
 
-    def time_both_gradients(self, nodes, dim):
-        self.loss.compute_with_gradients(self.z, self.edges, self.weights, wrt=("embeddings", "edge_weights"))
-
+    @beside("scipy", "of scipy's time")
     def track_time_over_scipy(self, nodes, dim):
         """Value and gradient, against csgraph.laplacian and a sparse product."""
         from scipy import sparse
@@ -50,21 +44,4 @@ class Spectral(Graph):
             product = laplacian @ self.z
             return 0.01 * float((self.z * product).sum()), 0.02 * product
 
-        return relative_time(lambda: self.time_gradient(nodes, dim), peer)
-
-    track_time_over_scipy.unit = "of scipy's time"
-
-
-class LocalContrastiveEdges(Graph):
-    """Both forms of the local contrastive loss over edge lists."""
-
-    params = (*Graph.params, ["pairwise", "triplet"])
-    param_names = (*Graph.param_names, "form")
-
-    def setup(self, nodes, dim, form):
-        super().setup(nodes, dim)
-        self.loss = rt.LocalContrastiveLoss(1.0, form=form)
-        self.time_gradient(nodes, dim, form)
-
-    def time_gradient(self, nodes, dim, form):
-        self.loss.compute_graph_with_gradients(self.z, self.edges, self.negatives)
+        return relative_time(lambda: self.gradient(), peer)

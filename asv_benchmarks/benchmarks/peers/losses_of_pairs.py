@@ -4,7 +4,7 @@ import numpy as np
 
 import rvtrain as rt
 
-from .common import Benchmark, relative_time
+from .common import Benchmark, beside, ratio, relative_time
 
 SHAPE = (4096, 128)
 PAIRS = {
@@ -16,11 +16,10 @@ LABELLED = {"supcon": lambda: rt.SupConLoss(), "multi_similarity": lambda: rt.Mu
 
 
 def torch_loss(name, anchors, positives, labels):
-    """Loss and backward pass of the same formula in torch; two threads."""
+    """Loss and backward pass of the same formula in torch."""
     import torch
     from torch.nn import functional
 
-    torch.set_num_threads(2)
     leaves = [torch.tensor(x, requires_grad=True) for x in (anchors, positives)]
     labels, eye = torch.tensor(labels), torch.eye(len(anchors), dtype=torch.bool)
     same = (labels[:, None] == labels) & ~eye
@@ -63,7 +62,7 @@ class Family(Benchmark):
     params = ([*PAIRS, *LABELLED],)
     param_names = ("loss",)
 
-    def setup(self, name):
+    def prepare(self, name):
         rng = self.rng()
         self.anchors, self.positives = rng.normal(size=(2, *SHAPE)).astype(np.float32)
         self.labels = rng.integers(0, 512, SHAPE[0])
@@ -81,25 +80,20 @@ class Family(Benchmark):
     def gradients_of_infonce(self):
         self.infonce.compute_with_gradients(self.anchors, self.positives, wrt=("anchors", "positives"))
 
-    def time_gradients(self, name):
-        self.gradients(name)
-
+    @ratio("of InfoNCE's time")
     def track_time_over_infonce(self, name):
         return relative_time(lambda: self.gradients(name), self.gradients_of_infonce)
 
-    track_time_over_infonce.unit = "of InfoNCE's time"
-
+    @beside("torch", "of torch's time")
     def track_time_over_torch(self, name):
         peer = torch_loss(name, self.anchors, self.positives, self.labels)
         return relative_time(lambda: self.gradients(name), peer)
-
-    track_time_over_torch.unit = "of torch's time"
 
 
 class Guided(Benchmark):
     """InfoNCE whose false negatives are found by a guide of the same length."""
 
-    def setup(self):
+    def prepare(self):
         self.anchors, self.positives, *guide = self.rng().normal(size=(4, *SHAPE)).astype(np.float32)
         self.guide, self.loss = tuple(guide), rt.InfoNCELoss()
         self.gradients()
@@ -108,10 +102,6 @@ class Guided(Benchmark):
     def gradients(self, guide=None):
         self.loss.compute_with_gradients(self.anchors, self.positives, wrt=("anchors", "positives"), guide=guide)
 
-    def time_gradients(self):
-        self.gradients(self.guide)
-
+    @ratio("of InfoNCE's time")
     def track_time_over_infonce(self):
         return relative_time(lambda: self.gradients(self.guide), self.gradients)
-
-    track_time_over_infonce.unit = "of InfoNCE's time"

@@ -1,0 +1,73 @@
+"""Losses over edge lists, and negatives from a graph."""
+
+import numpy as np
+
+import rvtrain as rt
+
+from .common import HEADLINE, Benchmark
+
+NODES = 10_000
+
+
+class Graph(Benchmark):
+    """A random graph of about ten edges a node."""
+
+    def make(self, nodes, dim, dtype="float32"):
+        rng = self.rng()
+        edges = rng.integers(0, nodes, size=(5 * nodes, 2))
+        self.edges = np.unique(np.sort(edges[edges[:, 0] != edges[:, 1]], axis=1), axis=0)
+        self.negatives = rng.integers(0, nodes, size=(5 * nodes, 2))
+        self.weights = rng.random(len(self.edges)).astype(dtype)
+        self.z = self.normal(nodes, dim, dtype=dtype) / np.sqrt(dim).astype(dtype)
+
+
+class Spectral(Graph):
+    """The normalised form, from the edge list to the gradients; 1,000 nodes lie in a core's own cache."""
+
+    rounds = HEADLINE
+    params = ([(1000, 64), (10_000, 64), (10_000, 256)], ["float32", "float64"], [1, "all"])
+    param_names = ("shape", "dtype", "threads")
+
+    def prepare(self, shape, dtype, threads):
+        if (dtype == "float64" or shape == (1000, 64)) and (threads == "all" or shape == (10_000, 256)):
+            raise NotImplementedError("few nodes and float64 are timed by one thread")
+        self.make(*shape, dtype)
+        self.loss = rt.SpectralRegularization(0.01)
+        self.time_gradients()
+
+    def time_gradients(self, *parameters):
+        wrt = ("embeddings", "edge_weights")
+        self.loss.compute_with_gradients(self.z, self.edges, self.weights, wrt=wrt)
+
+    time_gradients.pretty_name = "spectral regularization and both gradients"
+
+
+class LocalContrastive(Graph):
+    """Both forms over edges and as many negative edges."""
+
+    params = (["pairwise", "triplet"],)
+    param_names = ("form",)
+
+    def prepare(self, form):
+        self.make(NODES, 64)
+        self.loss = rt.LocalContrastiveLoss(1.0, form=form)
+        self.time_gradient()
+
+    def time_gradient(self, *parameters):
+        self.loss.compute_graph_with_gradients(self.z, self.edges, self.negatives)
+
+    time_gradient.pretty_name = "local contrastive loss of edges and gradient"
+
+
+class Miner(Graph):
+    """4 negatives of each of 2,000 nodes, two or three hops away."""
+
+    def prepare(self):
+        self.make(2000, 64)
+        self.miner = rt.GraphNegativeMiner(self.edges)
+        self.time_mine()
+
+    def time_mine(self):
+        self.miner.mine(self.z, 4)
+
+    time_mine.pretty_name = "graph negatives"

@@ -1,0 +1,92 @@
+"""InfoNCE, beside torch and the matrix products that it contains."""
+
+import shutil
+
+import numpy as np
+
+import rvtrain as rt
+
+from .common import Benchmark, beside, ratio, relative_time
+
+TAU = 0.07
+BOTH = ("anchors", "positives")
+
+
+def torch_infonce(anchors, positives, compiled=False):
+    """Normalise, multiply, cross-entropy, backward, as one writes it in torch."""
+    import torch
+
+    leaves = [torch.tensor(x, requires_grad=True) for x in (anchors, positives)]
+    labels = torch.arange(len(anchors))
+
+    def loss(anchors, positives):
+        a, p = (torch.nn.functional.normalize(x, dim=1) for x in (anchors, positives))
+        return torch.nn.functional.cross_entropy(a @ p.T / TAU, labels)
+
+    loss = torch.compile(loss) if compiled else loss
+
+    def call():
+        for leaf in leaves:
+            leaf.grad = None
+        loss(*leaves).backward()
+
+    return call
+
+
+class InBatch(Benchmark):
+    """Loss and both gradients of a batch against itself."""
+
+    params = ([(1024, 128), (4096, 128), (8192, 128), (4096, 384)],)
+    param_names = ("shape",)
+
+    def prepare(self, shape):
+        self.anchors, self.positives = self.rng().normal(size=(2, *shape)).astype(np.float32)
+        self.loss, self.symmetric = rt.InfoNCELoss(TAU), rt.InfoNCELoss(TAU, symmetric=True)
+        self.scores = np.empty((shape[0], shape[0]), np.float32)
+        self.gradients()
+
+    def gradients(self):
+        self.loss.compute_with_gradients(self.anchors, self.positives, wrt=BOTH)
+
+    def product(self):
+        np.matmul(self.anchors, self.positives.T, out=self.scores)
+
+    def products(self):
+        self.product()
+        self.scores @ self.positives
+        self.scores.T @ self.anchors
+
+    @ratio("of three sgemms' time")
+    def track_time_over_three_sgemms(self, shape):
+        return relative_time(self.gradients, self.products)
+
+    @beside("torch", "of torch's time")
+    def track_time_over_torch(self, shape):
+        return relative_time(self.gradients, torch_infonce(self.anchors, self.positives))
+
+    @ratio("of one sgemm's time")
+    def track_value_over_one_sgemm(self, shape):
+        return relative_time(lambda: self.loss.compute(self.anchors, self.positives), self.product)
+
+    @ratio("of the one-sided loss's time")
+    def track_symmetric_over_one_sided(self, shape):
+        return relative_time(
+            lambda: self.symmetric.compute_with_gradients(self.anchors, self.positives, wrt=BOTH), self.gradients
+        )
+
+
+class BesideTorchCompile(Benchmark):
+    """The same beside torch.compile, which needs a C++ compiler: skipped where there is none."""
+
+    def prepare(self):
+        if shutil.which("g++") is None:
+            raise NotImplementedError("torch.compile needs g++")
+        self.anchors, self.positives = self.rng().normal(size=(2, 4096, 128)).astype(np.float32)
+        self.loss = rt.InfoNCELoss(TAU)
+
+    @beside("torch", "of torch.compile's time")
+    def track_time_over_torch_compile(self):
+        return relative_time(
+            lambda: self.loss.compute_with_gradients(self.anchors, self.positives, wrt=BOTH),
+            torch_infonce(self.anchors, self.positives, compiled=True),
+        )
