@@ -20,7 +20,9 @@ def _dot(x, y):
 @njit
 def norm(x):
     """‖x‖ of a vector as float64, without over- or underflow of the squares; NaN if x is not finite."""
-    total = _dot(x, x)
+    total = 0.0  # a loop of its own, because two arguments for one array compile to slower code
+    for k in range(len(x)):
+        total += np.float64(x[k]) * np.float64(x[k])
     if 1e-280 < total < 1e300:
         return np.sqrt(total)
     top, rest = _factors(x)
@@ -65,7 +67,9 @@ def cosine(a, inverse_a, b, inverse_b):
 
     Multiplies by the inverse norms after the sum, unless the sum of the raw products overflows float64.
     """
-    total = _dot(a, b)
+    total = 0.0
+    for k in range(len(a)):
+        total += np.float64(a[k]) * np.float64(b[k])
     if abs(total) < 1e300:
         return product(total, inverse_a, inverse_b)
     return _unit_product(a, inverse_a, b, inverse_b)

@@ -35,17 +35,28 @@ def gathered_scores(start, stop, rows, pool, indices, normalised, scores, length
             lengths[i, j] = 0.0
             at = place(indices, i, j, width)
             if at >= 0:
-                x = pool[at]
-                length, total = norm(x), 0.0
+                x, total, squares = pool[at], 0.0, 0.0
+                for k in range(len(a)):
+                    squares += np.float64(x[k]) * np.float64(x[k])
                 for k in range(len(a)):
                     total += np.float64(a[k]) * np.float64(x[k])
-                if not np.isnan(length):
-                    length = max(length, EPS) if normalised else 1.0
-                lengths[i, j] = length
-                if abs(total) < 1e300 and length < np.inf:
+                if 1e-280 < squares < 1e300 and abs(total) < 1e300:
+                    length = max(np.sqrt(squares), EPS) if normalised else 1.0
+                    lengths[i, j] = length
                     scores[i, j] = quotient(total, inverse, length)
-                else:  # a product or a norm over- or underflows in float64
-                    scores[i, j] = cosine(a, inverse, x, inverse_norm(x, EPS))
+                else:
+                    _score_far(rows, pool, at, normalised, i, j, scores, lengths)
+
+
+@body
+def _score_far(rows, pool, at, normalised, i, j, scores, lengths):
+    """scores[i, j] and lengths[i, j] of row i with x = pool[at], if squares or products are outside of float64."""
+    x = pool[at]
+    length = norm(x)
+    if not np.isnan(length):
+        length = max(length, EPS) if normalised else 1.0
+    lengths[i, j] = length
+    scores[i, j] = cosine(rows.x[i], rows.inverse[i], x, inverse_norm(x, EPS) if normalised else 1.0)
 
 
 @in_order
