@@ -66,8 +66,20 @@ class EmbeddingModel(Protocol):
         """The table, a row for each node."""
 
 
+class _Loss(Protocol):
+    """The methods of every loss."""
+
+    @property
+    def compute(self) -> Callable[..., Any]:
+        """The loss alone."""
+
+    @property
+    def compute_with_gradients(self) -> Callable[..., tuple[Any, Any]]:
+        """The loss and its gradients."""
+
+
 @runtime_checkable
-class PairLoss(Protocol):
+class PairLoss(_Loss, Protocol):
     """A loss of pairs of embeddings.
 
     ``compute(anchors, positives)`` returns the loss, and ``compute_with_gradients(anchors, positives, wrt=names)``
@@ -107,17 +119,9 @@ class PairLoss(Protocol):
     >>> trainer = rt.Trainer(rt.LinearAdapter(4), Distance(), epochs=2).fit(x, x + 1)
     """
 
-    @property
-    def compute(self) -> Callable[..., Any]:
-        """The loss alone."""
-
-    @property
-    def compute_with_gradients(self) -> Callable[..., tuple[Any, Any]]:
-        """The loss and its gradients."""
-
 
 @runtime_checkable
-class LabelLoss(Protocol):
+class LabelLoss(_Loss, Protocol):
     """A loss of labelled embeddings, as `SupConLoss`.
 
     ``compute(embeddings, labels)``, and ``compute_with_gradients(embeddings, labels, wrt=names)`` as in `PairLoss`,
@@ -134,17 +138,9 @@ class LabelLoss(Protocol):
     True
     """
 
-    @property
-    def compute(self) -> Callable[..., Any]:
-        """The loss alone."""
-
-    @property
-    def compute_with_gradients(self) -> Callable[..., tuple[Any, Any]]:
-        """The loss and its gradients."""
-
 
 @runtime_checkable
-class GraphLoss(Protocol):
+class GraphLoss(_Loss, Protocol):
     """A loss of embeddings and the edges between them, as `SpectralRegularization`.
 
     ``compute(embeddings, graph)``, and ``compute_with_gradients(embeddings, graph, wrt=names)`` as in `PairLoss`;
@@ -162,14 +158,6 @@ class GraphLoss(Protocol):
     >>> isinstance(rt.SpectralRegularization(), rt.GraphLoss)
     True
     """
-
-    @property
-    def compute(self) -> Callable[..., Any]:
-        """The loss alone."""
-
-    @property
-    def compute_with_gradients(self) -> Callable[..., tuple[Any, Any]]:
-        """The loss and its gradients."""
 
 
 @runtime_checkable
