@@ -28,16 +28,6 @@ def processor() -> tuple[str, set[str]]:
     return name, flags
 
 
-def caches() -> str:
-    """Sizes of the first processor's caches, such as "L1d 32K, L2 512K, L3 32768K"; empty where Linux tells none."""
-    found = {}
-    for cache in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
-        level, kind, size = ((cache / part).read_text().strip() for part in ("level", "type", "size"))
-        if kind != "Instruction":
-            found[f"L{level}{'d' if kind == 'Data' else ''}"] = size
-    return ", ".join(f"{level} {size}" for level, size in found.items())
-
-
 def description() -> str:
     """Processor, vectors, instructions and caches in a line."""
     name, flags = processor()
@@ -48,7 +38,7 @@ def description() -> str:
         f"vectors of {facts['vector bits']} bits",
         f"8-bit products: {facts['8-bit products']}",
         "has " + (" ".join(instructions) or f"none of {' '.join(FLAGS)}"),
-        caches(),
+        str(facts["caches"]),
     ]
     return "; ".join(part for part in parts if part)
 

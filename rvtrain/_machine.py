@@ -1,4 +1,4 @@
-"""Facts about this machine for `rvtrain info` and for bug reports: versions, threads, vectors and folders."""
+"""Facts about this machine for `rvtrain info` and for bug reports: versions, threads, vectors, caches and folders."""
 
 import importlib.metadata
 import platform
@@ -6,13 +6,16 @@ import platform
 import numpy as np
 
 import rvtrain
+from rvtrain._engine._blocks import block_panels
 from rvtrain._engine._byte_tile import byte_tile
+from rvtrain._engine._layout import slab_bytes
 from rvtrain._engine._tile import tile_shape, vector_bytes
 from rvtrain._kernels import _cache, _tbb, _threads
+from rvtrain._kernels._caches import cache_sizes
 
 
 def facts() -> dict[str, str | int]:
-    """Versions, threads, vectors and folders, by name.
+    """Versions, threads, vectors, caches and folders, by name.
 
     Runs a kernel, because numba chooses its threading layer at the first parallel call.
     """
@@ -31,9 +34,22 @@ def facts() -> dict[str, str | int]:
         "vector bits": 8 * vector_bytes(),
         "tile float32": tiles["float32"],
         "tile float64": tiles["float64"],
+        "caches": ", ".join(f"L{level} {_size(size)}" for level, size in enumerate(cache_sizes(), 1)),
+        "block of columns": ", ".join(f"{_block(dim)} of {dim} float32" for dim in (128, 384, 768)),
+        "slab of scores": _size(slab_bytes()),
         "8-bit products": tile.instructions if (tile := byte_tile()) else "no",
         "cache folder": str(_cache.folder() or "none: nowhere to write, kernels are compiled in each process"),
     }
+
+
+def _size(count: int) -> str:
+    """Bytes in the largest unit that divides them."""
+    return f"{count >> 20} MiB" if count % (1 << 20) == 0 else f"{count / 1024:g} KiB"
+
+
+def _block(dim: int) -> int:
+    """Number of columns of this length in a block."""
+    return block_panels(dim, np.dtype(np.float32)) * tile_shape(np.dtype(np.float32))[1]
 
 
 def _version(package: str) -> str:

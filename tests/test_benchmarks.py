@@ -7,6 +7,7 @@ import re
 import sys
 from pathlib import Path
 
+import numba
 import pytest
 
 import rvtrain as rt
@@ -40,9 +41,8 @@ def load(monkeypatch):
     """Imports a module of the folder, and forgets them all afterwards."""
     monkeypatch.syspath_prepend(str(FOLDER))
     yield importlib.import_module
-    for name in [
-        name for name in sys.modules if name.split(".")[0] in ("benchmarks", "compare", "machine", "planted")
-    ]:
+    scripts = ("benchmarks", "compare", "machine", "phases", "planted")
+    for name in [name for name in sys.modules if name.split(".")[0] in scripts]:
         del sys.modules[name]
 
 
@@ -188,6 +188,20 @@ def test_scripts__name_benchmarks_that_exist(script, load):
         benchmark = getattr(load(f"benchmarks.{home}"), cls)
         assert hasattr(benchmark, method)
         assert all(value in choices for value, choices in zip(parameters, benchmark.params, strict=True))
+
+
+def test_phases__of_the_sweep_are_all_shown(load, monkeypatch, capsys):
+    phases = load("phases")
+    monkeypatch.setattr(phases, "least", lambda seconds: seconds() or 1e-9)
+    monkeypatch.setattr("sys.argv", ["phases.py", "--shapes", "130x20", "--threads", "1"])
+    before = numba.get_num_threads()
+    try:
+        phases.main()
+    finally:
+        numba.set_num_threads(before)
+    _, header, row = (line for line in capsys.readouterr().out.splitlines() if "threads" not in line)
+    assert all(phase in header for phase in phases.PHASES) and row.split()[0] == "130x20"
+    assert row.count("%") == len(phases.PHASES)
 
 
 def test_machine__says_what_decides_the_figures(load):

@@ -20,6 +20,8 @@
 # Edges are padded with zeros to whole tiles, so that they need no code of their own.
 # A sum over k runs in chunks of fixed size, each from zero, and chunks are added in order. So the result depends on
 # the shapes but not on the number of threads, and rounding errors grow with the chunk, not with the whole sum.
+# While a group's rows meet one chunk of the right operand, the next one is prefetched. The third product has no
+# prefetch: its chunks meet too few rows to pay for it.
 """
 
 from typing import NamedTuple
@@ -27,6 +29,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rvtrain._engine._packing import transpose_scaled
+from rvtrain._engine._prefetch import prefetch_part
 from rvtrain._engine._tile import (
     mr,
     narrow_nr,
@@ -40,9 +43,11 @@ from rvtrain._engine._tile import (
     tile_shape,
 )
 from rvtrain._kernels import body, kernel, njit
+from rvtrain._kernels._caches import cache_sizes
 
 CHUNK = 128
-"""Number of k that one pass of the microkernel sums, starting from zero."""
+"""Number of k that one pass of the microkernel sums, starting from zero: 12 to 16 KiB of the right operand, for a
+first-level cache of 32 KiB or more. The same on every machine, because the rounding of a sum depends on it."""
 
 FINE_CHUNK = 16
 """The same if scores are then divided by a tiny temperature, which magnifies their rounding errors."""
@@ -50,9 +55,10 @@ FINE_CHUNK = 16
 GROUP = 64
 """Rows that share each block of columns while it is in cache: a multiple of every MR."""
 
-_BLOCK_BYTES = 1 << 18
-"""Size of the panels in one block of columns: with the strips of the same columns, half of a 1 MiB cache. It also
-bounds the scores of a group of rows with the block, which each task of a search keeps."""
+BLOCKS_IN_CACHE = 4
+"""Share of the second-level cache for the panels of one block of columns: a quarter. With the strips of the same
+columns, they take half of it. It also bounds the scores of a group of rows with the block, which each task of a
+search keeps."""
 
 
 class Rows(NamedTuple):
@@ -90,8 +96,14 @@ def block_panels(dim: int, dtype: np.dtype) -> int:
     """Number of column panels in a block: a multiple of those in a chunk."""
     width = tile_shape(dtype)[1]
     per_chunk = max(1, CHUNK // width)
-    fit = _BLOCK_BYTES // (max(dim, GROUP) * width * np.dtype(dtype).itemsize)
+    fit = cache_sizes().second // BLOCKS_IN_CACHE // (max(dim, GROUP) * width * np.dtype(dtype).itemsize)
     return max(1, fit // per_chunk) * per_chunk
+
+
+@njit
+def part_of(size, count):
+    """Elements that each of `count` tiles prefetches so that `size` are there after the last one."""
+    return (size + count - 1) // count
 
 
 @kernel
@@ -176,8 +188,10 @@ def score_block(left, panels, start, stop, slab, top, origin, chunk):
     for j in range(start, stop):
         for k in range(0, dim, chunk):  # outside the loop over p, so that this part of the panel stays in L1
             steps, b = min(chunk, dim - k), (j * dim + k) * width
+            ahead = part_of(steps * width, len(left))
             for p in range(len(left)):
                 a, at = (p * dim + k) * height, ((top + p) * across + j - origin) * height * width
+                prefetch_part(panels, b + steps * width + p * ahead, ahead)
                 tile_panels(left, a, height, panels, b, steps, slab, at, width, k > 0)
 
 
@@ -196,8 +210,11 @@ def add_weighted_columns(slab, top, start, stop, origin, strips, sums):
         for j in range(start, stop, per_chunk):
             blocks = min(per_chunk, stop - j)
             b = c * long + j * width * strip
+            then = b + blocks * width * strip if j + blocks < stop else (c + strip) * long + start * width * strip
+            ahead = part_of(blocks * width * strip, len(sums))
             for p in range(len(sums)):
                 a, out = ((top + p) * across + j - origin) * size, p * height * padded + c
+                prefetch_part(strips, then + p * ahead, ahead)
                 if c < wide:
                     tile_rows(slab, a, size, strips, b, blocks, sums, out, padded, j > 0)
                 else:

@@ -6,10 +6,11 @@ import numpy as np
 
 from rvtrain._engine import _blocks as blocks
 from rvtrain._engine._tile import tile_shape
+from rvtrain._kernels._caches import cache_sizes
 
-# Slab size in bytes: about a quarter of a typical third-level cache. Every slab rereads all packed columns, so larger
-# slabs are faster until they fall out of that cache.
-_SLAB_BYTES = 1 << 23
+_SLABS_IN_CACHE = 4
+"""Share of the third-level cache for the slab: a quarter. Every slab rereads all packed columns, so larger slabs are
+faster until they fall out of that cache."""
 
 
 class Layout:
@@ -50,10 +51,15 @@ class Layout:
 
         It is at most `count`, the number of rows, rounded up to whole groups.
         """
-        in_cache = _SLAB_BYTES // (across * self.nr * self.dtype.itemsize)
+        in_cache = slab_bytes() // (across * self.nr * self.dtype.itemsize)
         chunk, group = blocks.CHUNK, blocks.GROUP
         rows = max(in_cache // chunk * chunk, 2 * chunk, threads * group // chunk * chunk)
         return min(rows, blocks.tiles(count, group) * group)
+
+
+def slab_bytes() -> int:
+    """Size of a slab, unless that is fewer than two chunks of rows or one group for each thread."""
+    return cache_sizes().third // _SLABS_IN_CACHE
 
 
 @functools.lru_cache(maxsize=64)

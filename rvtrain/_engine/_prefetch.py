@@ -1,4 +1,4 @@
-"""Prefetch rows of a table, because hardware prefetchers cannot predict rows in random order."""
+"""Prefetch memory that hardware prefetchers do not predict: rows in random order, and the next part of an operand."""
 
 from rvtrain._kernels import emitted, inlined, njit
 
@@ -16,6 +16,20 @@ def _prefetching(for_writing):
 
 
 _to_read, _to_write = _prefetching(False), _prefetching(True)
+
+
+@emitted(lambda array, at, size: None)
+def prefetch_part(emit, array, at, size):
+    """Begin to fetch `size` elements of a C-contiguous array from element `at` on, or beyond its end: it never fails.
+
+    Prefetchers follow a stream, but the tiles read a part of an operand several times before they go on to the next.
+    """
+
+    def body(offset):
+        (array + (at + offset)).prefetch(False)
+        return []
+
+    emit.loop(emit.constant(0), size, _LINE // array.dtype.itemsize, [], body)
 
 
 @njit

@@ -3,7 +3,7 @@
 import numpy as np
 from conftest import from_python
 
-from rvtrain._engine._prefetch import prefetch_row, prefetch_rows
+from rvtrain._engine._prefetch import prefetch_part, prefetch_row, prefetch_rows
 from rvtrain._kernels import njit
 
 
@@ -13,6 +13,7 @@ def sums(rows, x, y, z, out):
     for r in range(len(rows)):
         prefetch_rows(rows, r, x, y, z)
         prefetch_row(x, rows[r])
+        prefetch_part(y, rows[r] * y.shape[1], 2 * y.size)  # also beyond the end
         out[r] = x[rows[r]].sum() + y[rows[r]].sum() + z[rows[r]].sum()
 
 

@@ -16,6 +16,7 @@ import pytest
 
 import rvtrain as rt
 from rvtrain._kernels import _tbb
+from rvtrain._kernels._caches import cache_sizes
 
 
 def has_tbb():
@@ -199,7 +200,7 @@ def test_memory__grows_with_threads_as_documented():
     search, search_16, loss, loss_16, _, products = peaks
     rows, dim, size = 8192, 32, 4
     # All but the scores: what 64 rows take when packed, and heaps of the best 3.
-    assert search_16 - search <= 15 * (2**18 + 64 * dim * size + 40 * 3 * 20 + 2**10)
+    assert search_16 - search <= 15 * (cache_sizes().second // 4 + 64 * dim * size + 40 * 3 * 20 + 2**10)
     assert loss_16 - loss <= 16 * 64 * rows * size
     assert products < rows * (8 * size + 2 * 8) + 64 * 2 * 2**13  # no copy of the rows
 
