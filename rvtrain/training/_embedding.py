@@ -8,13 +8,25 @@ from numpy.typing import ArrayLike, NDArray
 
 from rvtrain import _validation as check
 from rvtrain._errors import NotFiniteError
-from rvtrain.training._models import Floats, Model, Params, features_of, forward_rows, output_kind, outputs
+from rvtrain.training._models import (
+    Floats,
+    Model,
+    Params,
+    features_of,
+    forward_rows,
+    output_kind,
+    outputs,
+    takes_sparse,
+)
+from rvtrain.training._sparse import SparseRows, dense_only, is_sparse, stored_csr
 
 _BLOCK_ROWS = 8192
 
 
-def stored_table(name: str, value: ArrayLike) -> NDArray[Any]:
-    """A table (n, d) of real numbers as it is stored, C-contiguous; finite, unless it is a file."""
+def stored_table(name: str, value: ArrayLike | SparseRows) -> Any:
+    """A table (n, d) of real numbers as it is stored, C-contiguous or CSR; finite, unless it is a file."""
+    if is_sparse(value):
+        return stored_csr(name, value)
     table = check.stored_array(name, plain(value), 2)
     if isinstance(table, np.memmap):  # a file is checked where it is read
         return table
@@ -31,8 +43,11 @@ def plain(value: Any) -> Any:
     return value
 
 
-def finite_rows(name: str, table: NDArray[Any]) -> None:
+def finite_rows(name: str, table: Any) -> None:
     """Raise NotFiniteError if a row of the table is not finite; a block at a time."""
+    if is_sparse(table):
+        stored_csr(name, table)
+        return
     for start in range(0, len(table), _BLOCK_ROWS):
         good = np.isfinite(table[start : start + _BLOCK_ROWS]).all(axis=1)
         if not good.all():
@@ -41,15 +56,17 @@ def finite_rows(name: str, table: NDArray[Any]) -> None:
             )
 
 
-def check_columns(name: str, table: NDArray[Any], model: Model) -> None:
+def check_table(name: str, table: Any, model: Model) -> None:
     """Raise unless the model takes the rows of this table, as far as it tells."""
+    if is_sparse(table) and not takes_sparse(model):
+        dense_only(name, table, type(model).__name__)
     wanted = features_of(model, "in")
     if wanted not in (None, table.shape[1]):
         raise ValueError(f"{name} must have {wanted} columns like the model's input, got {table.shape}")
 
 
 def embed(
-    model: Model, table: NDArray[Any], rows: NDArray[np.int64], micro: int | None
+    model: Model, table: Any, rows: NDArray[np.int64], micro: int | None
 ) -> tuple[Floats, Callable[[Floats], Params]]:
     """Embeddings of these rows, and a function from the gradient to them to the gradients of the parameters.
 
@@ -72,16 +89,16 @@ def embed(
     return out, back
 
 
-def embedded(model: Model, table: NDArray[Any], limit: int) -> Any:
+def embedded(model: Model, table: Any, limit: int) -> Any:
     """All rows embedded: an array if it fits the limit in bytes, or else an iterator of blocks."""
     width, dtype = output_kind(model, table)
-    if len(table) * width * dtype.itemsize <= limit:
+    if table.shape[0] * width * dtype.itemsize <= limit:
         return outputs(model, table)
     return _blocks(model, table)
 
 
-def _blocks(model: Model, table: NDArray[Any]) -> Iterator[Floats]:
-    for start in range(0, len(table), _BLOCK_ROWS):
+def _blocks(model: Model, table: Any) -> Iterator[Floats]:
+    for start in range(0, table.shape[0], _BLOCK_ROWS):
         yield outputs(model, table[start : start + _BLOCK_ROWS])
 
 

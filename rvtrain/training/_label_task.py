@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rvtrain import _validation as check
 from rvtrain.training import _metrics as metrics
-from rvtrain.training._embedding import Sides, check_columns, embed, finite_rows, plain
+from rvtrain.training._embedding import Sides, check_table, embed, finite_rows, plain, stored_table
 from rvtrain.training._losses import LossCall, Weighted
 from rvtrain.training._models import forward_rows, outputs
 from rvtrain.training._run import fingerprint
@@ -23,11 +22,10 @@ class Labelled:
     """
 
     def __init__(self, names: tuple[str, str], x: Any, y: Any) -> None:
-        self.x = check.stored_array(names[0], plain(x), 2)
-        finite_rows(names[0], self.x)
+        self.x, self._name = stored_table(names[0], x), names[0]
         labels = np.asarray(plain(y))
-        if labels.shape != (len(self.x),):
-            raise ValueError(f"{names[1]} must have shape ({len(self.x)},), got {labels.shape}")
+        if labels.shape != self.x.shape[:1]:
+            raise ValueError(f"{names[1]} must have shape ({self.x.shape[0]},), got {labels.shape}")
         self.y = np.unique(labels, return_inverse=True)[1]
         self._order = np.argsort(self.y, kind="stable")
         self._place = np.argsort(self._order)
@@ -37,6 +35,10 @@ class Labelled:
         self.rows = np.flatnonzero(self._count > 1)
         if not len(self.rows):
             raise ValueError(f"{names[1]} must have a label that at least two rows share")
+
+    def check_finite(self) -> None:
+        """Raise if a row is not finite; a file is read for it as a whole."""
+        finite_rows(self._name, self.x)
 
     def others(self, rng: np.random.Generator) -> Rows:
         """(S,) for each sample another row of its label, drawn."""
@@ -62,8 +64,8 @@ class LabelTask(Task):
         self.drawn: Rows = np.empty(0, np.int64)
         for name, each in (("X", data), ("validation[0]", validation)):
             if each is not None:
-                check_columns(name, each.x, sides.query)
-                check_columns(name, each.x, sides.document)
+                check_table(name, each.x, sides.query)
+                check_table(name, each.x, sides.document)
 
     def batches(self, rng: np.random.Generator, size: int) -> Iterator[Rows]:
         """Draw the positives of this epoch, then order the samples."""
@@ -121,6 +123,11 @@ class LabelTask(Task):
                 arguments, options = _arguments(call, anchors, positives, data.y[rows])
                 total += weight * call(arguments, options, None)[0] * len(batch)
         return total / len(order)
+
+    def check_finite(self) -> None:
+        """Read files as a whole."""
+        for data in (self.data,) if self.validation is None else (self.data, self.validation):
+            data.check_finite()
 
     def fingerprints(self) -> dict[str, str]:
         """Fingerprints of X, y and validation."""

@@ -7,17 +7,18 @@ from numpy.typing import ArrayLike, NDArray
 
 from rvtrain import _validation as check
 from rvtrain.training import _metrics as metrics
-from rvtrain.training._embedding import Sides, check_columns, embed, embedded, plain, stored_table
+from rvtrain.training._embedding import Sides, check_table, embed, embedded, plain, stored_table
 from rvtrain.training._losses import LossCall, Weighted
 from rvtrain.training._mining import MiningCall
 from rvtrain.training._models import forward_rows
 from rvtrain.training._pair_data import PairData, Pool, Rows
 from rvtrain.training._pair_losses import PairBatch, Sums, evaluate
 from rvtrain.training._run import fingerprint
+from rvtrain.training._sparse import SparseRows, dense_only, is_sparse
 from rvtrain.training._task import Gradients, Task
 
 
-def validation_data(queries: ArrayLike, documents: ArrayLike, validation: Any) -> PairData:
+def validation_data(queries: ArrayLike | SparseRows, documents: ArrayLike | SparseRows, validation: Any) -> PairData:
     """The validation data of `Trainer.fit`: pairs of the same arrays, or a tuple (queries, documents[, pairs])."""
     if isinstance(validation, tuple) and any(np.ndim(part) == 2 for part in validation):
         if len(validation) not in (2, 3):
@@ -47,7 +48,7 @@ class PerPair:
         self.scores = _numbers("scores", scores, (count,))
         self.negatives: Rows | None = None
         if negatives is not None:
-            documents = len(data.documents)
+            documents = data.documents.shape[0]
             self.negatives = check.indices("negatives", plain(negatives), (count, None), documents, missing=True)
         listed = None if self.negatives is None else self.negatives.shape[1]
         if teacher_scores is not None and listed is None:
@@ -63,8 +64,10 @@ class PerPair:
             for name, table, like in zip(
                 ("queries", "documents"), tables, (data.queries, data.documents), strict=True
             ):
-                if len(table) != len(like):
-                    raise ValueError(f"guide {name} must have {len(like)} rows like {name}, got {table.shape}")
+                if is_sparse(table):
+                    dense_only(f"guide {name}", table, "a loss")
+                if len(table) != like.shape[0]:
+                    raise ValueError(f"guide {name} must have {like.shape[0]} rows like {name}, got {table.shape}")
             self.guide = tables[0], tables[1]
 
     def given(self) -> dict[str, NDArray[Any]]:
@@ -92,8 +95,8 @@ class PairTask(Task):
         self.samples, self.has_validation = len(self.extra.counting), validation is not None
         self._fixed: dict[int, Any] = {}
         for each in (data,) if validation is None else (data, validation):
-            check_columns("queries", each.queries, sides.query)
-            check_columns("documents", each.documents, sides.document)
+            check_table("queries", each.queries, sides.query)
+            check_table("documents", each.documents, sides.document)
 
     @property
     def negatives(self) -> int:
@@ -162,7 +165,7 @@ class PairTask(Task):
                 self._fixed[id(data.documents)] = found
         return found
 
-    def _embedded(self, table: NDArray[Any], rows: Rows) -> Any:
+    def _embedded(self, table: Any, rows: Rows) -> Any:
         """Embeddings of these documents, taken from those of a frozen side if they are there."""
         found = self._fixed.get(id(table))
         return forward_rows(self.sides.document, table, rows)[0] if found is None else found[rows]

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from rvtrain.training._callbacks import Record
 from rvtrain.training._models import Params
+from rvtrain.training._sparse import is_sparse
 
 COLUMNS = ("epoch", "step", "loss", "temperature", "learning_rate", "negatives", "seconds")
 _HASHED_ROWS = 1024
@@ -105,8 +106,15 @@ def copied(params: Params) -> Params:
     return {name: value.copy() for name, value in params.items()}
 
 
-def fingerprint(array: NDArray[Any]) -> str:
-    """A hash of an array's shape, dtype and elements; of a table of floats, at most 1,024 rows evenly spread."""
+def fingerprint(array: Any) -> str:
+    """A hash of an array's shape, dtype and elements; of a table of floats, at most 1,024 rows evenly spread.
+
+    So of a sparse table, whatever its format and dtypes.
+    """
+    if is_sparse(array):
+        rows = array[np.linspace(0, array.shape[0] - 1, min(array.shape[0], _HASHED_ROWS)).astype(np.int64)]
+        parts = rows.data.astype(np.float64), rows.indices.astype(np.int64), rows.indptr.astype(np.int64)
+        return " ".join([repr(array.shape), *map(fingerprint, parts)])
     digest = hashlib.blake2b(repr((array.shape, array.dtype.str)).encode(), digest_size=16)
     if array.dtype.kind == "f" and array.ndim > 1 and len(array) > _HASHED_ROWS:
         array = array[np.linspace(0, len(array) - 1, _HASHED_ROWS).astype(np.int64)]

@@ -28,6 +28,7 @@ from rvtrain.training._protocols import (
 )
 from rvtrain.training._run import Run
 from rvtrain.training._sampling import MPerClass
+from rvtrain.training._sparse import SparseRows
 from rvtrain.training._task import Task
 
 Loss = PairLoss | LabelLoss | GraphLoss
@@ -229,10 +230,10 @@ class Trainer:
 
     def fit(
         self,
-        queries: ArrayLike,
-        documents: ArrayLike,
+        queries: ArrayLike | SparseRows,
+        documents: ArrayLike | SparseRows,
         pairs: ArrayLike | None = None,
-        validation: ArrayLike | tuple[ArrayLike, ...] | None = None,
+        validation: ArrayLike | tuple[ArrayLike | SparseRows, ...] | None = None,
         *,
         sample_weight: ArrayLike | None = None,
         document_ids: ArrayLike | None = None,
@@ -249,7 +250,8 @@ class Trainer:
         queries : array of shape (n, d)
         documents : array of shape (m, e)
             Of any real type, also float16: lists, arrays, data frames, CPU tensors. Rows are converted to the model's
-            dtype as they are read. Of an ``np.memmap``, only the rows needed are read.
+            dtype as they are read. Of an ``np.memmap``, only the rows needed are read. A side of the model that has
+            ``accepts_sparse = True`` (see `Model`) also takes matrices of scipy.sparse, of any format.
         pairs : integer array of shape (P, 2), optional
             Rows of queries and documents that belong together. A query may have several documents: none of them is
             a negative for it. None: row i of one belongs to row i of the other.
@@ -304,9 +306,9 @@ class Trainer:
 
     def fit_labels(
         self,
-        X: ArrayLike,
+        X: ArrayLike | SparseRows,
         y: ArrayLike,
-        validation: tuple[ArrayLike, ArrayLike] | None = None,
+        validation: tuple[ArrayLike | SparseRows, ArrayLike] | None = None,
         *,
         sampler: MPerClass | None = None,
         resume: bool = False,
@@ -319,7 +321,7 @@ class Trainer:
         Parameters
         ----------
         X : array of shape (n, d)
-            Of any real type, as in `fit`.
+            Of any real type or sparse, as in `fit`.
         y : array of shape (n,)
             Labels, of any kind that sorts.
         validation : (X, y), optional
@@ -411,8 +413,8 @@ class Trainer:
 
     def evaluate(
         self,
-        queries: ArrayLike,
-        documents: ArrayLike,
+        queries: ArrayLike | SparseRows,
+        documents: ArrayLike | SparseRows,
         pairs: ArrayLike | None = None,
         metrics: str | Sequence[str] | None = None,
     ) -> dict[str, float]:
