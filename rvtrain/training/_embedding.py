@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rvtrain import _validation as check
 from rvtrain._errors import NotFiniteError
+from rvtrain.training._adapter_kernels import add_rows
 from rvtrain.training._models import (
     Floats,
     Model,
@@ -87,6 +88,23 @@ def embed(
         return total
 
     return out, back
+
+
+def embed_distinct(
+    model: Model, table: Any, rows: NDArray[np.int64], micro: int | None
+) -> tuple[Floats, Callable[[Floats], Params]]:
+    """`embed`, where a row that comes several times passes the model once."""
+    distinct, places = np.unique(rows, return_inverse=True)
+    if len(distinct) == len(rows):
+        return embed(model, table, rows, micro)
+    out, back = embed(model, table, distinct, micro)
+
+    def back_from_all(grad: Floats) -> Params:
+        total = np.zeros((len(distinct), grad.shape[1]), grad.dtype)
+        add_rows.serial(grad.shape[1], np.ascontiguousarray(grad), places, total)
+        return back(total)
+
+    return out[places], back_from_all
 
 
 def embedded(model: Model, table: Any, limit: int) -> Any:

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rvtrain import _validation as check
 from rvtrain.training import _metrics as metrics
-from rvtrain.training._embedding import Sides, check_table, embed, embedded, plain, stored_table
+from rvtrain.training._embedding import Sides, check_table, embed, embed_distinct, embedded, plain, stored_table
 from rvtrain.training._losses import LossCall, Weighted
 from rvtrain.training._mining import MiningCall
 from rvtrain.training._models import forward_rows
@@ -123,7 +123,7 @@ class PairTask(Task):
         self.mined = near[np.searchsorted(queries, data.query_rows)]
 
     def gradients(self, batch: Rows, losses: list[Weighted]) -> Gradients:
-        """Each distinct document of the batch is embedded once."""
+        """Each distinct document of the batch is embedded once, and each distinct query if some have several."""
         numbers = self.extra.counting[batch]
         pairs, back_to_queries, back_to_documents = self._batch(self.data, numbers, self.extra, self.mined)
         sums = Sums(pairs, self.sides.trains_queries, self.sides.trains_documents)
@@ -138,7 +138,8 @@ class PairTask(Task):
         listed = None if extra is None or extra.negatives is None else extra.negatives[batch]
         negatives = [x for x in (listed, None if mined is None else mined[batch]) if x is not None]
         pool = Pool(document_rows, np.concatenate(negatives, axis=1) if negatives else None)
-        anchors, back_to_queries = embed(self.sides.query, data.queries, query_rows, self.micro)
+        embed_queries = embed_distinct if data.most > 1 else embed
+        anchors, back_to_queries = embed_queries(self.sides.query, data.queries, query_rows, self.micro)
         if self.sides.trains_documents:
             documents, back_to_documents = embed(self.sides.document, data.documents, pool.rows, self.micro)
         else:

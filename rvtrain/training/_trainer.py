@@ -106,6 +106,17 @@ class Trainer:
     Each call of a ``fit`` method is a run of its own, with its own counters, history and mined negatives; curriculum
     and annealing begin again. The model and the optimizer's state are as the last run left them.
 
+    A query may have several documents, and each pair is a term of the loss, in which none of the query's other
+    documents is a negative. With `InfoNCELoss`, P the pairs of the batch, D its documents with mined and given
+    negatives, D(q) all documents of query q, and s = cos/τ:
+
+    .. math:: L = \frac{1}{|P|} \sum_{(q, p) \in P}
+        -\log \frac{e^{s_{qp}}}{e^{s_{qp}} + \sum_{n \in D \setminus D(q)} e^{s_{qn}}}.
+
+    Positives of a query are averaged outside of the logarithm, as in SupCon's L_out, but are not in the denominators
+    of each other. ``symmetric=True`` is the mean of this and of the same for each document, whose negatives are the
+    queries of the batch that it does not belong to.
+
     With validation data the untrained model is epoch 0 of the history, and the model ends with the parameters of the
     best epoch, which may be 0: a training leaves no model worse on these data than it was. So it does when `fit` is
     interrupted by Ctrl-C, which is raised again, or fails.
@@ -118,6 +129,7 @@ class Trainer:
     References
     ----------
     Karpukhin et al. (2020), Dense Passage Retrieval, arXiv:2004.04906, for in-batch and mined negatives.
+    Khosla et al. (2020), Supervised Contrastive Learning, arXiv:2004.11362, for several positives.
     Gao et al. (2021), Scaling Deep Contrastive Learning Batch Size, arXiv:2101.06983, for micro-batches.
 
     Examples
@@ -254,7 +266,7 @@ class Trainer:
             ``accepts_sparse = True`` (see `Model`) also takes matrices of scipy.sparse, of any format.
         pairs : integer array of shape (P, 2), optional
             Rows of queries and documents that belong together. A query may have several documents: none of them is
-            a negative for it. None: row i of one belongs to row i of the other.
+            a negative for it, see the Notes. None: row i of one belongs to row i of the other.
         validation : integer array of shape (V, 2), or tuple (queries, documents[, pairs]), optional
             Other pairs of the same arrays, or of others, on which each epoch is measured.
         sample_weight : array of shape (P,), optional
