@@ -60,7 +60,7 @@ class Model(Protocol):
     def params(self) -> Mapping[str, NDArray[Any]]:
         """Arrays by name, which an optimizer changes in place; empty where there is nothing to train."""
 
-    def forward(self, x: Any, /) -> tuple[Any, Any]:
+    def forward(self, x: Any, /) -> tuple[NDArray[Any], Any]:
         """The outputs (n, out_features) for the rows of x, and what `backward` needs."""
 
     def backward(self, saved: Any, grad: Any, /, to_input: bool = False) -> Any:
