@@ -206,8 +206,8 @@ class PairTask(Task):
         own = self.data.fingerprints()
         other = {} if self.validation is None else self.validation.fingerprints()
         more = {name: fingerprint(value) for name, value in self.extra.given().items()}
-        validation = " ".join(found for name, found in other.items() if found != own[name])
-        return own | more | {"validation": validation}
+        validation = [found for name, found in other.items() if name == "pairs" or found != own[name]]
+        return own | more | {"validation": " ".join(validation)}
 
     def check_finite(self) -> None:
         """Read files as a whole."""

@@ -90,8 +90,9 @@ class Run:
 
 
 def check_shapes(found: Params, params: Params) -> None:
-    """Raise unless the arrays found have the names and shapes of these parameters."""
-    if {n: np.shape(v) for n, v in found.items()} != {n: v.shape for n, v in params.items()}:
+    """Raise unless the arrays found have the names, shapes and dtypes of these parameters."""
+    kinds = [{name: (np.shape(v), np.asarray(v).dtype) for name, v in each.items()} for each in (found, params)]
+    if kinds[0] != kinds[1]:
         raise ValueError("model must have the parameters of the run that was saved, got others")
 
 

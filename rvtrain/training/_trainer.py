@@ -122,9 +122,9 @@ class Trainer:
     interrupted by Ctrl-C, which is raised again, or fails.
 
     With ``resume=True``, `fit` goes on with the run in `checkpoint` to the bits of a run that was never interrupted.
-    A run of other data, or of another seed, batch size, loss, optimizer or mining is refused by name; the number of
-    epochs may differ. If the file does not exist yet, a new run begins, so that a job that is restarted need not know
-    whether it is the first.
+    A run of other data, or of another seed, batch size, learning rate, loss, optimizer or mining is refused by name;
+    epochs and patience may differ. Functions and callbacks are not compared. If the file does not exist yet, a new
+    run begins, so that a job that is restarted need not know whether it is the first.
 
     References
     ----------
