@@ -149,7 +149,7 @@ def _settings(options: argparse.Namespace, model: Any, data: _files.Inputs) -> d
 def _trainer(options: argparse.Namespace, model: Any, split: splits.Split, part: str) -> rt.Trainer:
     per_epoch = -(-len(split.train) // options.batch_size)
     mining = None
-    if options.negatives:
+    if options.negatives and options.mine_from <= options.epochs:
         mining = rt.Mining(_mining.miner(options), options.negatives, options.mine_from, options.mine_every)
     return rt.Trainer(
         model,

@@ -28,8 +28,8 @@ def stored_table(name: str, value: ArrayLike | SparseRows) -> Any:
     """A table (n, d) of real numbers as it is stored, C-contiguous or CSR; finite, unless it is a file."""
     if is_sparse(value):
         return stored_csr(name, value)
-    table = check.stored_array(name, plain(value), 2)
-    if isinstance(table, np.memmap):  # a file is checked where it is read
+    table = check.stored_array(name, as_array(name, value), 2)
+    if isinstance(value, np.memmap) and table.flags.c_contiguous:  # a file is checked where it is read
         return table
     table = np.ascontiguousarray(table)
     finite_rows(name, table)
@@ -44,17 +44,26 @@ def plain(value: Any) -> Any:
     return value
 
 
-def finite_rows(name: str, table: Any) -> None:
-    """Raise NotFiniteError if a row of the table is not finite; a block at a time."""
-    if is_sparse(table):
-        stored_csr(name, table)
-        return
-    for start in range(0, len(table), _BLOCK_ROWS):
-        good = np.isfinite(table[start : start + _BLOCK_ROWS]).all(axis=1)
+def as_array(name: str, value: Any) -> NDArray[Any]:
+    """The value as an array of any kind, uncopied if possible; an error of NumPy gets the name of the argument."""
+    try:
+        return np.asarray(plain(value))
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name} must be an array, or what NumPy reads as one: {error}") from None
+
+
+def finite_rows(name: str, table: Any, dtype: np.dtype[Any] | None = None) -> None:
+    """Raise NotFiniteError if a row of the table is not finite, as it is or in this dtype; a block at a time."""
+    where = "" if dtype in (None, table.dtype) else f" in {dtype}"
+    for start in range(0, table.shape[0], _BLOCK_ROWS):
+        block = table[start : start + _BLOCK_ROWS]
+        if is_sparse(block):
+            block = block.toarray()
+        with np.errstate(over="ignore"):
+            good = np.isfinite(block if dtype is None else block.astype(dtype, copy=False))
         if not good.all():
-            raise NotFiniteError(
-                f"{name} must be finite, got a NaN or an infinity in row {start + int(np.argmin(good))}"
-            )
+            row = start + int(np.argmin(good.all(axis=1)))
+            raise NotFiniteError(f"{name} must be finite{where}, got a NaN or an infinity in row {row}")
 
 
 def check_table(name: str, table: Any, model: Model) -> None:

@@ -1,10 +1,12 @@
 """Queries, documents, and the pairs of them that belong together: checked, and indexed by query."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rvtrain import _validation as check
-from rvtrain.training._embedding import finite_rows, plain, stored_table
+from rvtrain.training._embedding import as_array, finite_rows, plain, stored_table
 from rvtrain.training._run import fingerprint
 from rvtrain.training._sparse import SparseRows
 
@@ -47,10 +49,12 @@ class PairData:
             raise ValueError(
                 f"{names[2]} must be given where {names[0]} and {names[1]} differ in number, got {asking} and {count}"
             )
-        given = np.repeat(np.arange(count)[:, np.newaxis], 2, axis=1) if pairs is None else plain(pairs)
+        self.names = names
+        each = np.arange(count)
+        given = np.stack([each, each], axis=1) if pairs is None else as_array(names[2], pairs)
+        if not given.size:
+            raise ValueError(f"{names[2]} must not be empty, got shape {given.shape}")
         self.pairs = check.integer_array(names[2], given, (None, 2))
-        if not len(self.pairs):
-            raise ValueError(f"{names[2]} must not be empty, got shape {self.pairs.shape}")
         for side, (name, table) in enumerate(zip(names[:2], (self.queries, self.documents), strict=True)):
             column = self.pairs[:, side]
             if column.min() < 0 or column.max() >= table.shape[0]:
@@ -79,10 +83,19 @@ class PairData:
         named = {"queries": self.queries, "documents": self.documents, "pairs": self.pairs, "document_ids": self.ids}
         return {name: fingerprint(array) for name, array in named.items()}
 
-    def check_finite(self) -> None:
-        """Raise if a row of queries or documents is not finite; a file is read for it as a whole."""
-        for name, table in (("queries", self.queries), ("documents", self.documents)):
-            finite_rows(name, table)
+    def check_finite(self, *dtypes: np.dtype[Any] | None) -> None:
+        """Raise if a row of queries or documents is not finite in these dtypes; a file is read as a whole."""
+        for name, table, dtype in zip(self.names, (self.queries, self.documents), dtypes, strict=False):
+            finite_rows(name, table, dtype)
+
+    def has_negatives(self, pairs: Rows) -> bool:
+        """Whether any query of these pairs is without one of their documents."""
+        query_rows, ids = np.unique(self.query_rows[pairs]), np.unique(self.ids[self.document_rows[pairs]])
+        if len(query_rows) * len(ids) > len(self.pairs):
+            return True
+        both = np.stack([self.query_rows, self.ids[self.document_rows]], axis=1)
+        inside = np.isin(both[:, 0], query_rows) & np.isin(both[:, 1], ids)
+        return len(np.unique(both[inside], axis=0)) < len(query_rows) * len(ids)
 
     def documents_of(self, query_rows: Rows) -> Rows:
         """(Q, most) document rows of each of these queries, padded with −1."""

@@ -10,7 +10,8 @@ from rvtrain.training import _metrics as metrics
 from rvtrain.training._embedding import Sides, check_table, embed, embed_distinct, embedded, plain, stored_table
 from rvtrain.training._losses import LossCall, Weighted
 from rvtrain.training._mining import MiningCall
-from rvtrain.training._models import forward_rows
+from rvtrain.training._models import dtype_of, forward_rows
+from rvtrain.training._options import all_contrast
 from rvtrain.training._pair_data import PairData, Pool, Rows
 from rvtrain.training._pair_losses import PairBatch, Sums, evaluate
 from rvtrain.training._run import fingerprint
@@ -20,15 +21,24 @@ from rvtrain.training._task import Gradients, Task
 
 def validation_data(queries: ArrayLike | SparseRows, documents: ArrayLike | SparseRows, validation: Any) -> PairData:
     """The validation data of `Trainer.fit`: pairs of the same arrays, or a tuple (queries, documents[, pairs])."""
-    if isinstance(validation, tuple) and any(np.ndim(part) == 2 for part in validation):
+    wanted = "validation must be pairs (V, 2), or a tuple (queries, documents[, pairs])"
+    if not is_sparse(validation) and _dimensions(validation) == 0:
+        raise TypeError(f"{wanted}, got {type(validation).__name__}")
+    few = isinstance(validation, tuple) or (isinstance(validation, list) and len(validation) <= 4)
+    if few and any(_dimensions(part) == 2 for part in validation):
         if len(validation) not in (2, 3):
-            raise ValueError(
-                f"validation must be pairs, or a tuple (queries, documents[, pairs]), got {len(validation)} arrays"
-            )
+            raise ValueError(f"{wanted}, got {len(validation)} arrays")
         names = ("validation[0]", "validation[1]", "validation[2]")
         pairs = validation[2] if len(validation) == 3 else None
         return PairData(validation[0], validation[1], pairs, names=names)
     return PairData(queries, documents, validation, names=("queries", "documents", "validation"))
+
+
+def _dimensions(value: Any) -> int:
+    try:
+        return int(np.ndim(plain(value)))
+    except ValueError:  # rows of several lengths
+        return 2
 
 
 class PerPair:
@@ -68,6 +78,11 @@ class PerPair:
                     dense_only(f"guide {name}", table, "a loss")
                 if len(table) != like.shape[0]:
                     raise ValueError(f"guide {name} must have {like.shape[0]} rows like {name}, got {table.shape}")
+            if tables[0].shape[1] != tables[1].shape[1]:
+                wide = tables[0].shape[1]
+                raise ValueError(
+                    f"guide documents must have {wide} columns like guide queries, got {tables[1].shape}"
+                )
             self.guide = tables[0], tables[1]
 
     def given(self) -> dict[str, NDArray[Any]]:
@@ -95,8 +110,8 @@ class PairTask(Task):
         self.samples, self.has_validation = len(self.extra.counting), validation is not None
         self._fixed: dict[int, Any] = {}
         for each in (data,) if validation is None else (data, validation):
-            check_table("queries", each.queries, sides.query)
-            check_table("documents", each.documents, sides.document)
+            check_table(each.names[0], each.queries, sides.query)
+            check_table(each.names[1], each.documents, sides.document)
 
     @property
     def negatives(self) -> int:
@@ -212,7 +227,7 @@ class PairTask(Task):
     def check_finite(self) -> None:
         """Read files as a whole."""
         for data in (self.data,) if self.validation is None else (self.data, self.validation):
-            data.check_finite()
+            data.check_finite(dtype_of(self.sides.query), dtype_of(self.sides.document))
 
 
 def check_losses(calls: list[LossCall], extra: PerPair, mines: bool) -> None:
@@ -238,6 +253,18 @@ def check_losses(calls: list[LossCall], extra: PerPair, mines: bool) -> None:
         raise ValueError("mining needs a loss that takes negatives and negative_ids, got none")
     if extra.negatives is not None and not takes and extra.teacher_scores is None:
         raise ValueError("negatives needs a loss that takes negatives and negative_ids, got none")
+
+
+def check_negatives(calls: list[LossCall], data: PairData, extra: PerPair) -> None:
+    """Raise if no pair has a negative among the documents of the others, which a softmax compares it with."""
+    if any(call.keeps_batch and not call.is_symmetric for call in calls):  # queries are negatives of queries
+        return
+    if all_contrast(calls) and not data.has_negatives(extra.counting):
+        of = "pairs" if extra.sample_weight is None else "pairs of a sample_weight above 0"
+        raise ValueError(
+            f"{of} must have negatives without mining, got {len(extra.counting)} in which each query has all of the "
+            "documents, so that the loss is 0 whatever the model"
+        )
 
 
 def _numbers(name: str, value: ArrayLike | None, shape: tuple[int, ...]) -> NDArray[np.float64] | None:

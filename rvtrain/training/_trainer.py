@@ -188,14 +188,14 @@ class Trainer:
         self.metrics = _options.parsed_metrics(metrics)
         self.patience = _options.optional_integer("patience", patience)
         self.callbacks = check_callbacks(callbacks)
-        self.checkpoint, self.log = checkpoint, _options.parsed_log(log)
+        self.checkpoint, self.log = _options.parsed_path("checkpoint", checkpoint), _options.parsed_log(log)
         self.checkpoint_extra: dict[str, Any] = {}
         self.memory_limit = check.integer("memory_limit", memory_limit, low=0)
         self.seed = check.integer("seed", seed, low=0)
         self.progress = _options.parsed_progress(progress)
         self.eval_every = _options.optional_integer("eval_every", eval_every)
         self.loss_learning_rate = check.number("loss_learning_rate", loss_learning_rate, low=0.0)
-        self._run, self._stopping = Run(), False
+        self._run, self._stopping, self._is_running = Run(), False, False
 
     def __repr__(self) -> str:
         return f"Trainer({self.model!r}, epoch {self.epoch} of {self.epochs})"
@@ -311,6 +311,7 @@ class Trainer:
         _pair_task.check_losses(calls, extra, self.mining is not None)
         if self.mining is None and extra.negatives is None:
             _options.batches_have_negatives(calls, self.batch_size, "pairs", len(data.pairs))
+            _pair_task.check_negatives(calls, data, extra)
         task = _pair_task.PairTask(
             Sides(self.model), data, held_back, self.memory_limit, self.micro_batch_size, extra
         )
@@ -363,8 +364,9 @@ class Trainer:
             raise TypeError(f"sampler must have a method 'batches', as MPerClass(4), got {sampler!r}")
         calls, sides = self._calls(), Sides(self.model)
         _label_task.check_losses(calls, sides)
-        _options.batches_have_negatives(calls, self.batch_size, "y", np.size(y))
         data = _label_task.Labelled(("X", "y"), X, y)
+        _options.batches_have_negatives(calls, self.batch_size, "y", len(data.rows))
+        _label_task.check_negatives(calls, data)
         held_back = None
         if validation is not None:
             held_back = _label_task.Labelled(("validation[0]", "validation[1]"), *validation)
@@ -461,10 +463,15 @@ class Trainer:
         return [LossCall(loss, weight) for loss, weight in self.losses]
 
     def _train(self, task: Task, calls: list[LossCall], resume: bool) -> "Trainer":
+        if self._is_running:
+            raise RuntimeError("fit must not be called from a callback of the same trainer: use another Trainer")
         loop = Loop(self, task, calls)
         loop.start(check.flag("resume", resume))
-        self._stopping = False
-        loop.go()
+        self._stopping, self._is_running = False, True
+        try:
+            loop.go()
+        finally:
+            self._is_running = False
         return self
 
     def _catch_up(self, rows: NDArray[np.int64] | None = None) -> None:
