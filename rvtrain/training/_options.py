@@ -127,7 +127,8 @@ def parsed_progress(progress: Any) -> bool | None:
     if isinstance(progress, str) and progress == "auto":
         return None
     if not isinstance(progress, (bool, np.bool_)):
-        raise TypeError(f"progress must be 'auto', True or False, got {progress!r}")
+        error = ValueError if isinstance(progress, str) else TypeError
+        raise error(f"progress must be 'auto', True or False, got {progress!r}")
     return bool(progress)
 
 

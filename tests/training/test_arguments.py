@@ -34,7 +34,7 @@ def refused(trainer, call, error, message):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"progress": "yes"}, TypeError, "progress must be 'auto', True or False, got 'yes'"),
+        ({"progress": "yes"}, ValueError, "progress must be 'auto', True or False, got 'yes'"),
         ({"progress": None}, TypeError, "progress must be 'auto', True or False, got None"),
         ({"metrics": None}, TypeError, "metrics must be names such as 'recall@10', got None"),
         ({"checkpoint": 5}, TypeError, "checkpoint must be a path, got 5"),

@@ -267,7 +267,11 @@ def test_everything_known__is_said_before_the_first_step(data, tmp_path, rng):
         (lambda: trainer_of(model, loss=rt.InfoNCELoss), TypeError, "loss must be a loss, .* got <class"),
         (lambda: trainer_of(model).fit(*fit, pairs[:0]), ValueError, "validation must not be empty"),
         (lambda: trainer_of(model).fit(*fit, pairs + 50), ValueError, "validation must name rows of queries"),
-        (lambda: trainer_of(model).fit(*fit, (*fit, pairs)), ValueError, r"validation must be pairs \(V, 2\), or a tuple"),
+        (
+            lambda: trainer_of(model).fit(*fit, (*fit, pairs)),
+            ValueError,
+            r"validation must be pairs \(V, 2\), or a tuple",
+        ),
         (lambda: trainer_of(model).fit(*fit, (queries, documents[:9])), ValueError, r"validation\[2\] must be given"),
         (lambda: rt.Mining(rt.HardNegativeMiner.hardest(), start=0), ValueError, "start must be at least 1"),
         (lambda: trainer_of(model, log="run.txt"), ValueError, "log must end in .csv or .jsonl"),
