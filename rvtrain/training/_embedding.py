@@ -46,10 +46,22 @@ def plain(value: Any) -> Any:
 
 def as_array(name: str, value: Any) -> NDArray[Any]:
     """The value as an array of any kind, uncopied if possible; an error of NumPy gets the name of the argument."""
+    if is_sparse(value):
+        raise TypeError(f"{name} must be an array, got a sparse matrix of shape {value.shape}")
     try:
-        return np.asarray(plain(value))
+        array = np.asarray(plain(value))
+        return _numbers_of_frame(value) if array.dtype.kind == "O" and hasattr(value, "to_numpy") else array
     except (TypeError, ValueError) as error:
         raise type(error)(f"{name} must be an array, or what NumPy reads as one: {error}") from None
+
+
+def _numbers_of_frame(value: Any) -> NDArray[Any]:
+    """A frame or a series of pandas in its nullable dtypes, of which NumPy alone makes objects."""
+    kinds = [getattr(each, "numpy_dtype", each) for each in np.ravel(getattr(value, "dtypes", []))]
+    if not all(isinstance(each, np.dtype) and each.kind in "fiu" for each in kinds) or not kinds:
+        return np.asarray(value)
+    dtype = np.result_type(*kinds)
+    return np.asarray(value.to_numpy(dtype=dtype, na_value=np.nan) if dtype.kind == "f" else value.to_numpy(dtype))
 
 
 def finite_rows(name: str, table: Any, dtype: np.dtype[Any] | None = None) -> None:

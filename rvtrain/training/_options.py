@@ -105,7 +105,7 @@ def parsed_log(log: Any) -> Path | None:
     path = parsed_path("log", log)
     if path is None:
         return None
-    if path.suffix not in ENDINGS:
+    if path.suffix.lower() not in ENDINGS:
         raise ValueError(f"log must end in {' or '.join(ENDINGS)}, got {os.fspath(log)!r}")
     return path
 

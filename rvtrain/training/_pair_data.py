@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rvtrain import _validation as check
-from rvtrain.training._embedding import as_array, finite_rows, plain, stored_table
+from rvtrain.training._embedding import as_array, finite_rows, stored_table
 from rvtrain.training._run import fingerprint
 from rvtrain.training._sparse import SparseRows
 
@@ -63,7 +63,7 @@ class PairData:
         self.query_rows, self.document_rows = (np.ascontiguousarray(column) for column in self.pairs.T)
         ids = np.arange(count)
         if document_ids is not None:
-            ids = check.integer_array("document_ids", plain(document_ids), (count,))
+            ids = check.integer_array("document_ids", as_array("document_ids", document_ids), (count,))
         self.ids = np.unique(ids, return_inverse=True)[1]
         self.has_copies = int(self.ids.max()) < count - 1
         distinct = np.unique(self.pairs, axis=0)

@@ -7,7 +7,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from rvtrain import _validation as check
 from rvtrain.training import _metrics as metrics
-from rvtrain.training._embedding import Sides, check_table, embed, embed_distinct, embedded, plain, stored_table
+from rvtrain.training._embedding import (
+    Sides,
+    as_array,
+    check_table,
+    embed,
+    embed_distinct,
+    embedded,
+    plain,
+    stored_table,
+)
 from rvtrain.training._losses import LossCall, Weighted
 from rvtrain.training._mining import MiningCall
 from rvtrain.training._models import dtype_of, forward_rows
@@ -59,7 +68,9 @@ class PerPair:
         self.negatives: Rows | None = None
         if negatives is not None:
             documents = data.documents.shape[0]
-            self.negatives = check.indices("negatives", plain(negatives), (count, None), documents, missing=True)
+            self.negatives = check.indices(
+                "negatives", as_array("negatives", negatives), (count, None), documents, missing=True
+            )
         listed = None if self.negatives is None else self.negatives.shape[1]
         if teacher_scores is not None and listed is None:
             raise ValueError("teacher_scores needs negatives, the documents that the teacher has scored, got None")
@@ -271,7 +282,7 @@ def _numbers(name: str, value: ArrayLike | None, shape: tuple[int, ...]) -> NDAr
     """Finite numbers of this shape as float64."""
     if value is None:
         return None
-    array = check.stored_array(name, plain(value), len(shape)).astype(np.float64)
+    array = check.stored_array(name, as_array(name, value), len(shape)).astype(np.float64)
     check.same_shape(name, array, "pairs", shape) if len(shape) == 1 else _same(name, array, shape)
     check.finite(name, array)
     return array

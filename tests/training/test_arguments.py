@@ -184,3 +184,47 @@ def test_fit__reads_only_the_rows_of_a_file_that_it_needs(vectors, tmp_path):
             call(trainer_of())
     with pytest.raises(ValueError, match=r"^documents must be finite, got a NaN or an infinity in row 59"):
         trainer_of().fit(vectors[0], documents, PAIRS[:50])
+
+
+def test_fit__takes_nullable_frames_of_pandas(vectors):
+    pandas = pytest.importorskip("pandas")
+    expected = trainer_of(loss=rt.InfoNCELoss(0.1)).fit(
+        *vectors, PAIRS, PAIRS, sample_weight=np.arange(60), document_ids=np.arange(60), negatives=PAIRS[::-1]
+    )
+    frames = [pandas.DataFrame(x).convert_dtypes() for x in (*vectors, PAIRS, PAIRS, PAIRS[::-1])]
+    series = pandas.Series(np.arange(60), dtype="Int64")
+    trainer = trainer_of(loss=rt.InfoNCELoss(0.1))
+    trainer.fit(*frames[:4], sample_weight=series, document_ids=series, negatives=frames[4])
+    np.testing.assert_array_equal(trainer.params["weight"], expected.params["weight"])
+    frames[0].iloc[3, 2] = None
+    refused(trainer_of(), lambda t: t.fit(*frames[:2]), ValueError, "queries must be finite, got .* in row 3")
+    frames[2].iloc[3, 1] = None
+    refused(
+        trainer_of(),
+        lambda t: t.fit(*vectors, frames[2]),
+        ValueError,
+        "pairs must be an array, or what NumPy reads as one: ",
+    )
+
+
+@pytest.mark.parametrize("ending", ["csv", "CSV", "jsonl", "JSONL"])
+def test_log__takes_endings_in_either_case(vectors, tmp_path, ending):
+    trainer_of(log=tmp_path / f"run.{ending}").fit(*vectors)
+    first = (tmp_path / f"run.{ending}").read_text().splitlines()[0]
+    assert first.startswith("epoch,step" if ending.lower() == "csv" else '{"epoch": 0')
+
+
+@pytest.mark.parametrize(
+    ("edges", "validation", "message"),
+    [
+        ([], None, r"edges must not be empty, got shape \(0,\)"),
+        ([[0, 1], [1]], None, "edges must be an array, or what NumPy reads as one: "),
+        ([[0, 1], [1, 2]], [], r"validation must not be empty, got shape \(0,\)"),
+    ],
+)
+def test_fit_graph__refuses_by_name(edges, validation, message):
+    trainer = rt.Trainer(rt.EmbeddingTable(5, 2))
+    before = trainer.params["weight"].copy()
+    with pytest.raises(ValueError, match=f"^{message}"):
+        trainer.fit_graph(edges, validation=validation)
+    np.testing.assert_array_equal(trainer.params["weight"], before)

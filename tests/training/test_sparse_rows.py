@@ -245,6 +245,9 @@ def test_fit__refuses_sparse_rows_that_are_no_numbers_or_no_rows(sparse, rng):
     ):
         with pytest.raises(error, match=message):
             trainer.fit(*given)
+    for name in ("pairs", "sample_weight"):
+        with pytest.raises(TypeError, match=rf"^{name} must be an array, got a sparse matrix of shape \(90, 60\)"):
+            trainer.fit(queries, documents, **{name: documents})
     with pytest.raises(TypeError, match="guide documents must be dense"):
         trainer.fit(queries, documents, guide=(queries.toarray(), documents))
 
