@@ -163,6 +163,13 @@ class Sides:
     def collect(self, to_query: Params, to_document: Params) -> Params:
         """The gradients of both sides by the names of all parameters, added up where the sides are one."""
         if self.is_shared:
-            both = {key: to_query[key] + to_document[key] if to_document else g for key, g in to_query.items()}
-            return {name: both[key] for name, (_, key) in self._homes.items()}
-        return {name: (to_query, to_document)[side][key] for name, (side, key) in self._homes.items()}
+            both = {key: g + _of(to_document, key) if to_document else g for key, g in to_query.items()}
+            return {name: _of(both, key) for name, (_, key) in self._homes.items()}
+        return {name: _of((to_query, to_document)[side], key) for name, (side, key) in self._homes.items()}
+
+
+def _of(grads: Params, key: str) -> Floats:
+    """The gradient of a parameter."""
+    if key not in grads:
+        raise ValueError(f"backward must return a gradient for params[{key!r}], got those of {sorted(grads)}")
+    return grads[key]

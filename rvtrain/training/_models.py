@@ -137,7 +137,16 @@ def readable_rows(model: Any, x: Any) -> Any:
 def forward_rows(model: Any, table: Any, rows: NDArray[np.integer]) -> tuple[Any, Any]:
     """`forward` of these rows of a table, by the model's own ``forward_rows`` where it has one."""
     own = getattr(model, "forward_rows", None)
-    return own(table, rows) if own is not None else model.forward(readable_rows(model, as_table(table)[rows]))
+    result = own(table, rows) if own is not None else model.forward(readable_rows(model, as_table(table)[rows]))
+    if not isinstance(result, (tuple, list)) or len(result) != 2:
+        given = type(result).__name__
+        raise TypeError(f"forward of {type(model).__name__} must return a tuple (outputs, saved), got {given}")
+    if np.shape(result[0])[:1] != (len(rows),):
+        raise ValueError(
+            f"forward of {type(model).__name__} must return outputs of {len(rows)} rows, as many as it is given, got "
+            f"shape {np.shape(result[0])}"
+        )
+    return result[0], result[1]
 
 
 def outputs(model: Any, x: Any) -> Any:

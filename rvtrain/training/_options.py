@@ -1,5 +1,6 @@
 """Arguments of a trainer, checked before the first step."""
 
+import inspect
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
@@ -63,6 +64,16 @@ def parsed_optimizer(optimizer: Any, params: Params, is_table: bool) -> Any:
     if isinstance(optimizer, type) or not hasattr(optimizer, "step") or not hasattr(optimizer, "learning_rate"):
         raise TypeError(f"optimizer must be an optimizer, as AdamW(model.params), got {optimizer!r}")
     return optimizer
+
+
+def check_clipping(optimizer: Any) -> None:
+    """Raise if the optimizer cannot clip gradients."""
+    try:
+        parameters = inspect.signature(optimizer.step).parameters.values()
+    except (TypeError, ValueError):
+        return
+    if not any(p.name == "max_norm" or p.kind == p.VAR_KEYWORD for p in parameters):
+        raise TypeError(f"max_grad_norm needs an optimizer whose step takes max_norm, got {optimizer!r}")
 
 
 def parsed_schedule(schedule: Any) -> Callable[[int], float] | None:

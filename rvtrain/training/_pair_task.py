@@ -146,6 +146,7 @@ class PairTask(Task):
             forward_rows(sides.query, data.queries, queries)[0], documents, k,
             positives=positives, exclude=own, anchor_ids=ids, candidate_ids=data.ids,
         )  # fmt: skip
+        near = check.indices("the miner's result", near, (None, None), data.documents.shape[0], missing=True)
         self.mined = near[np.searchsorted(queries, data.query_rows)]
 
     def gradients(self, batch: Rows, losses: list[Weighted]) -> Gradients:

@@ -185,6 +185,8 @@ class Trainer:
         self.micro_batch_size = _options.optional_integer("micro_batch_size", micro_batch_size)
         norm = max_grad_norm
         self.max_grad_norm = None if norm is None else check.number("max_grad_norm", norm, low=0.0, open_low=True)
+        if norm is not None:
+            _options.check_clipping(self.optimizer)
         self.metrics = _options.parsed_metrics(metrics)
         self.patience = _options.optional_integer("patience", patience)
         self.callbacks = check_callbacks(callbacks)
