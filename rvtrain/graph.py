@@ -58,6 +58,11 @@ class Graph:
     listed weights. A loop from a node to itself is not an edge. `LocalContrastiveLoss`, which is a mean over listed
     edges, counts each listing. The graph takes about 36 bytes for each listed edge, and 16 more if there are weights.
 
+    References
+    ----------
+    Gustavson (1978), Two Fast Algorithms for Sparse Matrices: Multiplication and Permuted Transposition, ACM
+    Transactions on Mathematical Software 4(3), for lists sorted by transposition.
+
     Examples
     --------
     >>> import numpy as np

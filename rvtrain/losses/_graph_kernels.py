@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from rvtrain._engine._prefetch import prefetch_row
 from rvtrain._engine._tile import vector_bytes
 from rvtrain._kernels import Kernel, cpu_features, emitted, kernel
 
@@ -59,6 +60,9 @@ def squared_lengths(start, stop, z, scale, first, second, out):
     Shapes: z (n, d), scale (n,) float64, first, second and out (E,). The range is over edges.
     """
     for e in range(start, stop):
+        if e + AHEAD < len(out):
+            prefetch_row(z, first[e + AHEAD])
+            prefetch_row(z, second[e + AHEAD])
         a, b = z[first[e]], z[second[e]]
         left, right = scale[first[e]], scale[second[e]]
         total = 0.0
