@@ -18,6 +18,7 @@ LAYERS = [
     {"_kernels"},
     {"_progress"},
     {"_engine"},
+    {"_graph_kernels", "graph"},
     {"losses", "optimizers", "mining", "curriculum", "functional", "checkpoint"},
     {"training"},
     {"demo", "_machine", "_warmup"},

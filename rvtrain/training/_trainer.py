@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rvtrain import _validation as check
 from rvtrain.curriculum import CurriculumScheduler, TemperatureAnnealing
+from rvtrain.graph import Graph
 from rvtrain.training import _graph_task, _label_task, _options, _pair_task
 from rvtrain.training._callbacks import Callback, Record, check_callbacks
 from rvtrain.training._embedding import Sides
@@ -380,7 +381,7 @@ class Trainer:
 
     def fit_graph(
         self,
-        edges: ArrayLike,
+        edges: ArrayLike | Graph,
         n_nodes: int | None = None,
         validation: ArrayLike | None = None,
         *,
@@ -394,7 +395,7 @@ class Trainer:
 
         Parameters
         ----------
-        edges : integer array of shape (E, 2)
+        edges : integer array of shape (E, 2), or Graph
         n_nodes : int, optional
             Checked against the table.
         validation : integer array of shape (V, 2), optional
