@@ -79,16 +79,15 @@ def _scanned(
     groups = engine.tiles(min(len(queries.x), _SLAB_ROWS), engine.GROUP)
     best = empty_best(len(queries.x), 0, candidates.dtype, parts=max(1, thread_count() // groups))
     seen = 0
-    for start, x in candidates.blocks():
+    few = len(queries.x) <= FEW
+    for start, x in candidates.blocks(few):
         seen = start + len(x)
         best = _with_room(best, min(k, max(seen, candidates.size or 0)), k)
         if limits.row_ids.shape[1] and seen > len(limits.column_ids):
             raise ValueError(f"candidate_ids must have an id for each candidate, got {len(limits.column_ids)}")
         here = limits._replace(column_ids=limits.column_ids[start:seen])
-        if len(queries.x) <= FEW:
-            rows = engine.Rows(x, np.zeros(len(x)))
-            _scan_few(queries, rows, start, here, rule, best)
-            check_rows_finite(candidates.name, rows.inverse, start)
+        if few:
+            _scan_few(queries, candidates.name, x, start, here, rule, best)
         else:
             rows = engine.Rows(x, checked_inverse_norms(candidates.name, x, first=start))
             _scan_many(queries, rows, start, here, rule, best)
@@ -130,14 +129,22 @@ def _certified(
     return found
 
 
-def _scan_few(queries: engine.Rows, rows: engine.Rows, start: int, limits: Limits, rule: Rule, best: Best) -> None:
-    """Push the scores of a block of candidates, the first of which is candidate `start`, for at most FEW queries."""
-    parts, dim, dtype = len(best.keys), rows.x.shape[1], rows.x.dtype
+def _scan_few(
+    queries: engine.Rows, name: str, x: NDArray[np.floating], start: int, limits: Limits, rule: Rule, best: Best
+) -> None:
+    """Push the scores of a block of candidates, the first of which is candidate `start`, for at most FEW queries.
+
+    ValueError about the argument `name` if a candidate is not finite.
+    """
+    parts, dim, dtype = len(best.keys), x.shape[1], x.dtype
     with scratch() as memory:
         units = memory.array((parts, FEW, dim), dtype)
         others, scores = memory.array((parts, TOGETHER, dim), dtype), memory.array((parts, TOGETHER), dtype)
-        work = 2 * len(queries.x) * rows.x.size
-        scan_few.sized(work)(parts, queries, rows, start, limits, rule, best, units, others, scores)
+        bad = np.empty(parts, np.int64)
+        work = 2 * len(queries.x) * x.size
+        scan_few.sized(work)(parts, queries, x, start, limits, rule, best, units, others, scores, bad)
+    if bad.max() >= 0:
+        check_rows_finite(name, np.full(1, np.nan), start + int(bad[bad >= 0].min()))
 
 
 def _scan_many(queries: engine.Rows, rows: engine.Rows, start: int, limits: Limits, rule: Rule, best: Best) -> None:
