@@ -8,9 +8,9 @@
 #                            no       no      yes           one comparison of vectors; then one score after the other
 #
 # The key of a random draw is noise plus a log weight. Its screen needs no logarithm: −log u ≥ 1 − u, so that
-# log w − log(−log u) > root only if 1 − u < w exp(−root), where w is the weight of the greatest score of the row in
-# the block. That is a limit on the bits from which u is made. Keys are ordered by value, then by index: a total order,
-# so the result does not depend on how rows and columns are shared among the threads.
+# log w − log(−log u) > root only if 1 − u < w exp(−root), where w is the weight of the row's greatest score in the
+# block. That is a limit on the bits from which u is made. Keys are ordered by value, then by index: a total order, so
+# the result does not depend on how rows and columns are shared among the threads.
 """
 
 from typing import NamedTuple
