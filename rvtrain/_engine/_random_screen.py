@@ -6,7 +6,7 @@ from rvtrain._engine import _random as random
 from rvtrain._engine._tile import tile_shape, vector_bytes
 from rvtrain._kernels import emitted, njit
 
-_BITS = 53
+_BITS = 31  # the last step of `mix` does not change them
 _MASK = (1 << 64) - 1
 
 
@@ -23,13 +23,13 @@ def _drawn_above(values, key, column, limit):
         x = first + q * int(random.GOLDEN) & _MASK
         x = (x ^ x >> 30) * int(random.MIX1) & _MASK
         x = (x ^ x >> 27) * int(random.MIX2) & _MASK
-        hits |= ((x ^ x >> 31) >> 11 > limit) << q
+        hits |= (x >> 64 - _BITS > limit) << q
     return np.uint32(hits)
 
 
 @emitted(_drawn_above, np.uint32)
 def drawn_above(emit, values, key, column, limit):
-    """Bit q is set where the 53 bits from which `uniform(key, column + q)` is made exceed `limit`, for q < NR.
+    """Bit q is set where the first 31 bits of `uniform(key, column + q)` exceed `limit`, for q < NR.
 
     NR is that of the dtype of `values`, an array that is not read.
     """
@@ -38,10 +38,9 @@ def drawn_above(emit, values, key, column, limit):
     def constant(number, lanes=lanes):
         return emit.constant((number + (1 << 63) & _MASK) - (1 << 63), np.int64, lanes)
 
-    def mixed(x, shift, factor=None):
+    def mixed(x, shift, factor):
         shifted = x // constant(1 << shift)
-        x = (x | shifted) - (x & shifted)  # the compiler makes an exclusive or of it
-        return x if factor is None else x * constant(factor)
+        return ((x | shifted) - (x & shifted)) * constant(int(factor))  # the compiler makes it an exclusive or
 
     steps, size = constant(0), 1
     while size < lanes:  # 0, 1, 2, … times the step from column to column, bit by bit of the position
@@ -52,6 +51,6 @@ def drawn_above(emit, values, key, column, limit):
     least, bits = limit.broadcast(lanes), emit.constant(0, np.int32)
     for c in range(0, columns, lanes):
         x = first + constant(c * int(random.GOLDEN))
-        x = mixed(mixed(mixed(x, 30, int(random.MIX1)), 27, int(random.MIX2)), 31)
-        bits = bits | (x // constant(1 << 11) > least).bits() << c
+        x = mixed(mixed(x, 30, random.MIX1), 27, random.MIX2)
+        bits = bits | (x // constant(1 << 64 - _BITS) > least).bits() << c
     return bits

@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 
 from rvtrain import _progress
 from rvtrain._engine import _blocks as engine
-from rvtrain._engine._norms import check_rows_finite, checked_inverse_norms
+from rvtrain._engine._norms import EPS, check_rows_finite, checked_inverse_norms
 from rvtrain._engine._pairs import TOGETHER
 from rvtrain._engine._products import packed_columns
 from rvtrain._engine._scratch import scratch
 from rvtrain._engine._tile import tile_shape
 from rvtrain._kernels._threads import thread_count
 from rvtrain.mining._candidates import Candidates, Progress
-from rvtrain.mining._certified import certified, is_possible, is_worthwhile
+from rvtrain.mining._certified import BOUND, MOST_WAITING, certified, is_possible, is_worthwhile
 from rvtrain.mining._few_kernels import FEW, scan_few
 from rvtrain.mining._selection_kernels import BY_SCORE, Best, Limits, Rule, finish, scan
 
@@ -37,6 +37,9 @@ class Result(NamedTuple):
     """(B,) the number of allowed candidates at or above the ceiling, for rows whose floor is below their ceiling"""
 
 
+_SAMPLED_QUERIES, _SAMPLED_CANDIDATES = 8, 256
+"""Size of the sample of scores that tells whether bounds are worthwhile below ceilings."""
+
 _SLAB_ROWS = 64 * engine.GROUP
 """Queries that share the scan of a block: their packed copies and scores are in memory at the same time."""
 
@@ -55,7 +58,8 @@ def search(
 
     limits.column_ids are those of all candidates. `method` is one of METHODS, as in `top_k`.
     """
-    if takes_bounds(method, len(queries.x), candidates, k, rule):
+    bounds = takes_bounds(method, len(queries.x), candidates, k, rule)
+    if bounds and not (method == "auto" and ceilings_are_crowded(queries, candidates, limits)):
         return _certified(queries, candidates, min(k, len(candidates.source)), limits, progress)
     return _scanned(queries, candidates, k, rule, limits, progress)
 
@@ -69,6 +73,22 @@ def takes_bounds(method: str, queries: int, candidates: Candidates, k: int, rule
     return wanted and is_possible(count, dim, candidates.dtype)
 
 
+@np.errstate(all="ignore")  # of rows that are not finite, which are refused later
+def ceilings_are_crowded(queries: engine.Rows, candidates: Candidates, limits: Limits) -> bool:
+    """Whether so many scores are near the ceilings that bounds would have to leave too many candidates.
+
+    Scores a sample of the candidates for a sample of the queries.
+    """
+    if not (limits.ceilings < np.inf).any():
+        return False
+    rows = np.linspace(0, len(queries.x) - 1, _SAMPLED_QUERIES).astype(np.int64)
+    x = candidates.source[:: -(-len(candidates.source) // _SAMPLED_CANDIDATES)].astype(np.float64)
+    units = queries.x[rows] * queries.inverse[rows, np.newaxis]
+    scores = np.einsum("ik,jk->ij", units, x) / np.maximum(np.linalg.norm(x, axis=1), EPS)
+    near = abs(scores - limits.ceilings[rows, np.newaxis]) < BOUND
+    return bool(np.median(near.mean(axis=1)) > 1.0 / MOST_WAITING)
+
+
 def _scanned(
     queries: engine.Rows, candidates: Candidates, k: int, rule: Rule, limits: Limits, progress: Progress | None
 ) -> Result:
@@ -77,7 +97,8 @@ def _scanned(
     Heaps have room for the candidates seen so far, at most k: of an iterable, N is not known.
     """
     groups = engine.tiles(min(len(queries.x), _SLAB_ROWS), engine.GROUP)
-    best = empty_best(len(queries.x), 0, candidates.dtype, parts=max(1, thread_count() // groups))
+    room = min(k, candidates.size or 0)
+    best = empty_best(len(queries.x), room, candidates.dtype, parts=max(1, thread_count() // groups))
     seen = 0
     few = len(queries.x) <= FEW
     for start, x in candidates.blocks(few):

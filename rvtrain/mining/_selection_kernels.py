@@ -134,14 +134,15 @@ def _count_dropped(scores, first, stop, step, row, begin, end, columns, origin, 
 @njit
 def _push_highest(scores, r, first, stop, step, row, part, begin, end, columns, origin, limits, rule, best):
     """Push the scores of panels [begin, end), of which those at offsets first … stop − 1 are full, by score."""
-    size, floor, ceiling = best.keys.shape[2], limits.floors[row], limits.ceilings[row]
+    keys, ids, found = best.keys[part, row], best.columns[part, row], best.scores[part, row]
+    size, floor, ceiling = len(keys), limits.floors[row], limits.ceilings[row]
     at, last = first, first + (end - begin) * step
     while at < last:
         if at >= stop or best.sizes[part, row] < size:
             _push_tile(scores, r, (at - first) // step, begin, row, part, columns, origin, limits, rule, best)
             at += step
             continue
-        low = max(scores.dtype.type(best.keys[part, row, 0]), floor)
+        low = max(scores.dtype.type(keys[0]), floor)
         if ceiling < np.inf:
             while at < stop and not any_between(scores, at, low, ceiling):
                 at += step
@@ -150,14 +151,15 @@ def _push_highest(scores, r, first, stop, step, row, part, begin, end, columns, 
                 at += step
         if at < stop:
             hits = between(scores, at, low, ceiling)
-            _push_hits(hits, scores, r, (at - first) // step, begin, row, part, origin, limits, best)
+            _push_hits(hits, scores, r, (at - first) // step, begin, row, origin, limits, keys, ids, found)
             at += step
 
 
 @njit
 def _push_drawn(scores, r, first, stop, step, row, part, begin, end, columns, origin, limits, rule, best):
     """The same by keys that are drawn."""
-    width, size, noise = nr(scores), best.keys.shape[2], row_key(rule.seed, rule.draw, row)
+    keys, ids, found = best.keys[part, row], best.columns[part, row], best.scores[part, row]
+    width, size, noise = nr(scores), len(keys), row_key(rule.seed, rule.draw, row)
     top = np.float64(greatest(scores, first, stop, step)) if stop > first else 0.0
     known, limit = False, np.int64(0)
     for j in range(end - begin):
@@ -167,9 +169,9 @@ def _push_drawn(scores, r, first, stop, step, row, part, begin, end, columns, or
             known = False
             continue
         if not known:
-            known, limit = True, _limit(best.keys[part, row, 0], top, rule)
+            known, limit = True, _limit(keys[0], top, rule)
         hits = drawn_above(scores, noise, origin + (begin + j) * width, limit)
-        if hits and _push_draws(hits, scores, r, j, begin, noise, row, part, origin, limits, rule, best):
+        if hits and _push_draws(hits, scores, r, j, begin, noise, row, origin, limits, rule, keys, ids, found):
             known = False
 
 
@@ -195,9 +197,8 @@ def _limit(root, top, rule):
 
 
 @njit
-def _push_draws(hits, scores, r, panel, begin, noise, row, part, origin, limits, rule, best):
+def _push_draws(hits, scores, r, panel, begin, noise, row, origin, limits, rule, keys, columns, found):
     """Push the scores whose bits are set in `hits` on the row's full heap of drawn keys; whether its root changed."""
-    keys, columns, found = best.keys[part, row], best.columns[part, row], best.scores[part, row]
     height, first, changed = mr(scores), (begin + panel) * nr(scores), False
     floor, ceiling = limits.floors[row], limits.ceilings[row]
     while hits:
@@ -214,9 +215,8 @@ def _push_draws(hits, scores, r, panel, begin, noise, row, part, origin, limits,
 
 
 @njit
-def _push_hits(hits, scores, r, panel, begin, row, part, origin, limits, best):
+def _push_hits(hits, scores, r, panel, begin, row, origin, limits, keys, columns, found):
     """Push the scores of row r, panel begin + panel, whose bits are set in `hits` on the row's full heap."""
-    keys, columns, found = best.keys[part, row], best.columns[part, row], best.scores[part, row]
     height, first = mr(scores), (begin + panel) * nr(scores)
     while hits:
         q = np.int64(trailing_zeros(hits))
