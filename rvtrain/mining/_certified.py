@@ -15,7 +15,7 @@ from rvtrain.mining import _certified_kernels as kernels
 from rvtrain.mining._certified_kernels import Codes, Search, Waiting
 from rvtrain.mining._selection_kernels import Best, Limits
 
-_FEWEST_QUERIES, _FEWEST_PER_RESULT = 32, 16
+_FEWEST_QUERIES, _FEWEST_PER_RESULT = 32 if TILE is VNNI else 96, 16
 FEWEST_CANDIDATES = 4096 if TILE is VNNI else 8192
 """With fewer queries, candidates per result or candidates, encoding costs more than it saves. With AVX2 the search of
 5,000 candidates gains a tenth, less than the time to compile the kernels."""

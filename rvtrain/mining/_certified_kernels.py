@@ -183,14 +183,20 @@ def _most_levels(x, inverse, levels):
     """
     if PARTIAL == 0:
         return levels
-    longest = np.float32(1)
-    for start in range(0, len(x), 4 * PARTIAL):
+    longest, whole = np.float32(1), len(x) // (4 * PARTIAL) * (4 * PARTIAL)
+    for start in range(0, whole, 4 * PARTIAL):
         both, first = np.float32(0), np.float32(0)
-        for k in range(min(4 * PARTIAL, len(x) - start)):
-            a = x[start + k] * inverse
+        for k in range(4 * PARTIAL):  # a constant length, and unsigned indices, which need no test for negative ones
+            a = x[np.uint64(start + k)] * inverse
             both += a * a
             first += a * a * _LANE[k]
         longest = max(longest, first, both - first)
+    both, first = np.float32(0), np.float32(0)
+    for k in range(whole, len(x)):
+        a = x[k] * inverse
+        both += a * a
+        first += a * a * _LANE[k - whole]
+    longest = max(longest, first, both - first)
     codes = 2 * min(PARTIAL, (len(x) + 3) // 4)
     return min(levels, (np.float32(180.9) - np.sqrt(np.float32(codes)) / np.float32(2)) / np.sqrt(longest))
 

@@ -101,9 +101,9 @@ def test_method__decides_how_candidates_are_scored():
         source = candidates_of("candidates", np.zeros((candidates, 16), dtype), 16, "queries", dtype)
         return _search.takes_bounds(method, queries, source, 3, Rule(kind))
 
-    assert takes_bounds("auto", 40, 9000) and takes_bounds("bounds", 2, COUNT)
-    assert not takes_bounds("auto", 2, 9000) and not takes_bounds("auto", 40, COUNT)
-    assert not takes_bounds("float", 40, 9000) and not takes_bounds("bounds", 2, COUNT, np.float64)
+    assert takes_bounds("auto", 100, 9000) and takes_bounds("bounds", 2, COUNT)
+    assert not takes_bounds("auto", 2, 9000) and not takes_bounds("auto", 100, COUNT)
+    assert not takes_bounds("float", 100, 9000) and not takes_bounds("bounds", 2, COUNT, np.float64)
     assert not takes_bounds("bounds", 40, 9000, kind=UNIFORM)
 
 
@@ -207,7 +207,7 @@ def test_bounds__are_not_tried_where_many_scores_are_near_a_ceiling(largest, rng
         near = limits._replace(ceilings=np.full(40, ceiling, np.float32))
         assert _search.ceilings_are_crowded(rows, source, near) == crowded
     mined = [
-        rt.HardNegativeMiner.hardest().mine(anchors[:40], candidates, 9, max_score=0.1, return_scores=True, method=m)
+        rt.HardNegativeMiner.hardest().mine(anchors[:100], candidates, 9, max_score=0.1, return_scores=True, method=m)
         for m in ("auto", "float", "bounds")
     ]
     for found in mined[1:]:
