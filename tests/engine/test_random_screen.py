@@ -9,6 +9,8 @@ from rvtrain._engine._random_screen import drawn_above, drawn_limit
 from rvtrain._engine._tile import tile_shape
 from rvtrain._kernels import njit
 
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of NumPy, where kernels are not compiled
+
 LINES = 500
 
 
