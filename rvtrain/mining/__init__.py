@@ -3,8 +3,9 @@
 Each name is fetched from its module when it is first used, because a search does not need the miners.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from rvtrain._lazy import fetcher
 
 if TYPE_CHECKING:
     from rvtrain.mining._graph_miner import GraphNegativeMiner
@@ -25,20 +26,15 @@ __all__ = [
     "weighted_sample",
 ]
 
-_HOMES = {
-    "GraphNegativeMiner": "_graph_miner",
-    "HardNegativeMiner": "_miner",
-    "InBatchMiner": "_in_batch",
-    "MiningReport": "_report",
-    "MiningStrategy": "_strategy",
-    "Neighbours": "_neighbours",
-    "top_k": "_top_k",
-    "weighted_sample": "_top_k",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    return found
+__getattr__ = fetcher(
+    __name__,
+    {
+        "_graph_miner": ("GraphNegativeMiner",),
+        "_in_batch": ("InBatchMiner",),
+        "_miner": ("HardNegativeMiner",),
+        "_neighbours": ("Neighbours",),
+        "_report": ("MiningReport",),
+        "_strategy": ("MiningStrategy",),
+        "_top_k": ("top_k", "weighted_sample"),
+    },
+)
