@@ -51,7 +51,9 @@ _HOMES = {
     ),
     "functional": ("cosine_similarity", "logsumexp"),
     "checkpoint": ("load_checkpoint", "save_checkpoint"),
+    "text": ("Bags", "HashedNgrams"),
     "training": (
+        "BagEncoder",
         "Callback",
         "EMACallback",
         "EmbeddingModel",
@@ -66,6 +68,7 @@ _HOMES = {
         "Model",
         "Optimizer",
         "PairLoss",
+        "RowGradient",
         "Sequential",
         "Trainer",
         "TwoSidedModel",

@@ -18,7 +18,7 @@ LAYERS = [
     {"_kernels"},
     {"_progress"},
     {"_engine"},
-    {"losses", "optimizers", "mining", "curriculum", "functional", "checkpoint"},
+    {"losses", "optimizers", "mining", "curriculum", "functional", "checkpoint", "text"},
     {"training"},
     {"demo", "_machine", "_warmup"},
     {"sklearn"},
