@@ -13,8 +13,8 @@ MOST_ROWS = 2**31 - 1
 class Bags:
     """Bags of weighted rows, one bag for each of n texts: a sparse matrix (n, n_rows) in CSR form, without SciPy.
 
-    Bag i holds the rows ``indices[offsets[i] : offsets[i + 1]]``, in ascending order and none twice. It has the members
-    that the Trainer asks of a matrix of scipy.sparse, and can be given in its place to models that take sparse rows.
+    Bag i holds the rows ``indices[offsets[i] : offsets[i + 1]]``, ascending and none twice. The Trainer takes bags in
+    the place of a matrix of scipy.sparse.
 
     Parameters
     ----------

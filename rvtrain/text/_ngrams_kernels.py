@@ -105,11 +105,11 @@ def _is_sorted_to_scratch(values, scratch, largest, starts):
 def count_ngrams(start, stop, codes, bounds, tables, options, places, text, rows, counts, sizes):
     """The distinct rows of each text's n-grams, ascending, and how often each comes.
 
-    Shapes: codes (C,), bounds (T + 1,): text t is codes[bounds[t] : bounds[t + 1]]. tables (folded, classes), each with
-    an element for every code point up to the largest. options: n-grams of options[0] to options[1] characters and
-    options[2] to options[3] words (none where the second is 0), options[4] rows, options[5] whether capitals begin
-    words. places (2, T + 1): text t is normalised in text[places[0, t] …] and has its n-grams in rows and counts from
-    places[1, t] on, of which sizes[t] are distinct. The range is over texts.
+    Shapes: codes (C,), bounds (T + 1,): text t is codes[bounds[t] : bounds[t + 1]]. tables (folded, classes), each
+    with an element for every code point up to the largest. options: n-grams of options[0] to options[1] characters
+    and options[2] to options[3] words (none where the second is 0), options[4] rows, options[5] whether capitals
+    begin words. places (2, T + 1): text t is normalised in text[places[0, t] …], and has its n-grams in rows and
+    counts from places[1, t] on, of which sizes[t] are distinct. The range is over texts.
     """
     folded, classes = tables
     total, starts = np.uint64(options[4]), np.empty(_DIGITS + 1, np.int64)
