@@ -9,6 +9,7 @@ from typing import Any
 
 import rvtrain
 
+_METRICS = "recall@k, precision@k, accuracy@k, mrr@k, ndcg@k, map@k or map@r"
 _STRATEGIES = ("hardest", "semi_hard", "distance_weighted", "random")
 _DEMO = """Train a retriever on real text. Queries are first sentences of docstrings of the Python standard library,
 documents are the names of the documented objects. Of about 4,700 pairs, 600 are held back to measure the retrieval of
@@ -90,6 +91,23 @@ def _inputs(parser: argparse.ArgumentParser, model: bool) -> None:
             "vectors are compared unchanged)")  # fmt: skip
 
 
+def _miner(parser: argparse.ArgumentParser) -> None:
+    """The options of a miner, which `_commands._mining` reads."""
+    add = parser.add_argument
+    add("--strategy", choices=_STRATEGIES, default="hardest", help="strategy of the miner")
+    add("--relative-margin", type=float, metavar="M", help="leave out documents whose score is above s - M * |s|, "
+        "where s is the positive's score, because they are often unlabelled positives: 0.05 with at most 10 "
+        "negatives is a good start where many pairs are unlabelled (default: none)")  # fmt: skip
+    add("--absolute-margin", type=float, metavar="M", help="leave out documents whose score is above s - M "
+        "(default: none)")  # fmt: skip
+    add("--min-score", type=float, metavar="S", help="leave out documents whose score is below S (default: none)")
+    add("--max-score", type=float, metavar="S", help="leave out documents whose score is above S (default: none)")
+    add("--range-min", type=int, default=0, metavar="N", help="leave out the N most similar documents")
+    add("--range-max", type=int, metavar="N", help="leave out all but the N most similar documents (default: none)")
+    add("--sampling", choices=("top", "random"), default="top", help="which of the documents that are left: the most "
+        "similar, or a random choice")  # fmt: skip
+
+
 def _command(commands: Any, name: str, summary: str, description: str) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(
         name, help=summary, description=description, formatter_class=_Defaults
@@ -114,6 +132,8 @@ def _add_train(commands: Any) -> None:
     )
     add("--kind", choices=("linear", "mlp"), default="linear", help="kind of adapter")
     add("--shared", action="store_true", help="one adapter for both sides")
+    add("--frozen-documents", action="store_true", help="train an adapter for queries alone, and leave the "
+        "documents as they are, so that an index of them stays valid")  # fmt: skip
     add("--dim", type=int, help="dimension of the new embeddings (default: the smaller of both input dimensions)")
     add("--rank", type=int, help="rank of the linear map (default: full)")
     add("--hidden", type=int, help="width of the hidden layer of the mlp (default: the width of its input)")
@@ -123,23 +143,23 @@ def _add_train(commands: Any) -> None:
     add("--weight-decay", type=float, default=0.01, help="weight decay of AdamW, towards the identity map")
     add("--temperature", type=float, default=0.05, help="temperature of InfoNCE")
     add("--negatives", type=int, help="number of mined negatives per query; 0: in-batch negatives only (default: 4)")
-    add("--strategy", choices=_STRATEGIES, default="hardest", help="strategy of the miner")
-    add("--relative-margin", type=float, metavar="M", help="leave out documents whose score is within this share of "
-        "the positive's, because they are often unlabelled positives: 0.05 with at most 10 negatives is a good start "
-        "where many pairs are unlabelled (default: none)")  # fmt: skip
+    _miner(parser)
     add("--mine-from", type=int, default=5, help="first epoch that mines, counted from 1")
     add("--mine-every", type=int, default=2, help="number of epochs from one mining to the next")
     add("--hold-back", type=float, help="share of the queries to hold back if the file has no validation pairs. One "
         "half selects the best epoch; the other half is measured only at the end, by train and by evaluate (default: "
         "0.1; 0: none)")  # fmt: skip
-    add("--metric", default="recall@10", help="metric that selects the epoch: recall@k, precision@k, mrr@k, ndcg@k "
-        "or map@r")  # fmt: skip
+    add("--metric", default="recall@10", help=f"metric that selects the epoch: {_METRICS}")
+    add("--metrics", nargs="+", default=[], metavar="METRIC", help="other metrics to measure after each epoch and at "
+        "the end")  # fmt: skip
     add(
         "--patience",
         type=int,
         help="number of epochs without improvement after which training stops (default: never)",
     )
     add("--seed", type=int, default=0, help="seed of the initial parameters, the order of pairs, and the split")
+    add("--log", metavar="FILE", help="write loss and metrics of each epoch to this .csv or .jsonl file, as "
+        "soon as they are known")  # fmt: skip
     add("--resume", action="store_true", help="continue from OUTPUT.part; settings and data must be the same")
     add("--plot", metavar="FILE", help="write a picture of loss and metric by epoch, of metrics before and after "
         "training, and of scores (.png, .svg or .pdf; needs matplotlib)")  # fmt: skip
@@ -158,9 +178,7 @@ def _add_mine(commands: Any) -> None:
     add("-o", "--output", required=True, metavar="FILE", help=".npy for row numbers (P, k), filled up with -1 if "
         "there are too few; .jsonl for texts, with --texts")  # fmt: skip
     add("-k", type=int, help="number of negatives per pair (default: 4)")
-    add("--strategy", choices=_STRATEGIES, default="hardest", help="strategy of the miner")
-    add("--relative-margin", type=float, help="leave out documents whose score is above s - margin * |s|, where "
-        "s is the positive's score, because they are often unlabelled positives; 0.05 is usual")  # fmt: skip
+    _miner(parser)
     add("--texts", nargs=2, metavar=("QUERIES", "DOCUMENTS"), help="text files with one line per row, from which the "
         "texts are taken")  # fmt: skip
     add("--seed", type=int, default=0, help="seed of strategies that draw at random")
@@ -177,8 +195,9 @@ def _add_evaluate(commands: Any) -> None:
     add = parser.add_argument
     add("--all", action="store_true", help="evaluate the queries of all pairs, including training pairs")
     add("--metrics", nargs="+", default=["recall@1", "recall@10", "mrr@10", "ndcg@10"], metavar="METRIC",
-        help="metrics to print: recall@k, precision@k, mrr@k, ndcg@k or map@r (default: recall@1 recall@10 mrr@10 "
-        "ndcg@10)")  # fmt: skip
+        help=f"metrics to print: {_METRICS} (default: recall@1 recall@10 mrr@10 ndcg@10)")  # fmt: skip
+    add("--truncate-dim", type=int, metavar="D", help="use the first D dimensions of all vectors, as for embeddings "
+        "that were trained by MatryoshkaLoss (default: all)")  # fmt: skip
     add("--json", action="store_true", help="print JSON")
 
 

@@ -18,7 +18,8 @@ import rvtrain as rt
 ROOT = Path(rt.__file__).parent
 README = Path(__file__).parents[1] / "README.md"
 NAMES = [name for name in rt.__all__ if not name.startswith("__")]
-# A model takes any inputs, and a file holds any model.
+# Model: with a type for x, a model of fewer kinds of inputs would not be one; what forward saves is the model's own.
+# load_model: a file holds a model of any class; of a union each use would have to rule out all classes but one.
 LOOSE = {"Model", "load_model"}
 # Calls whose result depends on an argument, in the scope of the README's loop.
 CALLS = {

@@ -63,7 +63,7 @@ def rows(tower: Any, table: np.ndarray, which: np.ndarray) -> np.ndarray:
 
 def measured(
     both: tuple[Any, Any], data: _files.Inputs, pairs: np.ndarray, metrics: list[str], options: argparse.Namespace,
-    bar: Bar,
+    bar: Bar, truncate_dim: int | None = None,
 ) -> dict[str, float]:  # fmt: skip
     """Retrieval metrics of the queries in these pairs; all documents are ranked for each."""
     asking = np.unique(pairs[:, 0])
@@ -71,7 +71,8 @@ def measured(
     queries = rows(both[0], data.queries, asking)
     documents = embedded(both[1], data.documents, options, bar, "documents")
     bar.phase("evaluating")
-    return rt.evaluate_retrieval(queries, documents, _files.answers(pairs, asking), metrics)
+    relevant = _files.answers(pairs, asking)
+    return rt.evaluate_retrieval(queries, documents, relevant=relevant, metrics=metrics, truncate_dim=truncate_dim)
 
 
 def _blocks(tower: Any, table: np.ndarray, bar: Bar, name: str) -> Iterator[np.ndarray]:

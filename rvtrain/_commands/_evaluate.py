@@ -12,13 +12,16 @@ from rvtrain.training._metrics import parsed
 
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
-    parsed(options.metrics)
+    parsed(options.metrics, "--metrics")
     check.integer("--memory", options.memory, low=0)
     data = _files.inputs(options)
     both = _embeddings.towers(options.model, data)
+    if options.truncate_dim is not None:
+        width = data.queries.shape[1] if both[0] is None else both[0].out_features
+        check.integer("--truncate-dim", options.truncate_dim, low=1, high=width)
     measured = to_measure(options.model, data, options.all)
     with _progress.shown(None, "rows") as bar:
-        found = _embeddings.measured(both, data, measured.pairs, options.metrics, options, bar)
+        found = _embeddings.measured(both, data, measured.pairs, options.metrics, options, bar, options.truncate_dim)
     if options.json:
         print(json.dumps(found | {"pairs": len(measured.pairs), "which": measured.name}))
         return 0

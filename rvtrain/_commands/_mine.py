@@ -9,11 +9,12 @@ import numpy as np
 import rvtrain as rt
 from rvtrain import _progress
 from rvtrain import _validation as check
-from rvtrain._commands import _embeddings, _files, _outputs
+from rvtrain._commands import _embeddings, _files, _mining, _outputs
 
 
 def run(options: argparse.Namespace) -> int:
     """The command."""
+    miner = _mining.miner(options)
     _check(options)
     data = _files.inputs(options)
     options.k = _embeddings.negatives("-k", options.k, len(data.documents))
@@ -25,7 +26,6 @@ def run(options: argparse.Namespace) -> int:
             _files.lines(documents, len(data.documents), "documents"),
         )
     both = _embeddings.towers(options.model, data)
-    miner = rt.HardNegativeMiner(options.strategy, seed=options.seed, relative_margin=options.relative_margin)
     found = _mined(miner, options, data, both)
     if texts is None:
         with _outputs.array(options.output, found.shape, found.dtype) as file:
@@ -48,10 +48,7 @@ def _check(options: argparse.Namespace) -> None:
         raise ValueError("--texts writes lines of JSON and needs -o with .jsonl; .npy takes row numbers")
     if options.k is not None:
         check.integer("-k", options.k, low=1)
-    check.integer("--seed", options.seed, low=0)
     check.integer("--memory", options.memory, low=0)
-    if options.relative_margin is not None:
-        check.number("--relative-margin", options.relative_margin)
 
 
 def _mined(

@@ -12,18 +12,21 @@ import numpy as np
 import rvtrain as rt
 from rvtrain import _plots, _progress
 from rvtrain import _validation as check
-from rvtrain._commands import _embeddings, _files, _outputs
+from rvtrain._commands import _embeddings, _files, _mining, _outputs
 from rvtrain._commands import _split as splits
+from rvtrain.training._logging import ENDINGS
 from rvtrain.training._metrics import parsed
 from rvtrain.training._saving import described
 
 _SETTINGS = (
     "kind", "shared", "dim", "rank", "hidden", "epochs", "batch_size", "lr", "weight_decay", "temperature",
-    "negatives", "strategy", "relative_margin", "mine_from", "mine_every", "hold_back", "metric", "patience", "seed",
+    "frozen_documents", "negatives", "strategy", *_mining.FILTERS, "mine_from", "mine_every", "hold_back", "metric",
+    "metrics", "patience", "seed",
 )  # fmt: skip
 """The options that a resumed run must share with the interrupted one."""
 
 _HOLD_BACK = 0.1
+_Metrics = dict[str, float] | None
 
 
 def run(options: argparse.Namespace) -> int:
@@ -52,8 +55,12 @@ def run(options: argparse.Namespace) -> int:
     Path(part).unlink(missing_ok=True)
     history = {name: column.tolist() for name, column in trainer.history.items()}
     kept = None if after is None else int(trainer.best_epoch)
-    done = _plots.Run(model, data, split, history, options.metric, before, after, kept, options.batch_size)
-    print(_as_json(options, done) if options.json else "\n".join(_summary(options, done)))
+    first, last = (None if found is None else found[options.metric] for found in (before, after))
+    done = _plots.Run(model, data, split, history, options.metric, first, last, kept, options.batch_size)
+    if options.json:
+        print(_as_json(options, done, before, after))
+    else:
+        print("\n".join(_summary(options, done, before, after)))
     if options.plot:
         _plots.draw(options.plot, done)
     return 0
@@ -62,7 +69,10 @@ def run(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace, part: str) -> None:
     """Everything that can be said before the files are read."""
     _outputs.ending("-o", options.output, ".npz")
-    _outputs.check({"-o": options.output, "the checkpoint": part, "--plot": options.plot}, _files.paths(options))
+    written = {"-o": options.output, "the checkpoint": part, "--plot": options.plot, "--log": options.log}
+    _outputs.check(written, _files.paths(options))
+    if options.log:
+        _outputs.ending("--log", options.log, *ENDINGS)
     if options.plot:
         _plots.needed(options.plot)
     if Path(part).exists() and not options.resume:
@@ -71,14 +81,13 @@ def _check(options: argparse.Namespace, part: str) -> None:
         )
     for name, low in (
         ("dim", 1), ("rank", 1), ("hidden", 1), ("epochs", 1), ("negatives", 0), ("mine_from", 1), ("mine_every", 1),
-        ("patience", 1), ("seed", 0), ("memory", 0),
+        ("patience", 1), ("memory", 0),
     ):  # fmt: skip
         if getattr(options, name) is not None:
             check.integer(_flag(name), getattr(options, name), low=low)
     for name in ("lr", "weight_decay"):
         check.number(_flag(name), getattr(options, name), low=0.0, open_low=name == "lr")
-    if options.relative_margin is not None:
-        check.number("--relative-margin", options.relative_margin, low=0.0)
+    _mining.miner(options)
     check.number("--temperature", options.temperature, low=1e-15, high=1e15)
     if options.hold_back is not None and not 0 <= options.hold_back < 1:
         raise ValueError(f"--hold-back must be in [0, 1), got {options.hold_back}")
@@ -90,7 +99,8 @@ def _check(options: argparse.Namespace, part: str) -> None:
             f"--batch-size must be at least 2, got {options.batch_size}: the other pairs of a batch are the "
             "negatives, and without negatives the loss is 0 and nothing is learnt (1 is possible with --mine-from 1)"
         )
-    parsed([options.metric])
+    parsed([options.metric], "--metric")
+    parsed(options.metrics, "--metrics")
 
 
 def _split(options: argparse.Namespace, data: _files.Inputs) -> splits.Split:
@@ -109,15 +119,25 @@ def _split(options: argparse.Namespace, data: _files.Inputs) -> splits.Split:
 
 def _model(options: argparse.Namespace, data: _files.Inputs) -> Any:
     sizes = [data.queries.shape[1], data.documents.shape[1]]
+    if options.frozen_documents and options.shared:
+        raise ValueError(
+            "--frozen-documents trains queries alone, and --shared one adapter for both: give one of them"
+        )
+    if options.frozen_documents and options.dim not in (None, sizes[1]):
+        raise ValueError(
+            f"--dim must be the size of the documents, {sizes[1]}, if they are frozen, got {options.dim}"
+        )
     if options.shared and sizes[0] != sizes[1]:
         raise ValueError(f"--shared needs queries and documents of one size, got {sizes[0]} and {sizes[1]}")
-    out = min(sizes) if options.dim is None else options.dim
+    out = sizes[1] if options.frozen_documents else min(sizes) if options.dim is None else options.dim
 
     def tower(size: int) -> Any:
         if options.kind == "mlp":
             return rt.MLPAdapter(size, out, hidden=options.hidden, seed=options.seed)
         return rt.LinearAdapter(size, out, rank=options.rank, seed=options.seed)
 
+    if options.frozen_documents:
+        return rt.TwoTower(tower(sizes[0]), "frozen")
     return rt.TwoTower(tower(sizes[0])) if options.shared else rt.TwoTower(tower(sizes[0]), tower(sizes[1]))
 
 
@@ -129,10 +149,8 @@ def _settings(options: argparse.Namespace, model: Any, data: _files.Inputs) -> d
 def _trainer(options: argparse.Namespace, model: Any, split: splits.Split, part: str) -> rt.Trainer:
     per_epoch = -(-len(split.train) // options.batch_size)
     mining = None
-    if options.negatives:
-        margin = options.relative_margin
-        miner = rt.HardNegativeMiner(options.strategy, seed=options.seed, relative_margin=margin)
-        mining = rt.Mining(miner, options.negatives, options.mine_from, options.mine_every)
+    if options.negatives and options.mine_from <= options.epochs:
+        mining = rt.Mining(_mining.miner(options), options.negatives, options.mine_from, options.mine_every)
     return rt.Trainer(
         model,
         rt.InfoNCELoss(options.temperature, symmetric=True),
@@ -141,11 +159,12 @@ def _trainer(options: argparse.Namespace, model: Any, split: splits.Split, part:
         mining=mining,
         epochs=options.epochs,
         batch_size=options.batch_size,
-        metrics=(options.metric,),
+        metrics=(options.metric, *options.metrics),
         patience=options.patience,
         seed=options.seed,
         memory_limit=options.memory << 20,
         checkpoint=part,
+        log=options.log,
         callbacks=() if _progress.is_visible() else (_print_line,),
     )
 
@@ -178,26 +197,28 @@ def _fit(trainer: rt.Trainer, data: _files.Inputs, split: splits.Split) -> None:
 
 def _quality(
     model: Any, data: _files.Inputs, split: splits.Split, options: argparse.Namespace, bar: _progress.Bar
-) -> float | None:
-    """The metric at the end, as vectors are or as the model embeds them; None where that is not defined."""
+) -> dict[str, float] | None:
+    """The metrics at the end, as vectors are or as the model embeds them; None where they are not defined."""
     if split.measured is None or (model is None and data.queries.shape[1] != data.documents.shape[1]):
         return None
     both = (None, None) if model is None else (model.query, model.document)
-    return _embeddings.measured(both, data, split.measured, [options.metric], options, bar)[options.metric]
+    return _embeddings.measured(both, data, split.measured, [options.metric, *options.metrics], options, bar)
 
 
-def _as_json(options: argparse.Namespace, run: _plots.Run) -> str:
+def _as_json(options: argparse.Namespace, run: _plots.Run, before: _Metrics, after: _Metrics) -> str:
     history = {name: [None if np.isnan(x) else x for x in column] for name, column in run.history.items()}
     counts = {name: 0 if pairs is None else len(pairs) for name, pairs in run.split._asdict().items()}
     found = {"model": options.output, "metric": run.metric, "before": run.before, "after": run.after}
+    found["metrics"] = {"before": before, "after": after}
     return json.dumps(found | {"best_epoch": run.kept, "pairs": counts, "history": history})
 
 
-def _summary(options: argparse.Namespace, run: _plots.Run) -> Iterator[str]:
-    if run.after is not None:
+def _summary(options: argparse.Namespace, run: _plots.Run, before: _Metrics, after: _Metrics) -> Iterator[str]:
+    if after is not None:
         kind = "validation pairs" if run.split.report is None else "pairs held back"
-        untrained = "" if run.before is None else f", untrained {run.before:.3f}"
-        yield f"{run.metric} on {len(run.split.measured)} {kind}: {run.after:.3f}{untrained}"
+        for name, value in after.items():
+            untrained = "" if before is None else f", untrained {before[name]:.3f}"
+            yield f"{name} on {len(run.split.measured)} {kind}: {value:.3f}{untrained}"
         chosen = "these pairs" if run.split.report is None else f"{len(run.split.selection)} others"
         yield f"best epoch: {run.kept} of {len(run.history['epoch']) - 1}, chosen on {chosen}"
     yield f"written: {options.output}"

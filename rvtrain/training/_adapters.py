@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from rvtrain import _validation as check
 from rvtrain.training._models import BLOCK_ROWS, Floats, Params
+from rvtrain.training._sparse import dense_only
 
 
 class Saved(NamedTuple):
@@ -134,6 +135,7 @@ class Adapter:
         -------
         array of shape (n, out_features)
         """
+        dense_only("x", x, type(self).__name__)
         table = np.asanyarray(x)
         if table.ndim != 2 or table.shape[1] != self.in_features:
             raise ValueError(f"x must have shape (n, {self.in_features}), got {table.shape}")
@@ -148,6 +150,7 @@ class Adapter:
         return self.transform(x)
 
     def _table(self, x: ArrayLike) -> NDArray[Any]:
+        dense_only("x", x, type(self).__name__)
         table = check.stored_array("x", x, 2)
         if table.shape[1] != self.in_features:
             raise ValueError(f"x must have shape (n, {self.in_features}), got {table.shape}")

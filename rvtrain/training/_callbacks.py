@@ -115,6 +115,8 @@ def check_callbacks(callbacks: Any) -> tuple[Any, ...]:
     """The callbacks, all of which have a hook or can be called; one alone may stand for a sequence of it."""
     found = tuple(callbacks) if isinstance(callbacks, Iterable) else (callbacks,)
     for callback in found:
+        if isinstance(callback, type):
+            raise TypeError(f"callbacks must be objects, got the class {callback.__name__}, not an object of it")
         if not callable(callback) and not any(callable(getattr(callback, hook, None)) for hook in HOOKS):
             raise TypeError(f"callbacks must be callable, or have one of {', '.join(HOOKS)}, got {callback!r}")
     return found

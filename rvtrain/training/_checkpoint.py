@@ -1,5 +1,8 @@
 """A run in a file: saved after each epoch, and gone on with."""
 
+import dataclasses
+import enum
+import inspect
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -27,18 +30,21 @@ def settings_of(trainer: "Trainer") -> dict[str, Any]:
             [loss, None if callable(weight) else float(weight)]
             for loss, (_, weight) in zip(losses, trainer.losses, strict=True)
         ],
-        "optimizer": type(trainer.optimizer).__name__,
+        "optimizer": _arguments_of(trainer.optimizer),
+        "schedule": None if trainer.schedule is None else "a function of the step",
+        "learning_rate": float(trainer.optimizer.learning_rate) if trainer.schedule is None else None,
+        "loss_learning_rate": trainer.loss_learning_rate,
         "mining": None
         if mining is None
         else [
-            _described(mining.miner),
+            _arguments_of(mining.miner),
             repr(getattr(mining.miner, "filters", None)),
             mining.k,
             mining.start,
             mining.every,
         ],
-        "curriculum": None if trainer.curriculum is None else type(trainer.curriculum).__name__,
-        "annealing": None if trainer.annealing is None else type(trainer.annealing).__name__,
+        "curriculum": _arguments_of(trainer.curriculum),
+        "annealing": _arguments_of(trainer.annealing),
     }
 
 
@@ -62,7 +68,10 @@ def resume(path: str | os.PathLike[str], loop: "Loop") -> None:
         raise ValueError(f"{name!r} holds no run of a Trainer, but {sorted(saved)}")
     trainer, state = loop.trainer, saved["trainer"]
     try:
-        _check_settings(name, state["settings"], loop.settings)
+        settings = dict(state["settings"])
+        if trainer._run.records:  # a trainer that has trained: a callback may have set its learning rate
+            settings["learning_rate"] = loop.settings["learning_rate"]
+        _check_settings(name, settings, loop.settings)
         before, now = state["run"]["data"], loop.run.data
         other = [key for key in {**before, **now} if before.get(key) != now.get(key)]
         if other:
@@ -113,6 +122,32 @@ def _described(part: Any, changes: bool = False) -> str:
     """What tells parts with other options apart; the name alone of a part that changes while it is trained."""
     text = repr(part)
     return type(part).__name__ if changes or " at 0x" in text else text
+
+
+def _arguments_of(part: Any) -> str | None:
+    """The class of a part, with those arguments of its constructor that it keeps under their names, if it is plain.
+
+    The learning rate is left out, which changes while a run goes on.
+    """
+    if part is None:
+        return None
+    try:
+        names = list(inspect.signature(type(part)).parameters)
+    except (TypeError, ValueError):
+        names = []
+    kept = {name: getattr(part, name, part) for name in names if name not in ("lr", "learning_rate")}
+    shown = ", ".join(f"{name}={value!r}" for name, value in kept.items() if _is_plain(value))
+    return f"{type(part).__name__}({shown})"
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(map(_is_plain, value.values()))
+    if isinstance(value, (tuple, list)):
+        return all(map(_is_plain, value))
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return all(_is_plain(getattr(value, field.name)) for field in dataclasses.fields(value))
+    return value is None or isinstance(value, (bool, int, float, str, enum.Enum))
 
 
 def _shown(value: Any) -> str:

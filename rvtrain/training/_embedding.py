@@ -8,15 +8,28 @@ from numpy.typing import ArrayLike, NDArray
 
 from rvtrain import _validation as check
 from rvtrain._errors import NotFiniteError
-from rvtrain.training._models import Floats, Model, Params, features_of, forward_rows, output_kind, outputs
+from rvtrain.training._adapter_kernels import add_rows
+from rvtrain.training._models import (
+    Floats,
+    Model,
+    Params,
+    features_of,
+    forward_rows,
+    output_kind,
+    outputs,
+    takes_sparse,
+)
+from rvtrain.training._sparse import SparseRows, dense_only, is_sparse, stored_csr
 
 _BLOCK_ROWS = 8192
 
 
-def stored_table(name: str, value: ArrayLike) -> NDArray[Any]:
-    """A table (n, d) of real numbers as it is stored, C-contiguous; finite, unless it is a file."""
-    table = check.stored_array(name, plain(value), 2)
-    if isinstance(table, np.memmap):  # a file is checked where it is read
+def stored_table(name: str, value: ArrayLike | SparseRows) -> Any:
+    """A table (n, d) of real numbers as it is stored, C-contiguous or CSR; finite, unless it is a file."""
+    if is_sparse(value):
+        return stored_csr(name, value)
+    table = check.stored_array(name, as_array(name, value), 2)
+    if isinstance(value, np.memmap) and table.flags.c_contiguous:  # a file is checked where it is read
         return table
     table = np.ascontiguousarray(table)
     finite_rows(name, table)
@@ -31,25 +44,51 @@ def plain(value: Any) -> Any:
     return value
 
 
-def finite_rows(name: str, table: NDArray[Any]) -> None:
-    """Raise NotFiniteError if a row of the table is not finite; a block at a time."""
-    for start in range(0, len(table), _BLOCK_ROWS):
-        good = np.isfinite(table[start : start + _BLOCK_ROWS]).all(axis=1)
+def as_array(name: str, value: Any) -> NDArray[Any]:
+    """The value as an array of any kind, uncopied if possible; an error of NumPy gets the name of the argument."""
+    if is_sparse(value):
+        raise TypeError(f"{name} must be an array, got a sparse matrix of shape {value.shape}")
+    try:
+        array = np.asarray(plain(value))
+        return _numbers_of_frame(value) if array.dtype.kind == "O" and hasattr(value, "to_numpy") else array
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name} must be an array, or what NumPy reads as one: {error}") from None
+
+
+def _numbers_of_frame(value: Any) -> NDArray[Any]:
+    """A frame or a series of pandas in its nullable dtypes, of which NumPy alone makes objects."""
+    kinds = [getattr(each, "numpy_dtype", each) for each in np.ravel(getattr(value, "dtypes", []))]
+    if not all(isinstance(each, np.dtype) and each.kind in "fiu" for each in kinds) or not kinds:
+        return np.asarray(value)
+    dtype = np.result_type(*kinds)
+    return np.asarray(value.to_numpy(dtype=dtype, na_value=np.nan) if dtype.kind == "f" else value.to_numpy(dtype))
+
+
+def finite_rows(name: str, table: Any, dtype: np.dtype[Any] | None = None) -> None:
+    """Raise NotFiniteError if a row of the table is not finite, as it is or in this dtype; a block at a time."""
+    where = "" if dtype in (None, table.dtype) else f" in {dtype}"
+    for start in range(0, table.shape[0], _BLOCK_ROWS):
+        block = table[start : start + _BLOCK_ROWS]
+        if is_sparse(block):
+            block = block.toarray()
+        with np.errstate(over="ignore"):
+            good = np.isfinite(block if dtype is None else block.astype(dtype, copy=False))
         if not good.all():
-            raise NotFiniteError(
-                f"{name} must be finite, got a NaN or an infinity in row {start + int(np.argmin(good))}"
-            )
+            row = start + int(np.argmin(good.all(axis=1)))
+            raise NotFiniteError(f"{name} must be finite{where}, got a NaN or an infinity in row {row}")
 
 
-def check_columns(name: str, table: NDArray[Any], model: Model) -> None:
+def check_table(name: str, table: Any, model: Model) -> None:
     """Raise unless the model takes the rows of this table, as far as it tells."""
+    if is_sparse(table) and not takes_sparse(model):
+        dense_only(name, table, type(model).__name__)
     wanted = features_of(model, "in")
     if wanted not in (None, table.shape[1]):
         raise ValueError(f"{name} must have {wanted} columns like the model's input, got {table.shape}")
 
 
 def embed(
-    model: Model, table: NDArray[Any], rows: NDArray[np.int64], micro: int | None
+    model: Model, table: Any, rows: NDArray[np.int64], micro: int | None
 ) -> tuple[Floats, Callable[[Floats], Params]]:
     """Embeddings of these rows, and a function from the gradient to them to the gradients of the parameters.
 
@@ -72,16 +111,33 @@ def embed(
     return out, back
 
 
-def embedded(model: Model, table: NDArray[Any], limit: int) -> Any:
+def embed_distinct(
+    model: Model, table: Any, rows: NDArray[np.int64], micro: int | None
+) -> tuple[Floats, Callable[[Floats], Params]]:
+    """`embed`, where a row that comes several times passes the model once."""
+    distinct, places = np.unique(rows, return_inverse=True)
+    if len(distinct) == len(rows):
+        return embed(model, table, rows, micro)
+    out, back = embed(model, table, distinct, micro)
+
+    def back_from_all(grad: Floats) -> Params:
+        total = np.zeros((len(distinct), grad.shape[1]), grad.dtype)
+        add_rows.serial(grad.shape[1], np.ascontiguousarray(grad), places, total)
+        return back(total)
+
+    return out[places], back_from_all
+
+
+def embedded(model: Model, table: Any, limit: int) -> Any:
     """All rows embedded: an array if it fits the limit in bytes, or else an iterator of blocks."""
     width, dtype = output_kind(model, table)
-    if len(table) * width * dtype.itemsize <= limit:
+    if table.shape[0] * width * dtype.itemsize <= limit:
         return outputs(model, table)
     return _blocks(model, table)
 
 
-def _blocks(model: Model, table: NDArray[Any]) -> Iterator[Floats]:
-    for start in range(0, len(table), _BLOCK_ROWS):
+def _blocks(model: Model, table: Any) -> Iterator[Floats]:
+    for start in range(0, table.shape[0], _BLOCK_ROWS):
         yield outputs(model, table[start : start + _BLOCK_ROWS])
 
 
@@ -107,6 +163,13 @@ class Sides:
     def collect(self, to_query: Params, to_document: Params) -> Params:
         """The gradients of both sides by the names of all parameters, added up where the sides are one."""
         if self.is_shared:
-            both = {key: to_query[key] + to_document[key] if to_document else g for key, g in to_query.items()}
-            return {name: both[key] for name, (_, key) in self._homes.items()}
-        return {name: (to_query, to_document)[side][key] for name, (side, key) in self._homes.items()}
+            both = {key: g + _of(to_document, key) if to_document else g for key, g in to_query.items()}
+            return {name: _of(both, key) for name, (_, key) in self._homes.items()}
+        return {name: _of((to_query, to_document)[side], key) for name, (side, key) in self._homes.items()}
+
+
+def _of(grads: Params, key: str) -> Floats:
+    """The gradient of a parameter."""
+    if key not in grads:
+        raise ValueError(f"backward must return a gradient for params[{key!r}], got those of {sorted(grads)}")
+    return grads[key]

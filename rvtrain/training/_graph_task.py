@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from rvtrain import _validation as check
 from rvtrain.training import _metrics as metrics
 from rvtrain.training._adapter_kernels import add_rows
-from rvtrain.training._embedding import plain
+from rvtrain.training._embedding import as_array
 from rvtrain.training._losses import LossCall, Weighted
 from rvtrain.training._models import Floats
 from rvtrain.training._protocols import EmbeddingModel
@@ -33,16 +33,14 @@ class GraphTask(Task):
     ) -> None:  # fmt: skip
         self.table, self.drawn, self.before_reading = table, negatives, before_reading
         self.count = len(table.weight)
-        self.edges = check.indices("edges", plain(edges), (None, 2), self.count)
-        if not len(self.edges):
-            raise ValueError("edges must not be empty")
+        self.edges = _edges("edges", edges, self.count)
         both = np.concatenate([self.edges, self.edges[:, ::-1]])
         self.links = np.unique(both[:, 0] * self.count + both[:, 1])
         """Each link as one number, source · n + target, both ways; ascending."""
         self.validation: Rows | None = None
         self.has_validation = validation is not None
         if validation is not None:
-            self.validation = check.indices("validation", plain(validation), (None, 2), self.count)
+            self.validation = _edges("validation", validation, self.count)
             wanted = self.validation[self.validation[:, 0] != self.validation[:, 1]]
             if not len(np.setdiff1d(wanted[:, 0] * self.count + wanted[:, 1], self.links)):
                 raise ValueError("validation must have an edge that is not among edges, got none")
@@ -184,3 +182,11 @@ def _as_pairs(
 def _is_triplet(call: LossCall) -> bool:
     """Whether a loss over edges is one of triplets, which needs a drawn node."""
     return getattr(call.loss, "form", None) == "triplet"
+
+
+def _edges(name: str, value: ArrayLike, count: int) -> Rows:
+    """Edges between nodes in [0, count), of which there is at least one."""
+    array = as_array(name, value)
+    if not array.size:
+        raise ValueError(f"{name} must not be empty, got shape {array.shape}")
+    return check.indices(name, array, (None, 2), count)

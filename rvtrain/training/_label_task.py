@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rvtrain import _validation as check
 from rvtrain.training import _metrics as metrics
-from rvtrain.training._embedding import Sides, check_columns, embed, finite_rows, plain
+from rvtrain.training._embedding import Sides, as_array, check_table, embed, finite_rows, stored_table
 from rvtrain.training._losses import LossCall, Weighted
-from rvtrain.training._models import forward_rows, outputs
+from rvtrain.training._models import dtype_of, forward_rows, outputs
+from rvtrain.training._options import all_contrast
 from rvtrain.training._run import fingerprint
 from rvtrain.training._sampling import MPerClass
 from rvtrain.training._task import Gradients, Rows, Task, plus
@@ -23,12 +23,16 @@ class Labelled:
     """
 
     def __init__(self, names: tuple[str, str], x: Any, y: Any) -> None:
-        self.x = check.stored_array(names[0], plain(x), 2)
-        finite_rows(names[0], self.x)
-        labels = np.asarray(plain(y))
-        if labels.shape != (len(self.x),):
-            raise ValueError(f"{names[1]} must have shape ({len(self.x)},), got {labels.shape}")
-        self.y = np.unique(labels, return_inverse=True)[1]
+        self.x, self._name = stored_table(names[0], x), names[0]
+        labels = as_array(names[1], y)
+        if labels.shape != self.x.shape[:1]:
+            raise ValueError(f"{names[1]} must have shape ({self.x.shape[0]},), got {labels.shape}")
+        try:
+            self.y = np.unique(labels, return_inverse=True)[1]
+        except TypeError as error:
+            raise TypeError(f"{names[1]} must be labels of a kind that sorts: {error}") from None
+        if (labels != labels).any():
+            raise ValueError(f"{names[1]} must be labels, got a NaN in row {int(np.argmax(labels != labels))}")
         self._order = np.argsort(self.y, kind="stable")
         self._place = np.argsort(self._order)
         ordered = self.y[self._order]
@@ -37,6 +41,10 @@ class Labelled:
         self.rows = np.flatnonzero(self._count > 1)
         if not len(self.rows):
             raise ValueError(f"{names[1]} must have a label that at least two rows share")
+
+    def check_finite(self, dtype: np.dtype[Any] | None) -> None:
+        """Raise if a row is not finite in this dtype; a file is read as a whole."""
+        finite_rows(self._name, self.x, dtype)
 
     def others(self, rng: np.random.Generator) -> Rows:
         """(S,) for each sample another row of its label, drawn."""
@@ -58,12 +66,15 @@ class LabelTask(Task):
     ) -> None:  # fmt: skip
         self.sides, self.data, self.validation, self.micro = sides, data, validation, micro
         self.sampler = MPerClass(min(4, batch_size)) if sampler is None and needs_groups else sampler
+        if isinstance(self.sampler, MPerClass) and batch_size < max(self.sampler.m, 3):
+            least = max(self.sampler.m, 3)
+            raise ValueError(f"batch_size must be at least {least} for {self.sampler!r}, got {batch_size}")
         self.samples, self.has_validation = len(data.rows), validation is not None
         self.drawn: Rows = np.empty(0, np.int64)
         for name, each in (("X", data), ("validation[0]", validation)):
             if each is not None:
-                check_columns(name, each.x, sides.query)
-                check_columns(name, each.x, sides.document)
+                check_table(name, each.x, sides.query)
+                check_table(name, each.x, sides.document)
 
     def batches(self, rng: np.random.Generator, size: int) -> Iterator[Rows]:
         """Draw the positives of this epoch, then order the samples."""
@@ -122,6 +133,11 @@ class LabelTask(Task):
                 total += weight * call(arguments, options, None)[0] * len(batch)
         return total / len(order)
 
+    def check_finite(self) -> None:
+        """Read files as a whole."""
+        for data in (self.data,) if self.validation is None else (self.data, self.validation):
+            data.check_finite(dtype_of(self.sides.query))
+
     def fingerprints(self) -> dict[str, str]:
         """Fingerprints of X, y and validation."""
         held = "" if self.validation is None else " ".join(map(fingerprint, (self.validation.x, self.validation.y)))
@@ -150,3 +166,9 @@ def check_losses(calls: list[LossCall], sides: Sides) -> None:
             )
     if not sides.is_shared and all(call.kind == "embeddings" for call in calls):
         raise ValueError("loss must take pairs where the model has two sides")
+
+
+def check_negatives(calls: list[LossCall], data: Labelled) -> None:
+    """Raise if all pairs of rows have one label, of which a softmax finds no negatives."""
+    if all_contrast(calls) and len(np.unique(data.y[data.rows])) == 1:
+        raise ValueError("y must have at least 2 labels that two rows share, got 1: the loss is 0 whatever the model")

@@ -19,7 +19,7 @@ class Log:
 
     def __init__(self, path: str | os.PathLike[str], columns: tuple[str, ...]) -> None:
         self.path, self.columns = Path(path), columns
-        self._is_json = self.path.suffix == ".jsonl"
+        self._is_json = self.path.suffix.lower() == ".jsonl"
 
     def begin(self, records: list[Record]) -> None:
         """Write these records."""

@@ -2,6 +2,7 @@
 
 import math
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -68,8 +69,13 @@ class Loop:
             )
         if trainer.patience is not None and not self.task.has_validation:
             raise ValueError("patience needs validation, on which an epoch can be better than another, got none")
+        if trainer.mining is not None and trainer.mining.start > trainer.epochs and trainer.checkpoint is None:
+            start, epochs = trainer.mining.start, trainer.epochs
+            warnings.warn(
+                f"no negatives will be mined: mining.start is {start}, epochs is {epochs}", UserWarning, stacklevel=4
+            )
         if trainer.schedule is not None:
-            check.number("schedule(step)", trainer.schedule(0), low=0.0)
+            check.number("schedule(0)", trainer.schedule(0), low=0.0)
         if resume and Path(trainer.checkpoint or "").exists():
             checkpoints.resume(trainer.checkpoint or "", self)
         else:
@@ -158,7 +164,8 @@ class Loop:
     def _step(self, batch: Rows) -> None:
         trainer, run = self.trainer, self.run
         if trainer.schedule is not None:
-            trainer.optimizer.learning_rate = trainer.schedule(run.step)
+            rate = check.number(f"schedule({run.step})", trainer.schedule(run.step), low=0.0)
+            trainer.optimizer.learning_rate = rate
         value, grads, learned, rows = self.task.gradients(batch, self._weighted())
         if not math.isfinite(value) and getattr(trainer.optimizer, "nonfinite", "raise") == "raise":
             raise NotFiniteError(f"the loss must be finite, got {value}")

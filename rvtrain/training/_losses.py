@@ -64,8 +64,27 @@ class LossCall:
         if wrt is None:
             return float(self.loss.compute(*arguments, **given)), {}
         names = (*wrt, *self.learnable)
-        value, gradients = self.loss.compute_with_gradients(*arguments, wrt=names, **given)
-        return float(value), _apart(dict(zip(names, gradients, strict=True)))
+        result = self.loss.compute_with_gradients(*arguments, wrt=names, **given)
+        value, gradients = self._checked(result, names)
+        found = dict(zip(names, gradients, strict=True))
+        for name, like in (*zip(self.names, arguments, strict=False), ("negatives", given.get("negatives"))):
+            if name in wrt and like is not None and np.shape(found[name]) != np.shape(like):
+                raise ValueError(
+                    f"the gradient of {type(self.loss).__name__} to {name} must have shape {np.shape(like)}, "
+                    f"got {np.shape(found[name])}"
+                )
+        return float(value), _apart(found)
+
+    def _checked(self, result: Any, names: tuple[str, ...]) -> tuple[Any, tuple[Any, ...]]:
+        """The result of ``compute_with_gradients``, if it is a loss and a tuple of gradients."""
+        called = f"compute_with_gradients of {type(self.loss).__name__}"
+        if not isinstance(result, (tuple, list)) or len(result) != 2:
+            raise TypeError(f"{called} must return a tuple (loss, gradients), got {type(result).__name__}")
+        value, gradients = result
+        if not isinstance(gradients, (tuple, list)) or len(gradients) != len(names):
+            count = len(gradients) if isinstance(gradients, (tuple, list)) else type(gradients).__name__
+            raise TypeError(f"{called} must return a tuple of {len(names)} gradients for wrt={names}, got {count}")
+        return value, tuple(gradients)
 
 
 def _apart(gradients: dict[str, Any]) -> dict[str, Any]:

@@ -16,8 +16,8 @@ _KINDS: dict[str, Callable[[Hits, int], PerQuery]] = {
 }  # fmt: skip
 
 
-def parsed(metrics: str | Sequence[str]) -> dict[str, tuple[str, int]]:
-    """Kind and k of metrics by name, as "recall@10", or "map@r"."""
+def parsed(metrics: str | Sequence[str], argument: str = "metrics") -> dict[str, tuple[str, int]]:
+    """Kind and k of metrics by name, as "recall@10", or "map@r"; errors name the argument."""
     known = {}
     for name in (metrics,) if isinstance(metrics, str) else metrics:
         kind, _, k = str(name).partition("@")
@@ -26,7 +26,8 @@ def parsed(metrics: str | Sequence[str]) -> dict[str, tuple[str, int]]:
         elif kind in _KINDS and k.isdecimal() and int(k) > 0:
             known[name] = (kind, int(k))
         else:
-            raise ValueError(f"metrics must be {', '.join(f'{kind}@k' for kind in _KINDS)} or map@r, got {name!r}")
+            kinds = ", ".join(f"{kind}@k" for kind in _KINDS)
+            raise ValueError(f"{argument} must be {kinds} or map@r, got {name!r}")
     return known
 
 

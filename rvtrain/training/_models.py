@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rvtrain import _validation as check
+from rvtrain.training._sparse import as_csr, dense_only, is_sparse
 
 Floats: TypeAlias = NDArray[np.floating]
 Params: TypeAlias = dict[str, Floats]
@@ -25,6 +26,9 @@ class Model(Protocol):
     - ``forward_rows(table, rows)``: ``forward`` of those rows of a table, read where they stand. Without it the rows
       are copied, and converted to the model's dtype;
     - ``transform(x)``: the outputs alone, for any number of rows. Without it x passes ``forward`` in blocks;
+    - ``accepts_sparse = True``: ``forward`` takes rows in CSR form too, as scipy.sparse makes them: canonical, and in
+      the model's dtype. Models without it are never given sparse rows. ``backward`` need not return a sparse gradient
+      to x;
     - ``in_features``, ``out_features``, ``dtype``: the columns of the inputs and of the outputs, and the dtype of the
       outputs, by which errors are found before anything is computed. Without ``dtype``, that of the parameters.
 
@@ -56,7 +60,7 @@ class Model(Protocol):
     def params(self) -> Mapping[str, NDArray[Any]]:
         """Arrays by name, which an optimizer changes in place; empty where there is nothing to train."""
 
-    def forward(self, x: Any, /) -> tuple[Any, Any]:
+    def forward(self, x: Any, /) -> tuple[NDArray[Any], Any]:
         """The outputs (n, out_features) for the rows of x, and what `backward` needs."""
 
     def backward(self, saved: Any, grad: Any, /, to_input: bool = False) -> Any:
@@ -100,8 +104,15 @@ def differ(one: Any, other: Any) -> bool:
     return one is not None and other is not None and one != other
 
 
+def takes_sparse(model: Any) -> bool:
+    """Whether a model says that it takes sparse rows."""
+    return getattr(model, "accepts_sparse", False) is True
+
+
 def as_table(x: Any) -> Any:
-    """x as an array, uncopied if possible, where NumPy can read it; x itself where not, such as a sparse matrix."""
+    """x as an array, uncopied if possible, where NumPy can read it; a sparse matrix as CSR; all else as it is."""
+    if is_sparse(x):
+        return as_csr("x", x)
     return np.asanyarray(x) if isinstance(x, (list, tuple)) or hasattr(x, "__array__") else x
 
 
@@ -109,8 +120,14 @@ def readable_rows(model: Any, x: Any) -> Any:
     """Rows as a model reads them: C-contiguous and in its dtype, uncopied where they are; x itself if not numbers.
 
     A read-only array stays read-only, so that a model that writes to it raises an error: it may be a file in memory.
+    Sparse rows are CSR and in its dtype.
     """
     x = as_table(x)
+    if is_sparse(x):
+        if not takes_sparse(model):
+            dense_only("x", x, type(model).__name__)
+        dtype = dtype_of(model)
+        return x.astype(check.computed_dtype("x", x) if dtype is None else dtype, copy=False)
     if not isinstance(x, np.ndarray) or x.dtype.kind not in "fiu":
         return x
     dtype = dtype_of(model)
@@ -120,11 +137,22 @@ def readable_rows(model: Any, x: Any) -> Any:
 def forward_rows(model: Any, table: Any, rows: NDArray[np.integer]) -> tuple[Any, Any]:
     """`forward` of these rows of a table, by the model's own ``forward_rows`` where it has one."""
     own = getattr(model, "forward_rows", None)
-    return own(table, rows) if own is not None else model.forward(readable_rows(model, as_table(table)[rows]))
+    result = own(table, rows) if own is not None else model.forward(readable_rows(model, as_table(table)[rows]))
+    if not isinstance(result, (tuple, list)) or len(result) != 2:
+        given = type(result).__name__
+        raise TypeError(f"forward of {type(model).__name__} must return a tuple (outputs, saved), got {given}")
+    if np.shape(result[0])[:1] != (len(rows),):
+        raise ValueError(
+            f"forward of {type(model).__name__} must return outputs of {len(rows)} rows, as many as it is given, got "
+            f"shape {np.shape(result[0])}"
+        )
+    return result[0], result[1]
 
 
 def outputs(model: Any, x: Any) -> Any:
     """The outputs for all rows of x, by the model's own ``transform`` where it has one, else in blocks."""
+    if is_sparse(x) and not takes_sparse(model):
+        dense_only("x", x, type(model).__name__)
     own = getattr(model, "transform", None)
     if own is not None:
         return own(x)

@@ -1,8 +1,9 @@
 """Arguments of a trainer, checked before the first step."""
 
+import inspect
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,12 +66,22 @@ def parsed_optimizer(optimizer: Any, params: Params, is_table: bool) -> Any:
     return optimizer
 
 
+def check_clipping(optimizer: Any) -> None:
+    """Raise if the optimizer cannot clip gradients."""
+    try:
+        parameters = inspect.signature(optimizer.step).parameters.values()
+    except (TypeError, ValueError):
+        return
+    if not any(p.name == "max_norm" or p.kind == p.VAR_KEYWORD for p in parameters):
+        raise TypeError(f"max_grad_norm needs an optimizer whose step takes max_norm, got {optimizer!r}")
+
+
 def parsed_schedule(schedule: Any) -> Callable[[int], float] | None:
     """A function of the step; a number is a constant rate."""
     if schedule is None or callable(schedule):
         return schedule
     if isinstance(schedule, (int, float, np.number)) and not isinstance(schedule, bool):
-        return constant(float(schedule))
+        return constant(check.number("schedule", schedule, low=0.0))
     raise TypeError(f"schedule must be a function of the step, as warmup_cosine makes, or a number, got {schedule!r}")
 
 
@@ -78,25 +89,34 @@ def parsed_mining(mining: Any) -> Mining | None:
     """A `Mining`; a miner alone stands for one with the defaults."""
     if mining is None or isinstance(mining, Mining):
         return mining
-    if callable(getattr(mining, "mine", None)):
+    if callable(getattr(mining, "mine", None)) and not isinstance(mining, type):
         return Mining(mining)
     raise TypeError(f"mining must be a Mining, as Mining(HardNegativeMiner.hardest(), k=4), got {mining!r}")
 
 
 def parsed_metrics(metrics: Any) -> tuple[str, ...]:
     """Names of metrics, each once."""
+    if not isinstance(metrics, Iterable):
+        raise TypeError(f"metrics must be names such as 'recall@10', got {metrics!r}")
     names = (metrics,) if isinstance(metrics, str) else tuple(metrics)
     if names:
         _metrics.parsed(names)
     return tuple(dict.fromkeys(str(name) for name in names))
 
 
+def parsed_path(name: str, path: Any) -> Path | None:
+    """A path, or None."""
+    if path is not None and not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"{name} must be a path, got {path!r}")
+    return None if path is None else Path(path)
+
+
 def parsed_log(log: Any) -> Path | None:
     """The path of a log."""
-    if log is None:
+    path = parsed_path("log", log)
+    if path is None:
         return None
-    path = Path(log)
-    if path.suffix not in ENDINGS:
+    if path.suffix.lower() not in ENDINGS:
         raise ValueError(f"log must end in {' or '.join(ENDINGS)}, got {os.fspath(log)!r}")
     return path
 
@@ -115,10 +135,12 @@ def optional_integer(name: str, value: Any) -> int | None:
 
 def parsed_progress(progress: Any) -> bool | None:
     """Whether to show a bar; None where that is seen later."""
-    if isinstance(progress, str):
-        check.choice("progress", progress, ("auto",))
+    if isinstance(progress, str) and progress == "auto":
         return None
-    return check.flag("progress", progress)
+    if not isinstance(progress, (bool, np.bool_)):
+        error = ValueError if isinstance(progress, str) else TypeError
+        raise error(f"progress must be 'auto', True or False, got {progress!r}")
+    return bool(progress)
 
 
 def no_mining(method: str, mining: Any) -> None:
@@ -127,12 +149,17 @@ def no_mining(method: str, mining: Any) -> None:
         raise ValueError(f"{method} takes no mining, which is for fit, got {mining!r}")
 
 
+def all_contrast(calls: list[LossCall]) -> bool:
+    """Whether all losses compare a pair with negatives, without which they are 0."""
+    return all(call.kind == "pairs" and hasattr(call.loss, "temperature") for call in calls)
+
+
 def batches_have_negatives(calls: list[LossCall], batch_size: int, name: str, samples: int) -> None:
     """Raise where every batch would be one pair, which a softmax has nothing to compare with.
 
     `name` is the argument that the samples come from.
     """
-    if not all(call.kind == "pairs" and hasattr(call.loss, "temperature") for call in calls):
+    if not all_contrast(calls):
         return
     for argument, count in (("batch_size", batch_size), (name, samples)):
         if count == 1:
@@ -144,6 +171,8 @@ def batches_have_negatives(calls: list[LossCall], batch_size: int, name: str, sa
 def can_be_written(name: str, path: Any) -> None:
     """Raise OSError if no file can be written at this path."""
     target = Path(path)
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"{name} must be in a folder that exists, got {os.fspath(path)!r}")
     if target.is_dir():
         raise IsADirectoryError(f"{name} must be a file, got the folder {os.fspath(path)!r}")
     with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}."):

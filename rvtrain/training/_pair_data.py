@@ -1,11 +1,14 @@
 """Queries, documents, and the pairs of them that belong together: checked, and indexed by query."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rvtrain import _validation as check
-from rvtrain.training._embedding import finite_rows, plain, stored_table
+from rvtrain.training._embedding import as_array, finite_rows, stored_table
 from rvtrain.training._run import fingerprint
+from rvtrain.training._sparse import SparseRows
 
 Rows = NDArray[np.int64]
 
@@ -37,34 +40,35 @@ class PairData:
     """
 
     def __init__(
-        self, queries: ArrayLike, documents: ArrayLike, pairs: ArrayLike | None = None,
+        self, queries: ArrayLike | SparseRows, documents: ArrayLike | SparseRows, pairs: ArrayLike | None = None,
         document_ids: ArrayLike | None = None, names: tuple[str, str, str] = ("queries", "documents", "pairs"),
     ) -> None:  # fmt: skip
         self.queries, self.documents = stored_table(names[0], queries), stored_table(names[1], documents)
-        if pairs is None and len(self.queries) != len(self.documents):
+        asking, count = self.queries.shape[0], self.documents.shape[0]
+        if pairs is None and asking != count:
             raise ValueError(
-                f"{names[2]} must be given where {names[0]} and {names[1]} differ in number, got {len(self.queries)} "
-                f"and {len(self.documents)}"
+                f"{names[2]} must be given where {names[0]} and {names[1]} differ in number, got {asking} and {count}"
             )
-        given = np.repeat(np.arange(len(self.queries))[:, np.newaxis], 2, axis=1) if pairs is None else plain(pairs)
+        self.names = names
+        each = np.arange(count)
+        given = np.stack([each, each], axis=1) if pairs is None else as_array(names[2], pairs)
+        if not given.size:
+            raise ValueError(f"{names[2]} must not be empty, got shape {given.shape}")
         self.pairs = check.integer_array(names[2], given, (None, 2))
-        if not len(self.pairs):
-            raise ValueError(f"{names[2]} must not be empty, got shape {self.pairs.shape}")
         for side, (name, table) in enumerate(zip(names[:2], (self.queries, self.documents), strict=True)):
             column = self.pairs[:, side]
-            if column.min() < 0 or column.max() >= len(table):
+            if column.min() < 0 or column.max() >= table.shape[0]:
                 worst = column.min() if column.min() < 0 else column.max()
-                raise ValueError(f"{names[2]} must name rows of {name}, in [0, {len(table) - 1}], got {worst}")
+                raise ValueError(f"{names[2]} must name rows of {name}, in [0, {table.shape[0] - 1}], got {worst}")
         self.query_rows, self.document_rows = (np.ascontiguousarray(column) for column in self.pairs.T)
-        count = len(self.documents)
         ids = np.arange(count)
         if document_ids is not None:
-            ids = check.integer_array("document_ids", plain(document_ids), (count,))
+            ids = check.integer_array("document_ids", as_array("document_ids", document_ids), (count,))
         self.ids = np.unique(ids, return_inverse=True)[1]
         self.has_copies = int(self.ids.max()) < count - 1
         distinct = np.unique(self.pairs, axis=0)
         self._answers = np.ascontiguousarray(distinct[:, 1])
-        self._bounds = np.searchsorted(distinct[:, 0], np.arange(len(self.queries) + 1))
+        self._bounds = np.searchsorted(distinct[:, 0], np.arange(asking + 1))
         self.most = int(np.diff(self._bounds).max())
         owners = np.unique(np.stack([distinct[:, 0], self.ids[distinct[:, 1]]]), axis=1)[1]
         self.has_shared = self.most > 1 and len(np.unique(owners)) < len(owners)
@@ -79,10 +83,19 @@ class PairData:
         named = {"queries": self.queries, "documents": self.documents, "pairs": self.pairs, "document_ids": self.ids}
         return {name: fingerprint(array) for name, array in named.items()}
 
-    def check_finite(self) -> None:
-        """Raise if a row of queries or documents is not finite; a file is read for it as a whole."""
-        for name, table in (("queries", self.queries), ("documents", self.documents)):
-            finite_rows(name, table)
+    def check_finite(self, *dtypes: np.dtype[Any] | None) -> None:
+        """Raise if a row of queries or documents is not finite in these dtypes; a file is read as a whole."""
+        for name, table, dtype in zip(self.names, (self.queries, self.documents), dtypes, strict=False):
+            finite_rows(name, table, dtype)
+
+    def has_negatives(self, pairs: Rows) -> bool:
+        """Whether any query of these pairs is without one of their documents."""
+        query_rows, ids = np.unique(self.query_rows[pairs]), np.unique(self.ids[self.document_rows[pairs]])
+        if len(query_rows) * len(ids) > len(self.pairs):
+            return True
+        both = np.stack([self.query_rows, self.ids[self.document_rows]], axis=1)
+        inside = np.isin(both[:, 0], query_rows) & np.isin(both[:, 1], ids)
+        return len(np.unique(both[inside], axis=0)) < len(query_rows) * len(ids)
 
     def documents_of(self, query_rows: Rows) -> Rows:
         """(Q, most) document rows of each of these queries, padded with −1."""

@@ -7,27 +7,47 @@ from numpy.typing import ArrayLike, NDArray
 
 from rvtrain import _validation as check
 from rvtrain.training import _metrics as metrics
-from rvtrain.training._embedding import Sides, check_columns, embed, embedded, plain, stored_table
+from rvtrain.training._embedding import (
+    Sides,
+    as_array,
+    check_table,
+    embed,
+    embed_distinct,
+    embedded,
+    plain,
+    stored_table,
+)
 from rvtrain.training._losses import LossCall, Weighted
 from rvtrain.training._mining import MiningCall
-from rvtrain.training._models import forward_rows
+from rvtrain.training._models import dtype_of, forward_rows
+from rvtrain.training._options import all_contrast
 from rvtrain.training._pair_data import PairData, Pool, Rows
 from rvtrain.training._pair_losses import PairBatch, Sums, evaluate
 from rvtrain.training._run import fingerprint
+from rvtrain.training._sparse import SparseRows, dense_only, is_sparse
 from rvtrain.training._task import Gradients, Task
 
 
-def validation_data(queries: ArrayLike, documents: ArrayLike, validation: Any) -> PairData:
+def validation_data(queries: ArrayLike | SparseRows, documents: ArrayLike | SparseRows, validation: Any) -> PairData:
     """The validation data of `Trainer.fit`: pairs of the same arrays, or a tuple (queries, documents[, pairs])."""
-    if isinstance(validation, tuple) and any(np.ndim(part) == 2 for part in validation):
+    wanted = "validation must be pairs (V, 2), or a tuple (queries, documents[, pairs])"
+    if not is_sparse(validation) and _dimensions(validation) == 0:
+        raise TypeError(f"{wanted}, got {type(validation).__name__}")
+    few = isinstance(validation, tuple) or (isinstance(validation, list) and len(validation) <= 4)
+    if few and any(_dimensions(part) == 2 for part in validation):
         if len(validation) not in (2, 3):
-            raise ValueError(
-                f"validation must be pairs, or a tuple (queries, documents[, pairs]), got {len(validation)} arrays"
-            )
+            raise ValueError(f"{wanted}, got {len(validation)} arrays")
         names = ("validation[0]", "validation[1]", "validation[2]")
         pairs = validation[2] if len(validation) == 3 else None
         return PairData(validation[0], validation[1], pairs, names=names)
     return PairData(queries, documents, validation, names=("queries", "documents", "validation"))
+
+
+def _dimensions(value: Any) -> int:
+    try:
+        return int(np.ndim(plain(value)))
+    except ValueError:  # rows of several lengths
+        return 2
 
 
 class PerPair:
@@ -47,8 +67,10 @@ class PerPair:
         self.scores = _numbers("scores", scores, (count,))
         self.negatives: Rows | None = None
         if negatives is not None:
-            documents = len(data.documents)
-            self.negatives = check.indices("negatives", plain(negatives), (count, None), documents, missing=True)
+            documents = data.documents.shape[0]
+            self.negatives = check.indices(
+                "negatives", as_array("negatives", negatives), (count, None), documents, missing=True
+            )
         listed = None if self.negatives is None else self.negatives.shape[1]
         if teacher_scores is not None and listed is None:
             raise ValueError("teacher_scores needs negatives, the documents that the teacher has scored, got None")
@@ -63,8 +85,15 @@ class PerPair:
             for name, table, like in zip(
                 ("queries", "documents"), tables, (data.queries, data.documents), strict=True
             ):
-                if len(table) != len(like):
-                    raise ValueError(f"guide {name} must have {len(like)} rows like {name}, got {table.shape}")
+                if is_sparse(table):
+                    dense_only(f"guide {name}", table, "a loss")
+                if len(table) != like.shape[0]:
+                    raise ValueError(f"guide {name} must have {like.shape[0]} rows like {name}, got {table.shape}")
+            if tables[0].shape[1] != tables[1].shape[1]:
+                wide = tables[0].shape[1]
+                raise ValueError(
+                    f"guide documents must have {wide} columns like guide queries, got {tables[1].shape}"
+                )
             self.guide = tables[0], tables[1]
 
     def given(self) -> dict[str, NDArray[Any]]:
@@ -92,8 +121,8 @@ class PairTask(Task):
         self.samples, self.has_validation = len(self.extra.counting), validation is not None
         self._fixed: dict[int, Any] = {}
         for each in (data,) if validation is None else (data, validation):
-            check_columns("queries", each.queries, sides.query)
-            check_columns("documents", each.documents, sides.document)
+            check_table(each.names[0], each.queries, sides.query)
+            check_table(each.names[1], each.documents, sides.document)
 
     @property
     def negatives(self) -> int:
@@ -117,10 +146,11 @@ class PairTask(Task):
             forward_rows(sides.query, data.queries, queries)[0], documents, k,
             positives=positives, exclude=own, anchor_ids=ids, candidate_ids=data.ids,
         )  # fmt: skip
+        near = check.indices("the miner's result", near, (None, None), data.documents.shape[0], missing=True)
         self.mined = near[np.searchsorted(queries, data.query_rows)]
 
     def gradients(self, batch: Rows, losses: list[Weighted]) -> Gradients:
-        """Each distinct document of the batch is embedded once."""
+        """Each distinct document of the batch is embedded once, and each distinct query if some have several."""
         numbers = self.extra.counting[batch]
         pairs, back_to_queries, back_to_documents = self._batch(self.data, numbers, self.extra, self.mined)
         sums = Sums(pairs, self.sides.trains_queries, self.sides.trains_documents)
@@ -135,7 +165,8 @@ class PairTask(Task):
         listed = None if extra is None or extra.negatives is None else extra.negatives[batch]
         negatives = [x for x in (listed, None if mined is None else mined[batch]) if x is not None]
         pool = Pool(document_rows, np.concatenate(negatives, axis=1) if negatives else None)
-        anchors, back_to_queries = embed(self.sides.query, data.queries, query_rows, self.micro)
+        embed_queries = embed_distinct if data.most > 1 else embed
+        anchors, back_to_queries = embed_queries(self.sides.query, data.queries, query_rows, self.micro)
         if self.sides.trains_documents:
             documents, back_to_documents = embed(self.sides.document, data.documents, pool.rows, self.micro)
         else:
@@ -162,7 +193,7 @@ class PairTask(Task):
                 self._fixed[id(data.documents)] = found
         return found
 
-    def _embedded(self, table: NDArray[Any], rows: Rows) -> Any:
+    def _embedded(self, table: Any, rows: Rows) -> Any:
         """Embeddings of these documents, taken from those of a frozen side if they are there."""
         found = self._fixed.get(id(table))
         return forward_rows(self.sides.document, table, rows)[0] if found is None else found[rows]
@@ -202,13 +233,13 @@ class PairTask(Task):
         own = self.data.fingerprints()
         other = {} if self.validation is None else self.validation.fingerprints()
         more = {name: fingerprint(value) for name, value in self.extra.given().items()}
-        validation = " ".join(found for name, found in other.items() if found != own[name])
-        return own | more | {"validation": validation}
+        validation = [found for name, found in other.items() if name == "pairs" or found != own[name]]
+        return own | more | {"validation": " ".join(validation)}
 
     def check_finite(self) -> None:
         """Read files as a whole."""
         for data in (self.data,) if self.validation is None else (self.data, self.validation):
-            data.check_finite()
+            data.check_finite(dtype_of(self.sides.query), dtype_of(self.sides.document))
 
 
 def check_losses(calls: list[LossCall], extra: PerPair, mines: bool) -> None:
@@ -236,11 +267,23 @@ def check_losses(calls: list[LossCall], extra: PerPair, mines: bool) -> None:
         raise ValueError("negatives needs a loss that takes negatives and negative_ids, got none")
 
 
+def check_negatives(calls: list[LossCall], data: PairData, extra: PerPair) -> None:
+    """Raise if no pair has a negative among the documents of the others, which a softmax compares it with."""
+    if any(call.keeps_batch and not call.is_symmetric for call in calls):  # queries are negatives of queries
+        return
+    if all_contrast(calls) and not data.has_negatives(extra.counting):
+        of = "pairs" if extra.sample_weight is None else "pairs of a sample_weight above 0"
+        raise ValueError(
+            f"{of} must have negatives without mining, got {len(extra.counting)} in which each query has all of the "
+            "documents, so that the loss is 0 whatever the model"
+        )
+
+
 def _numbers(name: str, value: ArrayLike | None, shape: tuple[int, ...]) -> NDArray[np.float64] | None:
     """Finite numbers of this shape as float64."""
     if value is None:
         return None
-    array = check.stored_array(name, plain(value), len(shape)).astype(np.float64)
+    array = check.stored_array(name, as_array(name, value), len(shape)).astype(np.float64)
     check.same_shape(name, array, "pairs", shape) if len(shape) == 1 else _same(name, array, shape)
     check.finite(name, array)
     return array

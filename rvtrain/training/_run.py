@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from rvtrain.training._callbacks import Record
 from rvtrain.training._models import Params
+from rvtrain.training._sparse import is_sparse
 
 COLUMNS = ("epoch", "step", "loss", "temperature", "learning_rate", "negatives", "seconds")
 _HASHED_ROWS = 1024
@@ -89,8 +90,9 @@ class Run:
 
 
 def check_shapes(found: Params, params: Params) -> None:
-    """Raise unless the arrays found have the names and shapes of these parameters."""
-    if {n: np.shape(v) for n, v in found.items()} != {n: v.shape for n, v in params.items()}:
+    """Raise unless the arrays found have the names, shapes and dtypes of these parameters."""
+    kinds = [{name: (np.shape(v), np.asarray(v).dtype) for name, v in each.items()} for each in (found, params)]
+    if kinds[0] != kinds[1]:
         raise ValueError("model must have the parameters of the run that was saved, got others")
 
 
@@ -105,8 +107,15 @@ def copied(params: Params) -> Params:
     return {name: value.copy() for name, value in params.items()}
 
 
-def fingerprint(array: NDArray[Any]) -> str:
-    """A hash of an array's shape, dtype and elements; of a table of floats, at most 1,024 rows evenly spread."""
+def fingerprint(array: Any) -> str:
+    """A hash of an array's shape, dtype and elements; of a table of floats, at most 1,024 rows evenly spread.
+
+    So of a sparse table, whatever its format and dtypes.
+    """
+    if is_sparse(array):
+        rows = array[np.linspace(0, array.shape[0] - 1, min(array.shape[0], _HASHED_ROWS)).astype(np.int64)]
+        parts = rows.data.astype(np.float64), rows.indices.astype(np.int64), rows.indptr.astype(np.int64)
+        return " ".join([repr(array.shape), *map(fingerprint, parts)])
     digest = hashlib.blake2b(repr((array.shape, array.dtype.str)).encode(), digest_size=16)
     if array.dtype.kind == "f" and array.ndim > 1 and len(array) > _HASHED_ROWS:
         array = array[np.linspace(0, len(array) - 1, _HASHED_ROWS).astype(np.int64)]

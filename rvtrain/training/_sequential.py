@@ -19,7 +19,9 @@ from rvtrain.training._models import (
     forward_rows,
     outputs,
     readable_rows,
+    takes_sparse,
 )
+from rvtrain.training._sparse import SparseRows
 
 
 class Sequential:
@@ -119,7 +121,12 @@ class Sequential:
         """Of the outputs; None where no model tells."""
         return next((found for found in map(dtype_of, reversed(self.models)) if found is not None), None)
 
-    def forward(self, x: ArrayLike) -> tuple[Floats, list[object]]:
+    @property
+    def accepts_sparse(self) -> bool:
+        """Whether the first model takes sparse rows."""
+        return takes_sparse(self.models[0])
+
+    def forward(self, x: ArrayLike | SparseRows) -> tuple[Floats, list[object]]:
         """The outputs of the last model for all rows of x, and what `backward` needs.
 
         Parameters
@@ -134,7 +141,7 @@ class Sequential:
         """
         return self._on(*self.models[0].forward(readable_rows(self.models[0], x)))
 
-    def forward_rows(self, table: ArrayLike, rows: NDArray[np.integer]) -> tuple[Floats, list[object]]:
+    def forward_rows(self, table: ArrayLike | SparseRows, rows: NDArray[np.integer]) -> tuple[Floats, list[object]]:
         """The same for table[rows]; the first model reads them where they stand, if it can."""
         return self._on(*forward_rows(self.models[0], table, rows))
 
@@ -186,7 +193,7 @@ class Sequential:
         grads = {f"{place}/{name}": by_place[place][name] for place in sorted(by_place) for name in by_place[place]}
         return (grads, back) if to_input else grads
 
-    def transform(self, x: ArrayLike) -> Floats:
+    def transform(self, x: ArrayLike | SparseRows) -> Floats:
         """The outputs for all rows of x, a block of rows at a time, as each model transforms them."""
         out: Floats = by_blocks(self._transformed, x)
         return out
@@ -196,6 +203,6 @@ class Sequential:
             block = outputs(model, block)
         return block
 
-    def encode(self, x: ArrayLike) -> Floats:
+    def encode(self, x: ArrayLike | SparseRows) -> Floats:
         """The same as `transform`."""
         return self.transform(x)

@@ -20,6 +20,7 @@ from rvtrain.training._models import (
     outputs,
     readable_rows,
 )
+from rvtrain.training._sparse import SparseRows
 
 Query = TypeVar("Query", bound=Model)
 Document = TypeVar("Document", bound=Model)
@@ -113,12 +114,12 @@ class TwoTower(Generic[Query, Document]):
             return f"TwoTower({self.query!r})"
         return f"TwoTower({self.query!r}, {self.document!r})"
 
-    def encode_query(self, x: ArrayLike) -> Floats:
+    def encode_query(self, x: ArrayLike | SparseRows) -> Floats:
         """Queries of shape (n, d) as `query` transforms them, a block of rows at a time."""
         embeddings: Floats = outputs(self.query, x)
         return embeddings
 
-    def encode_document(self, x: ArrayLike) -> Floats:
+    def encode_document(self, x: ArrayLike | SparseRows) -> Floats:
         """Documents of shape (n, d) as `document` transforms them, a block of rows at a time."""
         embeddings: Floats = outputs(self.document, x)
         return embeddings

@@ -28,6 +28,7 @@ from rvtrain.training._protocols import (
 )
 from rvtrain.training._run import Run
 from rvtrain.training._sampling import MPerClass
+from rvtrain.training._sparse import SparseRows
 from rvtrain.training._task import Task
 
 Loss = PairLoss | LabelLoss | GraphLoss
@@ -105,18 +106,30 @@ class Trainer:
     Each call of a ``fit`` method is a run of its own, with its own counters, history and mined negatives; curriculum
     and annealing begin again. The model and the optimizer's state are as the last run left them.
 
+    A query may have several documents, and each pair is a term of the loss, in which none of the query's other
+    documents is a negative. With `InfoNCELoss`, P the pairs of the batch, D its documents with mined and given
+    negatives, D(q) all documents of query q, and s = cos/τ:
+
+    .. math:: L = \frac{1}{|P|} \sum_{(q, p) \in P}
+        -\log \frac{e^{s_{qp}}}{e^{s_{qp}} + \sum_{n \in D \setminus D(q)} e^{s_{qn}}}.
+
+    Positives of a query are averaged outside of the logarithm, as in SupCon's L_out, but are not in the denominators
+    of each other. ``symmetric=True`` is the mean of this and of the same for each document, whose negatives are the
+    queries of the batch that it does not belong to.
+
     With validation data the untrained model is epoch 0 of the history, and the model ends with the parameters of the
     best epoch, which may be 0: a training leaves no model worse on these data than it was. So it does when `fit` is
     interrupted by Ctrl-C, which is raised again, or fails.
 
     With ``resume=True``, `fit` goes on with the run in `checkpoint` to the bits of a run that was never interrupted.
-    A run of other data, or of another seed, batch size, loss, optimizer or mining is refused by name; the number of
-    epochs may differ. If the file does not exist yet, a new run begins, so that a job that is restarted need not know
-    whether it is the first.
+    A run of other data, or of another seed, batch size, learning rate, loss, optimizer or mining is refused by name;
+    epochs and patience may differ. Functions and callbacks are not compared. If the file does not exist yet, a new
+    run begins, so that a job that is restarted need not know whether it is the first.
 
     References
     ----------
     Karpukhin et al. (2020), Dense Passage Retrieval, arXiv:2004.04906, for in-batch and mined negatives.
+    Khosla et al. (2020), Supervised Contrastive Learning, arXiv:2004.11362, for several positives.
     Gao et al. (2021), Scaling Deep Contrastive Learning Batch Size, arXiv:2101.06983, for micro-batches.
 
     Examples
@@ -172,17 +185,19 @@ class Trainer:
         self.micro_batch_size = _options.optional_integer("micro_batch_size", micro_batch_size)
         norm = max_grad_norm
         self.max_grad_norm = None if norm is None else check.number("max_grad_norm", norm, low=0.0, open_low=True)
+        if norm is not None:
+            _options.check_clipping(self.optimizer)
         self.metrics = _options.parsed_metrics(metrics)
         self.patience = _options.optional_integer("patience", patience)
         self.callbacks = check_callbacks(callbacks)
-        self.checkpoint, self.log = checkpoint, _options.parsed_log(log)
+        self.checkpoint, self.log = _options.parsed_path("checkpoint", checkpoint), _options.parsed_log(log)
         self.checkpoint_extra: dict[str, Any] = {}
         self.memory_limit = check.integer("memory_limit", memory_limit, low=0)
         self.seed = check.integer("seed", seed, low=0)
         self.progress = _options.parsed_progress(progress)
         self.eval_every = _options.optional_integer("eval_every", eval_every)
         self.loss_learning_rate = check.number("loss_learning_rate", loss_learning_rate, low=0.0)
-        self._run, self._stopping = Run(), False
+        self._run, self._stopping, self._is_running = Run(), False, False
 
     def __repr__(self) -> str:
         return f"Trainer({self.model!r}, epoch {self.epoch} of {self.epochs})"
@@ -229,10 +244,10 @@ class Trainer:
 
     def fit(
         self,
-        queries: ArrayLike,
-        documents: ArrayLike,
+        queries: ArrayLike | SparseRows,
+        documents: ArrayLike | SparseRows,
         pairs: ArrayLike | None = None,
-        validation: ArrayLike | tuple[ArrayLike, ...] | None = None,
+        validation: ArrayLike | tuple[ArrayLike | SparseRows, ...] | None = None,
         *,
         sample_weight: ArrayLike | None = None,
         document_ids: ArrayLike | None = None,
@@ -249,10 +264,11 @@ class Trainer:
         queries : array of shape (n, d)
         documents : array of shape (m, e)
             Of any real type, also float16: lists, arrays, data frames, CPU tensors. Rows are converted to the model's
-            dtype as they are read. Of an ``np.memmap``, only the rows needed are read.
+            dtype as they are read. Of an ``np.memmap``, only the rows needed are read. A side of the model that has
+            ``accepts_sparse = True`` (see `Model`) also takes matrices of scipy.sparse, of any format.
         pairs : integer array of shape (P, 2), optional
             Rows of queries and documents that belong together. A query may have several documents: none of them is
-            a negative for it. None: row i of one belongs to row i of the other.
+            a negative for it, see the Notes. None: row i of one belongs to row i of the other.
         validation : integer array of shape (V, 2), or tuple (queries, documents[, pairs]), optional
             Other pairs of the same arrays, or of others, on which each epoch is measured.
         sample_weight : array of shape (P,), optional
@@ -297,6 +313,7 @@ class Trainer:
         _pair_task.check_losses(calls, extra, self.mining is not None)
         if self.mining is None and extra.negatives is None:
             _options.batches_have_negatives(calls, self.batch_size, "pairs", len(data.pairs))
+            _pair_task.check_negatives(calls, data, extra)
         task = _pair_task.PairTask(
             Sides(self.model), data, held_back, self.memory_limit, self.micro_batch_size, extra
         )
@@ -304,9 +321,9 @@ class Trainer:
 
     def fit_labels(
         self,
-        X: ArrayLike,
+        X: ArrayLike | SparseRows,
         y: ArrayLike,
-        validation: tuple[ArrayLike, ArrayLike] | None = None,
+        validation: tuple[ArrayLike | SparseRows, ArrayLike] | None = None,
         *,
         sampler: MPerClass | None = None,
         resume: bool = False,
@@ -319,7 +336,7 @@ class Trainer:
         Parameters
         ----------
         X : array of shape (n, d)
-            Of any real type, as in `fit`.
+            Of any real type or sparse, as in `fit`.
         y : array of shape (n,)
             Labels, of any kind that sorts.
         validation : (X, y), optional
@@ -349,8 +366,9 @@ class Trainer:
             raise TypeError(f"sampler must have a method 'batches', as MPerClass(4), got {sampler!r}")
         calls, sides = self._calls(), Sides(self.model)
         _label_task.check_losses(calls, sides)
-        _options.batches_have_negatives(calls, self.batch_size, "y", np.size(y))
         data = _label_task.Labelled(("X", "y"), X, y)
+        _options.batches_have_negatives(calls, self.batch_size, "y", len(data.rows))
+        _label_task.check_negatives(calls, data)
         held_back = None
         if validation is not None:
             held_back = _label_task.Labelled(("validation[0]", "validation[1]"), *validation)
@@ -411,8 +429,8 @@ class Trainer:
 
     def evaluate(
         self,
-        queries: ArrayLike,
-        documents: ArrayLike,
+        queries: ArrayLike | SparseRows,
+        documents: ArrayLike | SparseRows,
         pairs: ArrayLike | None = None,
         metrics: str | Sequence[str] | None = None,
     ) -> dict[str, float]:
@@ -447,10 +465,15 @@ class Trainer:
         return [LossCall(loss, weight) for loss, weight in self.losses]
 
     def _train(self, task: Task, calls: list[LossCall], resume: bool) -> "Trainer":
+        if self._is_running:
+            raise RuntimeError("fit must not be called from a callback of the same trainer: use another Trainer")
         loop = Loop(self, task, calls)
         loop.start(check.flag("resume", resume))
-        self._stopping = False
-        loop.go()
+        self._stopping, self._is_running = False, True
+        try:
+            loop.go()
+        finally:
+            self._is_running = False
         return self
 
     def _catch_up(self, rows: NDArray[np.int64] | None = None) -> None:

@@ -220,3 +220,69 @@ def test_wrong_shapes_from_a_model__are_not_silent(data):
 
     with pytest.raises(ValueError, match="turn"):
         rt.Trainer(Short(8), rt.InfoNCELoss(0.1), epochs=1).fit(*data)
+
+
+def returning(result):
+    """A loss whose `compute_with_gradients` returns this, or the result of this for (anchors, positives)."""
+
+    class Returning:
+        def compute(self, anchors, positives):
+            return 1.0
+
+        def compute_with_gradients(self, anchors, positives, *, wrt):
+            return result(anchors, positives)
+
+    return Returning()
+
+
+@pytest.mark.parametrize(
+    ("result", "error", "message"),
+    [
+        (lambda a, p: 1.0, TypeError, r"compute_with_gradients of Returning must return a tuple \(loss, gradients\)"),
+        (lambda a, p: (1.0, a), TypeError, r"compute_with_gradients of Returning must return a tuple of 2 gradients"),
+        (lambda a, p: (1.0, (a,)), TypeError, "compute_with_gradients of Returning must return .* got 1"),
+        (
+            lambda a, p: (1.0, (a, p[:3])),
+            ValueError,
+            r"the gradient of Returning to positives must have shape \(20, 8\)",
+        ),
+    ],
+)
+def test_losses_of_ones_own__that_return_something_else_are_named(data, result, error, message):
+    with pytest.raises(error, match=f"^{message}"):
+        rt.Trainer(Rotation(8), returning(result), batch_size=20).fit(*data[:3])
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"forward": lambda x: x}, TypeError, r"forward of Rotation must return a tuple \(outputs, saved\)"),
+        ({"forward": lambda x: (x[:3], x)}, ValueError, "forward of Rotation must return outputs of 20 rows"),
+        (
+            {"backward": lambda saved, grad, to_input=False: {"other": grad}},
+            ValueError,
+            r"backward must return a gradient for params\['turn'\], got those of \['other'\]",
+        ),
+    ],
+)
+def test_models_of_ones_own__that_return_something_else_are_named(data, change, error, message):
+    model = Rotation(8)
+    for name, method in change.items():
+        setattr(model, name, method)
+    with pytest.raises(error, match=f"^{message}"):
+        rt.Trainer(model, batch_size=20).fit(*data[:3])
+
+
+@pytest.mark.parametrize("found", [80, -2])
+def test_miners_of_ones_own__that_name_no_document_are_named(data, found):
+    class Elsewhere:
+        def mine(self, anchors, candidates, k):
+            return np.full((len(anchors), k), found)
+
+    with pytest.raises(ValueError, match=rf"^the miner's result must lie in \[-1, 79\], got {found}"):
+        rt.Trainer(Rotation(8), mining=Elsewhere(), batch_size=20).fit(*data[:3])
+
+
+def test_optimizers_of_ones_own__that_do_not_clip_are_refused_with_a_norm():
+    with pytest.raises(TypeError, match=r"^max_grad_norm needs an optimizer whose step takes max_norm"):
+        rt.Trainer(Rotation(8), optimizer=Descent(), max_grad_norm=1.0)
