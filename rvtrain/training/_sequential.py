@@ -7,6 +7,7 @@ from typing import Any, Literal, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from rvtrain.training._featurizing import featurized
 from rvtrain.training._models import (
     Floats,
     Model,
@@ -126,6 +127,21 @@ class Sequential:
         """Whether the first model takes sparse rows."""
         return takes_sparse(self.models[0])
 
+    @property
+    def features(self) -> Any:
+        """What makes rows of strings in the first model; None where it has none."""
+        return getattr(self.models[0], "features", None)
+
+    def featurize(self, x: Any, name: str = "x") -> Any:
+        """Rows in the form that the first model reads."""
+        return featurized(self.models[0], name, x)
+
+    def rows_read(self, table: Any, rows: NDArray[np.integer]) -> dict[str, NDArray[np.int64]] | None:
+        """The rows of parameters that the first model reads for these rows; None if it does not tell."""
+        tell = getattr(self.models[0], "rows_read", None)
+        found = None if tell is None else tell(table, rows)
+        return None if found is None else {f"0/{name}": read for name, read in found.items()}
+
     def forward(self, x: ArrayLike | SparseRows) -> tuple[Floats, list[object]]:
         """The outputs of the last model for all rows of x, and what `backward` needs.
 
@@ -139,11 +155,11 @@ class Sequential:
         outputs : array of shape (n, out_features)
         saved : an object for `backward`
         """
-        return self._on(*self.models[0].forward(readable_rows(self.models[0], x)))
+        return self._on(*self.models[0].forward(readable_rows(self.models[0], self.featurize(x, "x"))))
 
     def forward_rows(self, table: ArrayLike | SparseRows, rows: NDArray[np.integer]) -> tuple[Floats, list[object]]:
         """The same for table[rows]; the first model reads them where they stand, if it can."""
-        return self._on(*forward_rows(self.models[0], table, rows))
+        return self._on(*forward_rows(self.models[0], self.featurize(table, "table"), rows))
 
     def _on(self, out: Any, first: Any) -> tuple[Floats, list[object]]:
         """The rest of the forward pass, from the outputs of the first model."""
@@ -195,7 +211,7 @@ class Sequential:
 
     def transform(self, x: ArrayLike | SparseRows) -> Floats:
         """The outputs for all rows of x, a block of rows at a time, as each model transforms them."""
-        out: Floats = by_blocks(self._transformed, x)
+        out: Floats = by_blocks(self._transformed, self.featurize(x, "x"))
         return out
 
     def _transformed(self, block: Any) -> Any:

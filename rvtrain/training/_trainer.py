@@ -12,6 +12,7 @@ from rvtrain.curriculum import CurriculumScheduler, TemperatureAnnealing
 from rvtrain.training import _graph_task, _label_task, _options, _pair_task
 from rvtrain.training._callbacks import Callback, Record, check_callbacks
 from rvtrain.training._embedding import Sides
+from rvtrain.training._featurizing import features_fitted, featurized
 from rvtrain.training._loop import Loop
 from rvtrain.training._losses import LossCall
 from rvtrain.training._mining import Mining
@@ -29,7 +30,7 @@ from rvtrain.training._protocols import (
 from rvtrain.training._run import Run
 from rvtrain.training._sampling import MPerClass
 from rvtrain.training._sparse import SparseRows
-from rvtrain.training._task import Task
+from rvtrain.training._task import BeforeReading, Task
 
 Loss = PairLoss | LabelLoss | GraphLoss
 AnyModel = Model | TwoSidedModel | EmbeddingModel
@@ -303,20 +304,22 @@ class Trainer:
         """
         if self._is_table:
             raise TypeError("fit needs a model with forward and backward; a table is for fit_graph")
-        data = PairData(queries, documents, pairs, document_ids)
-        held_back = None if validation is None else _pair_task.validation_data(queries, documents, validation)
-        extra = _pair_task.PerPair(
-            data, sample_weight=sample_weight, scores=scores, teacher_scores=teacher_scores, negatives=negatives,
-            guide=guide,
-        )  # fmt: skip
-        calls = self._calls()
-        _pair_task.check_losses(calls, extra, self.mining is not None)
-        if self.mining is None and extra.negatives is None:
-            _options.batches_have_negatives(calls, self.batch_size, "pairs", len(data.pairs))
-            _pair_task.check_negatives(calls, data, extra)
-        task = _pair_task.PairTask(
-            Sides(self.model), data, held_back, self.memory_limit, self.micro_batch_size, extra
-        )
+        sides, calls = Sides(self.model), self._calls()
+        with features_fitted(sides, queries, documents, pairs):
+            rows = featurized(sides.query, "queries", queries), featurized(sides.document, "documents", documents)
+            data = PairData(*rows, pairs, document_ids)
+            held_back = None if validation is None else _pair_task.validation_data(sides, *rows, validation)
+            extra = _pair_task.PerPair(
+                data, sample_weight=sample_weight, scores=scores, teacher_scores=teacher_scores, negatives=negatives,
+                guide=guide,
+            )  # fmt: skip
+            _pair_task.check_losses(calls, extra, self.mining is not None)
+            if self.mining is None and extra.negatives is None:
+                _options.batches_have_negatives(calls, self.batch_size, "pairs", len(data.pairs))
+                _pair_task.check_negatives(calls, data, extra)
+            task = _pair_task.PairTask(
+                sides, data, held_back, self.memory_limit, self.micro_batch_size, extra, self._before_reading()
+            )
         return self._train(task, calls, resume)
 
     def fit_labels(
@@ -366,16 +369,19 @@ class Trainer:
             raise TypeError(f"sampler must have a method 'batches', as MPerClass(4), got {sampler!r}")
         calls, sides = self._calls(), Sides(self.model)
         _label_task.check_losses(calls, sides)
-        data = _label_task.Labelled(("X", "y"), X, y)
-        _options.batches_have_negatives(calls, self.batch_size, "y", len(data.rows))
-        _label_task.check_negatives(calls, data)
-        held_back = None
-        if validation is not None:
-            held_back = _label_task.Labelled(("validation[0]", "validation[1]"), *validation)
-        needs_groups = any(call.kind == "labels" for call in calls)
-        task = _label_task.LabelTask(
-            sides, data, held_back, self.micro_batch_size, sampler, needs_groups, self.batch_size
-        )
+        with features_fitted(sides, X, X):
+            data = _label_task.Labelled(("X", "y"), featurized(sides.query, "X", X), y)
+            _options.batches_have_negatives(calls, self.batch_size, "y", len(data.rows))
+            _label_task.check_negatives(calls, data)
+            held_back = None
+            if validation is not None:
+                names, (x, held_y) = ("validation[0]", "validation[1]"), validation
+                held_back = _label_task.Labelled(names, featurized(sides.query, names[0], x), held_y)
+            needs_groups = any(call.kind == "labels" for call in calls)
+            task = _label_task.LabelTask(
+                sides, data, held_back, self.micro_batch_size, sampler, needs_groups, self.batch_size,
+                self._before_reading(),
+            )  # fmt: skip
         return self._train(task, calls, resume)
 
     def fit_graph(
@@ -457,9 +463,10 @@ class Trainer:
         names = self.metrics if metrics is None else _options.parsed_metrics(metrics)
         if not names:
             raise ValueError("metrics must not be empty")
-        data = PairData(queries, documents, pairs)
-        task = _pair_task.PairTask(Sides(self.model), data, None, self.memory_limit, None)
-        return task.measured(data, names)
+        sides = Sides(self.model)
+        rows = featurized(sides.query, "queries", queries), featurized(sides.document, "documents", documents)
+        data = PairData(*rows, pairs)
+        return _pair_task.PairTask(sides, data, None, self.memory_limit, None).measured(data, names)
 
     def _calls(self) -> list[LossCall]:
         return [LossCall(loss, weight) for loss, weight in self.losses]
@@ -476,7 +483,11 @@ class Trainer:
             self._is_running = False
         return self
 
-    def _catch_up(self, rows: NDArray[np.int64] | None = None) -> None:
-        """Let idle rows of a table, or these of them, make the steps that they owe, before they are read."""
+    def _catch_up(self, rows: NDArray[np.int64] | dict[str, NDArray[np.int64]] | None = None) -> None:
+        """Let idle rows of tables, or these of them, make the steps that they owe, before they are read."""
         if getattr(self.optimizer, "lazy", "idle") == "exact":
-            self.optimizer.catch_up(self.params, None if rows is None else {"weight": rows})
+            self.optimizer.catch_up(self.params, {"weight": rows} if isinstance(rows, np.ndarray) else rows)
+
+    def _before_reading(self) -> BeforeReading | None:
+        """`_catch_up`, where it has something to do."""
+        return self._catch_up if getattr(self.optimizer, "lazy", "idle") == "exact" else None
