@@ -19,7 +19,7 @@ from rvtrain.training._models import (
     outputs,
     takes_sparse,
 )
-from rvtrain.training._sparse import SparseRows, dense_only, is_sparse, stored_csr
+from rvtrain.training._sparse import SparseRows, dense_only, finite_csr, in_dtype, is_sparse, stored_csr
 
 _BLOCK_ROWS = 8192
 
@@ -68,15 +68,16 @@ def _numbers_of_frame(value: Any) -> NDArray[Any]:
 
 def finite_rows(name: str, table: Any, dtype: np.dtype[Any] | None = None) -> None:
     """Raise NotFiniteError if a row of the table is not finite, as it is or in this dtype; a block at a time."""
-    where = "" if dtype in (None, table.dtype) else f" in {dtype}"
+    if is_sparse(table):
+        finite_csr(name, table, dtype)
+        return
     for start in range(0, table.shape[0], _BLOCK_ROWS):
         block = table[start : start + _BLOCK_ROWS]
-        if is_sparse(block):
-            block = block.toarray()
         with np.errstate(over="ignore"):
             good = np.isfinite(block if dtype is None else block.astype(dtype, copy=False))
         if not good.all():
             row = start + int(np.argmin(good.all(axis=1)))
+            where = in_dtype(dtype, table)
             raise NotFiniteError(f"{name} must be finite{where}, got a NaN or an infinity in row {row}")
 
 

@@ -27,8 +27,7 @@ class Model(Protocol):
       are copied, and converted to the model's dtype;
     - ``transform(x)``: the outputs alone, for any number of rows. Without it x passes ``forward`` in blocks;
     - ``accepts_sparse = True``: ``forward`` takes rows in CSR form too, as scipy.sparse makes them: canonical, and in
-      the model's dtype. Models without it are never given sparse rows. ``backward`` need not return a sparse gradient
-      to x;
+      the model's dtype. Models without it are never given sparse rows, and none is asked for a gradient to them;
     - ``in_features``, ``out_features``, ``dtype``: the columns of the inputs and of the outputs, and the dtype of the
       outputs, by which errors are found before anything is computed. Without ``dtype``, that of the parameters.
 

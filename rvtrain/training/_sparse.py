@@ -46,11 +46,22 @@ def stored_csr(name: str, value: Any) -> Any:
     csr = as_csr(name, value)
     if 0 in csr.shape:
         raise ValueError(f"{name} must not be empty, got shape {csr.shape}")
-    good = np.isfinite(csr.data)
+    finite_csr(name, csr)
+    return csr
+
+
+def finite_csr(name: str, csr: Any, dtype: np.dtype[Any] | None = None) -> None:
+    """Raise NotFiniteError if a stored element is not finite, as it is or in this dtype."""
+    with np.errstate(over="ignore"):
+        good = np.isfinite(csr.data if dtype is None else csr.data.astype(dtype, copy=False))
     if not good.all():
         row = int(np.searchsorted(csr.indptr, int(np.argmin(good)), side="right")) - 1
-        raise NotFiniteError(f"{name} must be finite, got a NaN or an infinity in row {row}")
-    return csr
+        raise NotFiniteError(f"{name} must be finite{in_dtype(dtype, csr)}, got a NaN or an infinity in row {row}")
+
+
+def in_dtype(dtype: np.dtype[Any] | None, table: Any) -> str:
+    """Words for an error about a table that is not finite in this dtype; none for the table's own."""
+    return "" if dtype is None or dtype == table.dtype else f" in {dtype}"
 
 
 def dense_only(name: str, value: Any, taker: str) -> None:

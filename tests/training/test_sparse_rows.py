@@ -245,6 +245,13 @@ def test_fit__refuses_sparse_rows_that_are_no_numbers_or_no_rows(sparse, rng):
     ):
         with pytest.raises(error, match=message):
             trainer.fit(*given)
+    huge = documents.astype(np.float64)
+    huge.data[huge.indptr[9]] = 1e200
+    with (
+        np.errstate(over="ignore"),
+        pytest.raises(ValueError, match=r"^documents must be finite in float32, .* row 9"),
+    ):
+        trainer.fit(queries, huge)
     for name in ("pairs", "sample_weight"):
         with pytest.raises(TypeError, match=rf"^{name} must be an array, got a sparse matrix of shape \(90, 60\)"):
             trainer.fit(queries, documents, **{name: documents})
