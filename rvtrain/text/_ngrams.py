@@ -177,6 +177,13 @@ class HashedNgrams:
         """The options and what was fitted, which `save_checkpoint` saves."""
         return {"n_rows": self.n_rows, **self._options(), "dtype": self.dtype.name, "idf": self.idf_}
 
+    @classmethod
+    def from_state_dict(cls, state: dict[str, Any]) -> "HashedNgrams":
+        """What `state_dict` was called on, made again."""
+        made = cls(**{name: value for name, value in state.items() if name != "idf"})
+        made.load_state_dict(state)
+        return made
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what was fitted with the same options; ValueError if they are others."""
         mine = self.state_dict()

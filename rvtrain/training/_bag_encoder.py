@@ -101,9 +101,11 @@ class BagEncoder:
         self.dtype = model_dtype(dtype)
         deviation = dim**-0.5 if scale is None else check.number("scale", scale, low=0.0)
         rng = np.random.default_rng(check.integer("seed", seed, low=0))
-        start: Any = rng.standard_normal((n_rows, dim), self.dtype)
-        start *= self.dtype.type(deviation)
-        self.params: Params = {"table": start}
+        shape: Any = (self.in_features, self.out_features)
+        self.params: Params = {"table": np.zeros(shape, self.dtype)}
+        if deviation:
+            draw: Any = rng.standard_normal(shape, self.dtype)
+            self.params["table"] = np.multiply(draw, self.dtype.type(deviation), out=draw)
 
     def __repr__(self) -> str:
         return f"BagEncoder({self.in_features}, {self.out_features}, mode={self.mode!r}, features={self.features!r})"

@@ -21,20 +21,22 @@ def featurized(model: Any, name: str, x: Any) -> Any:
 
 
 @contextmanager
-def features_fitted(sides: Sides, queries: Any, documents: Any, pairs: Any = None) -> Iterator[None]:
+def features_fitted(
+    sides: Sides, queries: Any, documents: Any, pairs: Any = None, names: tuple[str, str] = ("queries", "documents")
+) -> Iterator[None]:
     """Fit the features of a side that has such and has not fitted them yet, on its strings; undone by an exception.
 
     Of queries, on those that have a pair, so that nothing is learned from those that are held back.
     """
     texts: dict[int, list[str]] = {}
     fresh: dict[int, Any] = {}
-    for model, name, x in ((sides.query, "queries", queries), (sides.document, "documents", documents)):
+    for model, name, x in ((sides.query, names[0], queries), (sides.document, names[1], documents)):
         features = getattr(model, "features", None)
         if features is None or getattr(features, "is_fitted", True) or not are_texts(x):
             continue
         given = checked_texts(name, x)
         fresh[id(features)] = features
-        texts.setdefault(id(features), []).extend(given if name == "documents" else _paired(given, pairs))
+        texts.setdefault(id(features), []).extend(given if name == names[1] else _paired(given, pairs))
     before = {key: dict(vars(features)) for key, features in fresh.items()}
     try:
         for key, features in fresh.items():

@@ -320,7 +320,8 @@ class Trainer:
             task = _pair_task.PairTask(
                 sides, data, held_back, self.memory_limit, self.micro_batch_size, extra, self._before_reading()
             )
-        return self._train(task, calls, resume)
+            loop = self._started(task, calls, resume)
+        return self._train(loop)
 
     def fit_labels(
         self,
@@ -369,7 +370,7 @@ class Trainer:
             raise TypeError(f"sampler must have a method 'batches', as MPerClass(4), got {sampler!r}")
         calls, sides = self._calls(), Sides(self.model)
         _label_task.check_losses(calls, sides)
-        with features_fitted(sides, X, X):
+        with features_fitted(sides, X, None, names=("X", "")):
             data = _label_task.Labelled(("X", "y"), featurized(sides.query, "X", X), y)
             _options.batches_have_negatives(calls, self.batch_size, "y", len(data.rows))
             _label_task.check_negatives(calls, data)
@@ -382,7 +383,8 @@ class Trainer:
                 sides, data, held_back, self.micro_batch_size, sampler, needs_groups, self.batch_size,
                 self._before_reading(),
             )  # fmt: skip
-        return self._train(task, calls, resume)
+            loop = self._started(task, calls, resume)
+        return self._train(loop)
 
     def fit_graph(
         self,
@@ -431,7 +433,7 @@ class Trainer:
         _graph_task.check_losses(calls)
         drawn = check.integer("negatives", negatives, low=1)
         task = _graph_task.GraphTask(table, edges, drawn, validation, calls, self._catch_up)
-        return self._train(task, calls, resume)
+        return self._train(self._started(task, calls, resume))
 
     def evaluate(
         self,
@@ -471,11 +473,14 @@ class Trainer:
     def _calls(self) -> list[LossCall]:
         return [LossCall(loss, weight) for loss, weight in self.losses]
 
-    def _train(self, task: Task, calls: list[LossCall], resume: bool) -> "Trainer":
+    def _started(self, task: Task, calls: list[LossCall], resume: bool) -> Loop:
         if self._is_running:
             raise RuntimeError("fit must not be called from a callback of the same trainer: use another Trainer")
         loop = Loop(self, task, calls)
         loop.start(check.flag("resume", resume))
+        return loop
+
+    def _train(self, loop: Loop) -> "Trainer":
         self._stopping, self._is_running = False, True
         try:
             loop.go()
