@@ -142,8 +142,8 @@ def _made(description: dict[str, Any]) -> Any:
     elif kind == "BagEncoder":
         state = description["features"]
         features = None if state is None else HashedNgrams.from_state_dict(state)
-        shape = params["table"].shape
-        model = BagEncoder(*shape, description["mode"], features=features, scale=0.0, dtype=dtype)
+        n_rows, dim = params["table"].shape
+        model = BagEncoder(n_rows, dim, description["mode"], features=features, scale=0.0, dtype=dtype)
     else:
         model = _ADAPTERS[kind][0](**description["options"], dtype=dtype)
     if {name: value.shape for name, value in params.items()} != {name: v.shape for name, v in model.params.items()}:
