@@ -6,6 +6,7 @@ from rvtrain import functional as functional
 from rvtrain import losses as losses
 from rvtrain import mining as mining
 from rvtrain import optimizers as optimizers
+from rvtrain import text as text
 from rvtrain import training as training
 from rvtrain._engine._scratch import release_workspaces as release_workspaces
 from rvtrain.checkpoint import load_checkpoint as load_checkpoint

@@ -1,13 +1,28 @@
 """Bags: for each text, rows of a table and their weights."""
 
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, Protocol, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from rvtrain import _validation as check
 
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
 MOST_ROWS = 2**31 - 1
+
+
+class SparseMatrix(Protocol):
+    """A matrix or array of scipy.sparse, in any format."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def nnz(self) -> int: ...
+
+    def tocsr(self) -> Any: ...
 
 
 class Bags:
@@ -85,7 +100,7 @@ class Bags:
         return bags
 
     @classmethod
-    def from_scipy(cls, matrix: Any) -> "Bags":
+    def from_scipy(cls, matrix: SparseMatrix) -> "Bags":
         """The bags of a matrix or array of scipy.sparse of shape (n, n_rows), in any format.
 
         Parameters
@@ -116,13 +131,14 @@ class Bags:
             raise TypeError(f"matrix must be one of scipy.sparse, got {type(matrix).__name__}")
         if len(matrix.shape) != 2:
             raise ValueError(f"matrix must have 2 dimension(s), got shape {matrix.shape}")
-        dtype = check.computed_dtype("matrix", matrix)
-        is_narrow = matrix.dtype.type == np.float16  # of which scipy cannot sum duplicates
-        csr = (matrix.astype(dtype) if is_narrow or matrix.dtype.kind != "f" else matrix).tocsr()
+        given: Any = matrix
+        dtype = check.computed_dtype("matrix", given)
+        is_narrow = given.dtype.type == np.float16  # of which scipy cannot sum duplicates
+        csr = (given.astype(dtype) if is_narrow or given.dtype.kind != "f" else given).tocsr()
         values = np.asarray(csr.data).astype(dtype, copy=False)
         return cls(csr.indices, csr.indptr, values, n_rows=csr.shape[1])
 
-    def to_scipy(self) -> Any:
+    def to_scipy(self) -> "csr_array":
         """The same as a ``scipy.sparse.csr_array``, which shares the memory of indices and weights.
 
         Returns

@@ -153,7 +153,10 @@ class HashedNgrams:
         ValueError
             If `use_idf` needs a `fit` before.
         """
-        return self._transformed("texts", texts)
+        given = checked_texts("texts", texts)
+        if not self.is_fitted:
+            raise ValueError("features must be fitted before, as by fit(texts), where use_idf is True")
+        return self._weighed(*self._counted(given))
 
     def fit_transform(self, texts: Texts) -> Bags:
         """`fit`, and the bags of the same texts, whose n-grams are hashed once.
@@ -191,13 +194,6 @@ class HashedNgrams:
         if other:
             raise ValueError(f"state must be of the same {', '.join(other)}, got {[state[name] for name in other]}")
         self.idf_ = None if state["idf"] is None else np.array(state["idf"], np.float64)
-
-    def _transformed(self, name: str, texts: Any) -> Bags:
-        """`transform`, with the argument's name for errors."""
-        given = checked_texts(name, texts)
-        if not self.is_fitted:
-            raise ValueError("features must be fitted before, as by fit(texts), where use_idf is True")
-        return self._weighed(*self._counted(given))
 
     def _fit(self, texts: list[str]) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]]:
         counted = self._counted(texts)

@@ -1,6 +1,6 @@
 """An encoder of bags: the weighted mean or sum of rows of a table."""
 
-from typing import Any, Literal, NamedTuple, overload
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -8,13 +8,16 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from rvtrain import _validation as check
 from rvtrain.text._bags import MOST_ROWS, Bags
 from rvtrain.text._ngrams import HashedNgrams
-from rvtrain.text._texts import Texts, are_texts
+from rvtrain.text._texts import Texts, are_texts, checked_texts
 from rvtrain.training import _bag_kernels as kernels
 from rvtrain.training._adapters import model_dtype
 from rvtrain.training._models import Floats, Params
 from rvtrain.training._row_gradient import RowGradient
+from rvtrain.training._sparse import SparseRows, is_sparse
 
 MODES = ("mean", "sum")
+BagRows = Texts | Bags | SparseRows
+"""Strings, bags, or a matrix of scipy.sparse."""
 
 
 class SavedBags(NamedTuple):
@@ -110,7 +113,7 @@ class BagEncoder:
     def __repr__(self) -> str:
         return f"BagEncoder({self.in_features}, {self.out_features}, mode={self.mode!r}, features={self.features!r})"
 
-    def featurize(self, x: Texts | Bags | Any, name: str = "x") -> Bags:
+    def featurize(self, x: BagRows, name: str = "x") -> Bags:
         """The bags of strings; and bags or sparse matrices as this model reads them, in its dtype.
 
         Parameters
@@ -135,10 +138,9 @@ class BagEncoder:
         elif are_texts(x) or (isinstance(x, (list, tuple)) and not len(x)):
             if self.features is None:
                 raise TypeError(f"{name} must be bags where the encoder has no features, got strings")
-            own = getattr(self.features, "_transformed", None)
-            bags = self.features.transform(x) if own is None else own(name, x)
-        elif hasattr(x, "tocsr") and hasattr(x, "nnz"):
-            bags = Bags.from_scipy(x)
+            bags = self.features.transform(checked_texts(name, x))
+        elif is_sparse(x):
+            bags = Bags.from_scipy(x)  # type: ignore[arg-type]
         else:
             raise TypeError(
                 f"{name} must be a sequence of strings, Bags, or a matrix of scipy.sparse, got {type(x).__name__}"
@@ -147,7 +149,7 @@ class BagEncoder:
             raise ValueError(f"{name} must have {self.in_features} columns like the model's input, got {bags.shape}")
         return bags.astype(self.dtype)
 
-    def forward(self, x: Texts | Bags | Any) -> tuple[Floats, SavedBags]:
+    def forward(self, x: BagRows) -> tuple[Floats, SavedBags]:
         """The embeddings of all bags, and what `backward` needs.
 
         Parameters
@@ -167,7 +169,7 @@ class BagEncoder:
         bags = self.featurize(x)
         return self._forward(bags, np.arange(len(bags)))
 
-    def forward_rows(self, table: Texts | Bags | Any, rows: ArrayLike) -> tuple[Floats, SavedBags]:
+    def forward_rows(self, table: BagRows, rows: ArrayLike) -> tuple[Floats, SavedBags]:
         """The embeddings of the bags of these numbers, read where they stand, and what `backward` needs.
 
         Parameters
@@ -189,13 +191,7 @@ class BagEncoder:
         bags = self.featurize(table, "table")
         return self._forward(bags, check.indices("rows", rows, (None,), len(bags)))
 
-    @overload
-    def backward(self, saved: SavedBags, grad: ArrayLike, to_input: Literal[False] = False) -> dict[str, Any]: ...
-
-    @overload
-    def backward(self, saved: SavedBags, grad: ArrayLike, to_input: bool) -> Any: ...
-
-    def backward(self, saved: SavedBags, grad: ArrayLike, to_input: bool = False) -> Any:
+    def backward(self, saved: SavedBags, grad: ArrayLike, to_input: bool = False) -> dict[str, RowGradient]:
         """The gradient of the table, in the rows that were read.
 
         Parameters
@@ -233,7 +229,7 @@ class BagEncoder:
         """The rows of each of `params` that `forward_rows` of these bags reads."""
         return {"table": np.unique(self.featurize(table, "table")[rows].indices).astype(np.int64)}
 
-    def transform(self, x: Texts | Bags | Any) -> Floats:
+    def transform(self, x: BagRows) -> Floats:
         """The embeddings of all bags.
 
         Parameters
@@ -252,7 +248,7 @@ class BagEncoder:
         """
         return self.forward(x)[0]
 
-    def encode(self, x: Texts | Bags | Any) -> Floats:
+    def encode(self, x: BagRows) -> Floats:
         """The same as `transform`."""
         return self.transform(x)
 

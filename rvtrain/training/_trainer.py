@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rvtrain import _validation as check
 from rvtrain.curriculum import CurriculumScheduler, TemperatureAnnealing
+from rvtrain.text._texts import Texts
 from rvtrain.training import _graph_task, _label_task, _options, _pair_task
 from rvtrain.training._callbacks import Callback, Record, check_callbacks
 from rvtrain.training._embedding import Sides
@@ -245,10 +246,10 @@ class Trainer:
 
     def fit(
         self,
-        queries: ArrayLike | SparseRows,
-        documents: ArrayLike | SparseRows,
+        queries: ArrayLike | SparseRows | Texts,
+        documents: ArrayLike | SparseRows | Texts,
         pairs: ArrayLike | None = None,
-        validation: ArrayLike | tuple[ArrayLike | SparseRows, ...] | None = None,
+        validation: ArrayLike | tuple[ArrayLike | SparseRows | Texts, ...] | None = None,
         *,
         sample_weight: ArrayLike | None = None,
         document_ids: ArrayLike | None = None,
@@ -266,7 +267,8 @@ class Trainer:
         documents : array of shape (m, e)
             Of any real type, also float16: lists, arrays, data frames, CPU tensors. Rows are converted to the model's
             dtype as they are read. Of an ``np.memmap``, only the rows needed are read. A side of the model that has
-            ``accepts_sparse = True`` (see `Model`) also takes matrices of scipy.sparse, of any format.
+            ``accepts_sparse = True`` (see `Model`) also takes matrices of scipy.sparse, of any format; one with
+            features, as `BagEncoder`, takes strings, which are featurised once.
         pairs : integer array of shape (P, 2), optional
             Rows of queries and documents that belong together. A query may have several documents: none of them is
             a negative for it, see the Notes. None: row i of one belongs to row i of the other.
@@ -325,9 +327,9 @@ class Trainer:
 
     def fit_labels(
         self,
-        X: ArrayLike | SparseRows,
+        X: ArrayLike | SparseRows | Texts,
         y: ArrayLike,
-        validation: tuple[ArrayLike | SparseRows, ArrayLike] | None = None,
+        validation: tuple[ArrayLike | SparseRows | Texts, ArrayLike] | None = None,
         *,
         sampler: MPerClass | None = None,
         resume: bool = False,
@@ -340,7 +342,7 @@ class Trainer:
         Parameters
         ----------
         X : array of shape (n, d)
-            Of any real type or sparse, as in `fit`.
+            Of any real type, sparse, or strings, as in `fit`.
         y : array of shape (n,)
             Labels, of any kind that sorts.
         validation : (X, y), optional
@@ -437,8 +439,8 @@ class Trainer:
 
     def evaluate(
         self,
-        queries: ArrayLike | SparseRows,
-        documents: ArrayLike | SparseRows,
+        queries: ArrayLike | SparseRows | Texts,
+        documents: ArrayLike | SparseRows | Texts,
         pairs: ArrayLike | None = None,
         metrics: str | Sequence[str] | None = None,
     ) -> dict[str, float]:
