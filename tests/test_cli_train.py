@@ -8,6 +8,7 @@ import pytest
 
 import rvtrain as rt
 from rvtrain import cli
+from rvtrain._commands import _train
 
 QUICK = ("--epochs", "3", "--batch-size", "64", "--lr", "0.02", "--mine-from", "2")
 
@@ -73,6 +74,30 @@ def test_train__recommended_recipe_against_false_negatives(run):
     found = json.loads(out)
     assert code == 0
     assert found["history"]["negatives"] == [0, 0, 10, 10]
+
+
+def test_train__resumed_goes_on_with_its_log_and_refuses_other_filters(run, monkeypatch):
+    command = ("train", "pairs.npz", "-o", "a.npz", *QUICK, "--log", "run.csv", "--metrics", "recall@1", "mrr@5")
+    line = _train._print_line
+
+    def interrupt(trainer, record):
+        if record["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(_train, "_print_line", interrupt)
+    assert run(*command)[0] == 130
+    monkeypatch.setattr(_train, "_print_line", line)
+    for options, message in (
+        (("--metrics", "recall@1"), "--metrics was ['recall@1', 'mrr@5'] in the run to resume, got ['recall@1']"),
+        (("--frozen-documents",), "--frozen-documents was False in the run to resume, got True"),
+        (("--absolute-margin", 0.1), "--absolute-margin was None in the run to resume, got 0.1"),
+        (("--sampling", "random"), "--sampling was top in the run to resume, got random"),
+    ):
+        code, _, errors = run(*command, "--resume", *options)
+        assert code == 1 and message in errors
+    assert run(*command, "--resume")[0] == 0
+    with open("run.csv", encoding="utf-8") as file:
+        assert [int(row["epoch"]) for row in csv.DictReader(file)] == [0, 1, 2, 3]
 
 
 def test_evaluate__of_some_dimensions(run):
