@@ -217,12 +217,15 @@ class BagEncoder:
         bags, rows, scales = saved
         g = check.any_float_array("grad", grad)
         check.same_shape("grad", g, "the embeddings", (len(rows), self.out_features))
-        sizes = bags.offsets[rows + 1] - bags.offsets[rows]
-        owners = np.repeat(np.arange(len(rows)), sizes)
-        entries = np.arange(len(owners)) + np.repeat(bags.offsets[rows] - (np.cumsum(sizes) - sizes), sizes)
-        weights = bags.weights[entries] * scales[owners]
+        places = np.zeros(len(rows) + 1, np.int64)
+        np.cumsum(bags.offsets[rows + 1] - bags.offsets[rows], out=places[1:])
+        entries, owners = np.empty((2, places[-1]), np.int32)
+        weights = np.empty(places[-1], self.dtype)
+        kernels.entries_of_bags.sized(4 * len(entries))(
+            len(rows), bags.offsets, bags.indices, bags.weights, rows, scales, places, entries, owners, weights
+        )
         shape = (self.in_features, self.out_features)
-        made = RowGradient._made(shape, bags.indices[entries], owners, weights, check.readable(g, self.dtype))
+        made = RowGradient._made(shape, entries, owners, weights, check.readable(g, self.dtype))
         return {"table": made}
 
     def rows_read(self, table: Bags, rows: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:

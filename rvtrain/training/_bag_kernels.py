@@ -44,6 +44,18 @@ def sum_bags(start, stop, table, offsets, indices, weights, bags, mean, scales, 
         scales[i] = scale
 
 
+@kernel
+def entries_of_bags(start, stop, offsets, indices, weights, bags, scales, places, entries, owners, scaled):
+    """The entries of bag bags[i] from places[i] on: table rows, owner i, and weights times scales[i].
+
+    Shapes: as in `sum_bags`; places (n + 1,), entries, owners and scaled (places[n],). The range is over i.
+    """
+    for i in range(start, stop):
+        shift = places[i] - offsets[bags[i]]
+        for e in range(offsets[bags[i]], offsets[bags[i] + 1]):
+            entries[shift + e], owners[shift + e], scaled[shift + e] = indices[e], i, weights[e] * scales[i]
+
+
 @njit
 def _sort_digit(keys, sources, shift, out_keys, out_sources, counts):
     """Sort keys, and sources with them, by the _DIGIT bits of the keys from `shift` on; the sort is stable."""

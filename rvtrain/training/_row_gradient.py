@@ -79,10 +79,10 @@ class RowGradient:
             whose = check.indices("owners", owners, found.shape, len(values))
         given = np.ones(len(found), values.dtype) if weights is None else check.any_float_array("weights", weights)
         check.same_shape("weights", given, "rows", found.shape)
-        self._take(found.astype(np.int32), whose, given, values)
+        self._take(found.astype(np.int32), whose.astype(np.int32), given, values)
 
     def _take(
-        self, entries: NDArray[Any], owners: NDArray[np.int64], weights: NDArray[Any], grad: NDArray[Any]
+        self, entries: NDArray[np.int32], owners: NDArray[np.int32], weights: NDArray[Any], grad: NDArray[Any]
     ) -> None:
         self._entries, self._owners = entries, owners
         self._weights, self._grad = check.readable(weights, grad.dtype), check.readable(grad)
@@ -92,12 +92,12 @@ class RowGradient:
     def _made(
         cls,
         shape: tuple[int, int],
-        entries: NDArray[Any],
-        owners: NDArray[np.int64],
+        entries: NDArray[np.int32],
+        owners: NDArray[np.int32],
         weights: NDArray[Any],
         grad: NDArray[Any],
     ) -> "RowGradient":
-        """Of arrays that need no check; entries int32."""
+        """Of arrays that need no check."""
         made = cls.__new__(cls)
         made.shape = shape
         made._take(entries, owners, weights, grad)
@@ -114,7 +114,7 @@ class RowGradient:
         return RowGradient._made(
             self.shape,
             np.concatenate([self._entries, other._entries]),
-            np.concatenate([self._owners, other._owners + len(self._grad)]),
+            np.concatenate([self._owners, other._owners + np.int32(len(self._grad))]),
             np.concatenate([self._weights, other._weights]),
             np.concatenate([self._grad, other._grad]),
         )
