@@ -52,7 +52,9 @@ _HOMES = {
     "graph": ("Graph",),
     "functional": ("cosine_similarity", "logsumexp"),
     "checkpoint": ("load_checkpoint", "save_checkpoint"),
+    "text": ("Bags", "HashedNgrams"),
     "training": (
+        "BagEncoder",
         "Callback",
         "EMACallback",
         "EmbeddingModel",
@@ -67,6 +69,7 @@ _HOMES = {
         "Model",
         "Optimizer",
         "PairLoss",
+        "RowGradient",
         "Sequential",
         "Trainer",
         "TwoSidedModel",

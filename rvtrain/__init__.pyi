@@ -7,6 +7,7 @@ from rvtrain import graph as graph
 from rvtrain import losses as losses
 from rvtrain import mining as mining
 from rvtrain import optimizers as optimizers
+from rvtrain import text as text
 from rvtrain import training as training
 from rvtrain._engine._scratch import release_workspaces as release_workspaces
 from rvtrain.checkpoint import load_checkpoint as load_checkpoint
@@ -49,6 +50,9 @@ from rvtrain.optimizers import exponential_decay as exponential_decay
 from rvtrain.optimizers import step_decay as step_decay
 from rvtrain.optimizers import warmup_cosine as warmup_cosine
 from rvtrain.optimizers import warmup_linear as warmup_linear
+from rvtrain.text import Bags as Bags
+from rvtrain.text import HashedNgrams as HashedNgrams
+from rvtrain.training import BagEncoder as BagEncoder
 from rvtrain.training import Callback as Callback
 from rvtrain.training import EMACallback as EMACallback
 from rvtrain.training import EmbeddingModel as EmbeddingModel
@@ -63,6 +67,7 @@ from rvtrain.training import Model as Model
 from rvtrain.training import MPerClass as MPerClass
 from rvtrain.training import Optimizer as Optimizer
 from rvtrain.training import PairLoss as PairLoss
+from rvtrain.training import RowGradient as RowGradient
 from rvtrain.training import Sequential as Sequential
 from rvtrain.training import Trainer as Trainer
 from rvtrain.training import TwoSidedModel as TwoSidedModel

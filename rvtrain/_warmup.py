@@ -152,6 +152,10 @@ def _training(dtype: np.dtype, rng: np.random.Generator) -> None:
         y, saved = adapter.forward_rows(x, np.arange(5))
         adapter.backward(saved, y, to_input=True)
     add_rows.serial(DIM, y, np.arange(5), y.copy())
+    features = rt.HashedNgrams(ROWS, dtype=dtype).fit(["a text", "another"])
+    encoder = rt.BagEncoder(ROWS, DIM, features=features, dtype=dtype)
+    y, bags = encoder.forward(["a text", "more"])
+    encoder.backward(bags, y)["table"].toarray()
 
 
 def _functional(dtype: np.dtype, rng: np.random.Generator) -> None:

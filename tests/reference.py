@@ -1,5 +1,8 @@
 """Naive float64 oracles: one short function per formula of the package, written to be believed, not to be fast."""
 
+import collections
+import unicodedata
+
 import numpy as np
 
 # --- InfoNCE -------------------------------------------------------------------------------------------
@@ -243,3 +246,53 @@ def uniformity(x, t):
     unit = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-8)
     terms = [np.exp(-t * ((unit[i] - unit[j]) ** 2).sum()) for i in range(len(x)) for j in range(i)]
     return np.log(np.mean(terms))
+
+
+def words_of(text, lowercase=True, split_case=False):
+    """Runs of letters, marks, digits and symbols; with `split_case` also begun by capitals."""
+    kinds, words, inside = [unicodedata.category(c) for c in text], [], False
+    for i, (c, kind) in enumerate(zip(text, kinds, strict=True)):
+        if kind[0] not in "LMN" and kind != "So" and c not in "\u200c\u200d":
+            inside = False
+            continue
+        begins = not inside
+        if split_case and inside and kind in ("Lu", "Lt"):
+            begins = kinds[i - 1] not in ("Lu", "Lt") or (i + 1 < len(text) and kinds[i + 1] == "Ll")
+        if begins:
+            words.append("")
+        words[-1] += c.lower()[0] if lowercase else c
+        inside = True
+    return words
+
+
+def ngram_row(ngram, is_of_words, n_rows):
+    """FNV-1a over code points, then SplitMix64's finaliser, modulo the rows."""
+    most = 2**64 - 1
+    x = 9600629759793949339 if is_of_words else 14695981039346656037
+    for c in ngram:
+        x = ((x ^ ord(c)) * 1099511628211) & most
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & most
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & most
+    return (x ^ (x >> 31)) % n_rows
+
+
+def hashed_ngrams(text, n_rows, words=(1, 2), characters=(3, 4), lowercase=True, split_case=False):
+    """How often each row comes in a text: {row: count}."""
+    found = words_of(text, lowercase, split_case)
+    joined, rows = f" {' '.join(found)} " if found else "", []
+    for n in range(characters[0], characters[1] + 1) if characters else ():
+        rows += [ngram_row(joined[i : i + n], False, n_rows) for i in range(len(joined) - n + 1)]
+    for n in range(words[0], words[1] + 1) if words else ():
+        rows += [ngram_row(" ".join(found[i : i + n]), True, n_rows) for i in range(len(found) - n + 1)]
+    return collections.Counter(rows)
+
+
+def bag_encoder(table, bags, mode):
+    """The product of a dense matrix (n, R) of weights and the table; the mean is over the weights' magnitudes."""
+    out = np.zeros((len(bags), table.shape[1]))
+    for i, weights in enumerate(bags):
+        total = np.abs(weights).sum() if mode == "mean" else 1.0
+        for r, w in enumerate(weights):
+            if w:
+                out[i] += w / total * table[r]
+    return out

@@ -19,7 +19,7 @@ LAYERS = [
     {"_progress"},
     {"_engine"},
     {"_graph_kernels", "graph"},
-    {"losses", "optimizers", "mining", "curriculum", "functional", "checkpoint"},
+    {"losses", "optimizers", "mining", "curriculum", "functional", "checkpoint", "text"},
     {"training"},
     {"demo", "_machine", "_warmup"},
     {"sklearn"},

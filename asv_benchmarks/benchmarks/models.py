@@ -64,6 +64,49 @@ class Towers(Benchmark):
     time_table.pretty_name = "8,192 rows of a table"
 
 
+class Texts(Benchmark):
+    """5,000 texts of 60 words of a vocabulary of 20,000, their bags, and a table of 65,536 × 256."""
+
+    def prepare(self):
+        rng = self.rng()
+        words = np.array(["".join(map(chr, rng.integers(97, 123, length))) for length in rng.integers(3, 11, 20_000)])
+        self.texts = [" ".join(words[(20_000 * rng.random(60) ** 3).astype(int)]) for _ in range(5000)]
+        self.features = rt.HashedNgrams(2**16)
+        self.bags = self.features.fit_transform(self.texts)
+        self.model = rt.BagEncoder(2**16, 256, features=self.features)
+        self.optimizer = rt.Adam(self.model.params, 1e-3)
+        self.rows = rng.permutation(5000)[:512]
+        self.time_step()
+
+    def time_featurize(self):
+        self.features.fit_transform(self.texts)
+
+    time_featurize.pretty_name = "hashed n-grams of 5,000 texts, fitted and weighted"
+
+    def time_transform(self):
+        self.model.transform(self.bags)
+
+    time_transform.pretty_name = "embeddings of 5,000 bags"
+
+    def time_bags(self):
+        rt.Bags(self.bags.indices, self.bags.offsets, self.bags.weights, n_rows=2**16)[self.rows]
+
+    time_bags.pretty_name = "bags checked, and 512 of them selected"
+
+    def time_step(self):
+        out, saved = self.model.forward_rows(self.bags, self.rows)
+        g = self.model.backward(saved, out)["table"]
+        self.optimizer.step(self.model.params, {"table": g.values}, rows={"table": g.rows})
+
+    time_step.pretty_name = "forward and backward pass of 512 bags, and the step of the rows read"
+
+    def time_row_gradient(self):
+        rows = self.bags.indices[: len(self.rows)]
+        rt.RowGradient((2**16, 256), rows, self.model.params["table"][: len(rows)]).values  # noqa: B018
+
+    time_row_gradient.pretty_name = "gradients of 512 rows summed by row"
+
+
 class ClosedForms(Benchmark):
     """Adapters that are solved for, from 4,096 rows of 128."""
 

@@ -10,6 +10,7 @@ from rvtrain.training._at_k import (
     precision_at_k,
     recall_at_k,
 )
+from rvtrain.training._bag_encoder import BagEncoder
 from rvtrain.training._callbacks import Callback, EMACallback
 from rvtrain.training._graded import evaluate_pairs, spearman
 from rvtrain.training._linear import LinearAdapter
@@ -26,6 +27,7 @@ from rvtrain.training._protocols import (
     PairLoss,
     TwoSidedModel,
 )
+from rvtrain.training._row_gradient import RowGradient
 from rvtrain.training._sampling import MPerClass
 from rvtrain.training._saving import load_model, save_model
 from rvtrain.training._sequential import Sequential
@@ -34,6 +36,7 @@ from rvtrain.training._towers import EmbeddingTable, TwoTower
 from rvtrain.training._trainer import Trainer
 
 __all__ = [
+    "BagEncoder",
     "Callback",
     "EMACallback",
     "EmbeddingModel",
@@ -48,6 +51,7 @@ __all__ = [
     "Model",
     "Optimizer",
     "PairLoss",
+    "RowGradient",
     "Sequential",
     "Trainer",
     "TwoSidedModel",

@@ -23,6 +23,8 @@ from rvtrain.training._sparse import SparseRows, dense_only, finite_csr, in_dtyp
 
 _BLOCK_ROWS = 8192
 
+Rows = NDArray[np.int64]
+
 
 def stored_table(name: str, value: ArrayLike | SparseRows) -> Any:
     """A table (n, d) of real numbers as it is stored, C-contiguous or CSR; finite, unless it is a file."""
@@ -160,6 +162,25 @@ class Sides:
             if id(array) not in homes:
                 raise ValueError(f"model.params[{name!r}] must be an array of its query or document side")
             self._homes[name] = homes[id(array)]
+
+    def rows_read(
+        self, queries: Any, query_rows: Rows, documents: Any, document_rows: Rows | None
+    ) -> dict[str, Rows] | None:
+        """The rows of each parameter from which these are embedded; None if a side with parameters does not tell.
+
+        A parameter that is not there may be read as a whole. Without `document_rows` no document is embedded.
+        """
+        found: list[dict[str, Rows]] = []
+        for model, table, rows in ((self.query, queries, query_rows), (self.document, documents, document_rows)):
+            tell = getattr(model, "rows_read", None)
+            known = {} if rows is None or not model.params else None if tell is None else tell(table, rows)
+            if known is None:
+                return None
+            found.append(known)
+        if self.is_shared:
+            found = [{key: np.concatenate([each[key] for each in found if key in each]) for key in found[0]}]
+        homes = {name: (side, key) for name, (side, key) in self._homes.items() if key in found[side]}
+        return {name: found[side][key] for name, (side, key) in homes.items()}
 
     def collect(self, to_query: Params, to_document: Params) -> Params:
         """The gradients of both sides by the names of all parameters, added up where the sides are one."""

@@ -11,9 +11,10 @@ from rvtrain.training._embedding import Sides, as_array, check_table, embed, fin
 from rvtrain.training._losses import LossCall, Weighted
 from rvtrain.training._models import dtype_of, forward_rows, outputs
 from rvtrain.training._options import all_contrast
+from rvtrain.training._row_gradient import by_rows
 from rvtrain.training._run import fingerprint
 from rvtrain.training._sampling import MPerClass
-from rvtrain.training._task import Gradients, Rows, Task, plus
+from rvtrain.training._task import BeforeReading, Gradients, Rows, Task, plus
 
 
 class Labelled:
@@ -62,8 +63,9 @@ class LabelTask(Task):
 
     def __init__(
         self, sides: Sides, data: Labelled, validation: Labelled | None, micro: int | None,
-        sampler: MPerClass | None, needs_groups: bool, batch_size: int,
+        sampler: MPerClass | None, needs_groups: bool, batch_size: int, before_reading: BeforeReading | None = None,
     ) -> None:  # fmt: skip
+        self.before_reading = before_reading
         self.sides, self.data, self.validation, self.micro = sides, data, validation, micro
         self.sampler = MPerClass(min(4, batch_size)) if sampler is None and needs_groups else sampler
         if isinstance(self.sampler, MPerClass) and batch_size < max(self.sampler.m, 3):
@@ -87,10 +89,14 @@ class LabelTask(Task):
         """Each kind of loss embeds what it needs; rows of a label are embedded by the query side."""
         rows, others = self.data.rows[batch], self.drawn[batch]
         labels = self.data.y[rows]
+        has_pairs = any(call.kind == "pairs" for call, _ in losses)
+        if self.before_reading is not None:
+            x, read = self.data.x, others if has_pairs and self.sides.trains_documents else None
+            self.before_reading(self.sides.rows_read(x, rows, x, read))
         anchors, back_to_queries = embed(self.sides.query, self.data.x, rows, self.micro)
         positives: Any = None
         back_to_documents: Any = None
-        if any(call.kind == "pairs" for call, _ in losses):
+        if has_pairs:
             positives, back_to_documents = embed(self.sides.document, self.data.x, others, self.micro)
         total, learned = 0.0, []
         to_anchors: Any = None
@@ -107,7 +113,8 @@ class LabelTask(Task):
         to_document: dict[str, Any] = {}
         if to_positives is not None and self.sides.trains_documents:
             to_document = back_to_documents(to_positives)
-        return Gradients(total, self.sides.collect(to_query, to_document), learned)
+        grads, rows_of = by_rows(self.sides.collect(to_query, to_document))
+        return Gradients(total, grads, learned, rows_of)
 
     def metrics(self, names: tuple[str, ...]) -> dict[str, float]:
         """Each validation row among the others; relevant are those of its label."""

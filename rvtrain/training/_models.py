@@ -28,6 +28,13 @@ class Model(Protocol):
     - ``transform(x)``: the outputs alone, for any number of rows. Without it x passes ``forward`` in blocks;
     - ``accepts_sparse = True``: ``forward`` takes rows in CSR form too, as scipy.sparse makes them: canonical, and in
       the model's dtype. Models without it are never given sparse rows, and none is asked for a gradient to them;
+    - ``featurize(x, name)``: rows in the form that ``forward`` reads, as `BagEncoder` makes them of strings. It is
+      called once for the rows of a training; `name` is that of the argument, for errors. Without it a model is never
+      given strings. ``features``: an object with ``fit(texts)`` and ``is_fitted``, which a training fits where
+      nothing has been fitted yet;
+    - ``rows_read(table, rows)``: by names of `params`, the rows that ``forward_rows`` reads of tables whose gradient
+      is a `RowGradient`, which ``backward`` may return. An optimizer with ``lazy="exact"`` brings these up to date
+      before they are read; without it, all rows;
     - ``in_features``, ``out_features``, ``dtype``: the columns of the inputs and of the outputs, and the dtype of the
       outputs, by which errors are found before anything is computed. Without ``dtype``, that of the parameters.
 

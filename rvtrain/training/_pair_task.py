@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rvtrain import _validation as check
+from rvtrain.text._texts import are_texts
 from rvtrain.training import _metrics as metrics
 from rvtrain.training._embedding import (
     Sides,
@@ -17,29 +18,34 @@ from rvtrain.training._embedding import (
     plain,
     stored_table,
 )
+from rvtrain.training._featurizing import featurized
 from rvtrain.training._losses import LossCall, Weighted
 from rvtrain.training._mining import MiningCall
 from rvtrain.training._models import dtype_of, forward_rows
 from rvtrain.training._options import all_contrast
 from rvtrain.training._pair_data import PairData, Pool, Rows
 from rvtrain.training._pair_losses import PairBatch, Sums, evaluate
+from rvtrain.training._row_gradient import by_rows
 from rvtrain.training._run import fingerprint
 from rvtrain.training._sparse import SparseRows, dense_only, is_sparse
-from rvtrain.training._task import Gradients, Task
+from rvtrain.training._task import BeforeReading, Gradients, Task
 
 
-def validation_data(queries: ArrayLike | SparseRows, documents: ArrayLike | SparseRows, validation: Any) -> PairData:
+def validation_data(
+    sides: Sides, queries: ArrayLike | SparseRows, documents: ArrayLike | SparseRows, validation: Any
+) -> PairData:
     """The validation data of `Trainer.fit`: pairs of the same arrays, or a tuple (queries, documents[, pairs])."""
     wanted = "validation must be pairs (V, 2), or a tuple (queries, documents[, pairs])"
     if not is_sparse(validation) and _dimensions(validation) == 0:
         raise TypeError(f"{wanted}, got {type(validation).__name__}")
     few = isinstance(validation, tuple) or (isinstance(validation, list) and len(validation) <= 4)
-    if few and any(_dimensions(part) == 2 for part in validation):
+    if few and any(are_texts(part) or _dimensions(part) == 2 for part in validation):
         if len(validation) not in (2, 3):
             raise ValueError(f"{wanted}, got {len(validation)} arrays")
         names = ("validation[0]", "validation[1]", "validation[2]")
         pairs = validation[2] if len(validation) == 3 else None
-        return PairData(validation[0], validation[1], pairs, names=names)
+        asking = featurized(sides.query, names[0], validation[0])
+        return PairData(asking, featurized(sides.document, names[1], validation[1]), pairs, names=names)
     return PairData(queries, documents, validation, names=("queries", "documents", "validation"))
 
 
@@ -114,8 +120,9 @@ class PairTask(Task):
 
     def __init__(
         self, sides: Sides, data: PairData, validation: PairData | None, limit: int, micro: int | None,
-        extra: PerPair | None = None,
+        extra: PerPair | None = None, before_reading: BeforeReading | None = None,
     ) -> None:  # fmt: skip
+        self.before_reading = before_reading
         self.sides, self.data, self.validation, self.limit, self.micro = sides, data, validation, limit, micro
         self.extra = PerPair(data) if extra is None else extra
         self.samples, self.has_validation = len(self.extra.counting), validation is not None
@@ -157,7 +164,8 @@ class PairTask(Task):
         value, learned = evaluate(pairs, losses, sums)
         to_query = back_to_queries(sums.anchors) if sums.wants_anchors else {}
         to_document = back_to_documents(sums.documents) if sums.wants_documents else {}
-        return Gradients(value, self.sides.collect(to_query, to_document), learned)
+        grads, rows = by_rows(self.sides.collect(to_query, to_document))
+        return Gradients(value, grads, learned, rows)
 
     def _batch(self, data: PairData, batch: Rows, extra: PerPair | None, mined: Rows | None) -> Any:
         """The pairs of these numbers, embedded, and the ways back to the parameters of both sides."""
@@ -165,6 +173,9 @@ class PairTask(Task):
         listed = None if extra is None or extra.negatives is None else extra.negatives[batch]
         negatives = [x for x in (listed, None if mined is None else mined[batch]) if x is not None]
         pool = Pool(document_rows, np.concatenate(negatives, axis=1) if negatives else None)
+        if extra is not None and self.before_reading is not None:
+            documents_read = pool.rows if self.sides.trains_documents else None
+            self.before_reading(self.sides.rows_read(data.queries, query_rows, data.documents, documents_read))
         embed_queries = embed_distinct if data.most > 1 else embed
         anchors, back_to_queries = embed_queries(self.sides.query, data.queries, query_rows, self.micro)
         if self.sides.trains_documents:

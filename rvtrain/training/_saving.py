@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 
 from rvtrain.checkpoint import load_checkpoint, save_checkpoint
+from rvtrain.text._ngrams import HashedNgrams
+from rvtrain.training._bag_encoder import BagEncoder
 from rvtrain.training._linear import LinearAdapter
 from rvtrain.training._mlp import MLPAdapter
 from rvtrain.training._models import Model
@@ -24,7 +26,7 @@ def save_model(path: str | os.PathLike[str], model: Model | TwoTower[Any, Any] |
     Parameters
     ----------
     path : str or path
-    model : LinearAdapter, MLPAdapter, Sequential, TwoTower or EmbeddingTable
+    model : LinearAdapter, MLPAdapter, Sequential, TwoTower, BagEncoder or EmbeddingTable
         And made of these. Of a class of your own, save the parameters:
         ``save_checkpoint(path, params=model.params)``.
 
@@ -60,7 +62,7 @@ def load_model(path: str | os.PathLike[str]) -> Any:
 
     Returns
     -------
-    LinearAdapter, MLPAdapter, Sequential, TwoTower or EmbeddingTable
+    LinearAdapter, MLPAdapter, Sequential, TwoTower, BagEncoder or EmbeddingTable
 
     Raises
     ------
@@ -109,13 +111,18 @@ def _described(name: str, model: Any) -> dict[str, Any]:
         return {"kind": kind, "models": links}
     if type(model) is EmbeddingTable:
         return {"kind": kind, "params": model.params}
+    if type(model) is BagEncoder:
+        features = model.features
+        if features is not None and type(features) is not HashedNgrams:
+            raise TypeError(f"{name}.features must be a HashedNgrams, got {type(features).__name__}")
+        state = None if features is None else features.state_dict()
+        return {"kind": kind, "mode": model.mode, "features": state, "params": model.params}
     if type(model) not in [made for made, _ in _ADAPTERS.values()]:
         remedy = ""
         if isinstance(getattr(model, "params", None), dict):
             remedy = "; of a class of your own save the parameters: save_checkpoint(path, params=model.params)"
-        raise TypeError(
-            f"{name} must be an adapter, a Sequential, a TwoTower or an EmbeddingTable, got {kind}{remedy}"
-        )
+        wanted = "an adapter, a Sequential, a TwoTower, a BagEncoder or an EmbeddingTable"
+        raise TypeError(f"{name} must be {wanted}, got {kind}{remedy}")
     names = ("in_features", "out_features", "residual", *_ADAPTERS[kind][1])
     return {"kind": kind, "options": {option: getattr(model, option) for option in names}, "params": model.params}
 
@@ -132,6 +139,11 @@ def _made(description: dict[str, Any]) -> Any:
     dtype = next(iter(params.values())).dtype
     if kind == "EmbeddingTable":
         model: Any = EmbeddingTable(*params["weight"].shape, scale=0.0, dtype=dtype)
+    elif kind == "BagEncoder":
+        state = description["features"]
+        features = None if state is None else HashedNgrams.from_state_dict(state)
+        n_rows, dim = params["table"].shape
+        model = BagEncoder(n_rows, dim, description["mode"], features=features, scale=0.0, dtype=dtype)
     else:
         model = _ADAPTERS[kind][0](**description["options"], dtype=dtype)
     if {name: value.shape for name, value in params.items()} != {name: v.shape for name, v in model.params.items()}:

@@ -1,6 +1,6 @@
 """What a trainer can learn from: pairs, labels, or a graph. This is the base of the three."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -13,6 +13,8 @@ from rvtrain.training._mining import MiningCall
 from rvtrain.training._models import Floats, Params
 
 Rows = NDArray[np.int64]
+BeforeReading = Callable[[dict[str, Rows] | None], None]
+"""Called with rows of parameters that are about to be read; None: all."""
 
 
 class Gradients(NamedTuple):

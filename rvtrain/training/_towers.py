@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from rvtrain import _validation as check
+from rvtrain.text._texts import Texts
 from rvtrain.training._adapters import model_dtype
 from rvtrain.training._models import (
     Floats,
@@ -114,13 +115,13 @@ class TwoTower(Generic[Query, Document]):
             return f"TwoTower({self.query!r})"
         return f"TwoTower({self.query!r}, {self.document!r})"
 
-    def encode_query(self, x: ArrayLike | SparseRows) -> Floats:
-        """Queries of shape (n, d) as `query` transforms them, a block of rows at a time."""
+    def encode_query(self, x: ArrayLike | SparseRows | Texts) -> Floats:
+        """Queries of shape (n, d), or n strings, as `query` transforms them, a block of rows at a time."""
         embeddings: Floats = outputs(self.query, x)
         return embeddings
 
-    def encode_document(self, x: ArrayLike | SparseRows) -> Floats:
-        """Documents of shape (n, d) as `document` transforms them, a block of rows at a time."""
+    def encode_document(self, x: ArrayLike | SparseRows | Texts) -> Floats:
+        """Documents of shape (n, d), or n strings, as `document` transforms them, a block of rows at a time."""
         embeddings: Floats = outputs(self.document, x)
         return embeddings
 

@@ -10,9 +10,11 @@ from numpy.typing import ArrayLike, NDArray
 from rvtrain import _validation as check
 from rvtrain.curriculum import CurriculumScheduler, TemperatureAnnealing
 from rvtrain.graph import Graph
+from rvtrain.text._texts import Texts
 from rvtrain.training import _graph_task, _label_task, _options, _pair_task
 from rvtrain.training._callbacks import Callback, Record, check_callbacks
 from rvtrain.training._embedding import Sides
+from rvtrain.training._featurizing import features_fitted, featurized
 from rvtrain.training._loop import Loop
 from rvtrain.training._losses import LossCall
 from rvtrain.training._mining import Mining
@@ -30,7 +32,7 @@ from rvtrain.training._protocols import (
 from rvtrain.training._run import Run
 from rvtrain.training._sampling import MPerClass
 from rvtrain.training._sparse import SparseRows
-from rvtrain.training._task import Task
+from rvtrain.training._task import BeforeReading, Task
 
 Loss = PairLoss | LabelLoss | GraphLoss
 AnyModel = Model | TwoSidedModel | EmbeddingModel
@@ -245,10 +247,10 @@ class Trainer:
 
     def fit(
         self,
-        queries: ArrayLike | SparseRows,
-        documents: ArrayLike | SparseRows,
+        queries: ArrayLike | SparseRows | Texts,
+        documents: ArrayLike | SparseRows | Texts,
         pairs: ArrayLike | None = None,
-        validation: ArrayLike | tuple[ArrayLike | SparseRows, ...] | None = None,
+        validation: ArrayLike | tuple[ArrayLike | SparseRows | Texts, ...] | None = None,
         *,
         sample_weight: ArrayLike | None = None,
         document_ids: ArrayLike | None = None,
@@ -266,7 +268,8 @@ class Trainer:
         documents : array of shape (m, e)
             Of any real type, also float16: lists, arrays, data frames, CPU tensors. Rows are converted to the model's
             dtype as they are read. Of an ``np.memmap``, only the rows needed are read. A side of the model that has
-            ``accepts_sparse = True`` (see `Model`) also takes matrices of scipy.sparse, of any format.
+            ``accepts_sparse = True`` (see `Model`) also takes matrices of scipy.sparse, of any format; one with
+            features, as `BagEncoder`, takes strings, which are featurised once.
         pairs : integer array of shape (P, 2), optional
             Rows of queries and documents that belong together. A query may have several documents: none of them is
             a negative for it, see the Notes. None: row i of one belongs to row i of the other.
@@ -304,27 +307,30 @@ class Trainer:
         """
         if self._is_table:
             raise TypeError("fit needs a model with forward and backward; a table is for fit_graph")
-        data = PairData(queries, documents, pairs, document_ids)
-        held_back = None if validation is None else _pair_task.validation_data(queries, documents, validation)
-        extra = _pair_task.PerPair(
-            data, sample_weight=sample_weight, scores=scores, teacher_scores=teacher_scores, negatives=negatives,
-            guide=guide,
-        )  # fmt: skip
-        calls = self._calls()
-        _pair_task.check_losses(calls, extra, self.mining is not None)
-        if self.mining is None and extra.negatives is None:
-            _options.batches_have_negatives(calls, self.batch_size, "pairs", len(data.pairs))
-            _pair_task.check_negatives(calls, data, extra)
-        task = _pair_task.PairTask(
-            Sides(self.model), data, held_back, self.memory_limit, self.micro_batch_size, extra
-        )
-        return self._train(task, calls, resume)
+        sides, calls = Sides(self.model), self._calls()
+        with features_fitted(sides, queries, documents, pairs):
+            rows = featurized(sides.query, "queries", queries), featurized(sides.document, "documents", documents)
+            data = PairData(*rows, pairs, document_ids)
+            held_back = None if validation is None else _pair_task.validation_data(sides, *rows, validation)
+            extra = _pair_task.PerPair(
+                data, sample_weight=sample_weight, scores=scores, teacher_scores=teacher_scores, negatives=negatives,
+                guide=guide,
+            )  # fmt: skip
+            _pair_task.check_losses(calls, extra, self.mining is not None)
+            if self.mining is None and extra.negatives is None:
+                _options.batches_have_negatives(calls, self.batch_size, "pairs", len(data.pairs))
+                _pair_task.check_negatives(calls, data, extra)
+            task = _pair_task.PairTask(
+                sides, data, held_back, self.memory_limit, self.micro_batch_size, extra, self._before_reading()
+            )
+            loop = self._started(task, calls, resume)
+        return self._train(loop)
 
     def fit_labels(
         self,
-        X: ArrayLike | SparseRows,
+        X: ArrayLike | SparseRows | Texts,
         y: ArrayLike,
-        validation: tuple[ArrayLike | SparseRows, ArrayLike] | None = None,
+        validation: tuple[ArrayLike | SparseRows | Texts, ArrayLike] | None = None,
         *,
         sampler: MPerClass | None = None,
         resume: bool = False,
@@ -337,7 +343,7 @@ class Trainer:
         Parameters
         ----------
         X : array of shape (n, d)
-            Of any real type or sparse, as in `fit`.
+            Of any real type, sparse, or strings, as in `fit`.
         y : array of shape (n,)
             Labels, of any kind that sorts.
         validation : (X, y), optional
@@ -367,17 +373,21 @@ class Trainer:
             raise TypeError(f"sampler must have a method 'batches', as MPerClass(4), got {sampler!r}")
         calls, sides = self._calls(), Sides(self.model)
         _label_task.check_losses(calls, sides)
-        data = _label_task.Labelled(("X", "y"), X, y)
-        _options.batches_have_negatives(calls, self.batch_size, "y", len(data.rows))
-        _label_task.check_negatives(calls, data)
-        held_back = None
-        if validation is not None:
-            held_back = _label_task.Labelled(("validation[0]", "validation[1]"), *validation)
-        needs_groups = any(call.kind == "labels" for call in calls)
-        task = _label_task.LabelTask(
-            sides, data, held_back, self.micro_batch_size, sampler, needs_groups, self.batch_size
-        )
-        return self._train(task, calls, resume)
+        with features_fitted(sides, X, None, names=("X", "")):
+            data = _label_task.Labelled(("X", "y"), featurized(sides.query, "X", X), y)
+            _options.batches_have_negatives(calls, self.batch_size, "y", len(data.rows))
+            _label_task.check_negatives(calls, data)
+            held_back = None
+            if validation is not None:
+                names, (x, held_y) = ("validation[0]", "validation[1]"), validation
+                held_back = _label_task.Labelled(names, featurized(sides.query, names[0], x), held_y)
+            needs_groups = any(call.kind == "labels" for call in calls)
+            task = _label_task.LabelTask(
+                sides, data, held_back, self.micro_batch_size, sampler, needs_groups, self.batch_size,
+                self._before_reading(),
+            )  # fmt: skip
+            loop = self._started(task, calls, resume)
+        return self._train(loop)
 
     def fit_graph(
         self,
@@ -426,12 +436,12 @@ class Trainer:
         _graph_task.check_losses(calls)
         drawn = check.integer("negatives", negatives, low=1)
         task = _graph_task.GraphTask(table, edges, drawn, validation, calls, self._catch_up)
-        return self._train(task, calls, resume)
+        return self._train(self._started(task, calls, resume))
 
     def evaluate(
         self,
-        queries: ArrayLike | SparseRows,
-        documents: ArrayLike | SparseRows,
+        queries: ArrayLike | SparseRows | Texts,
+        documents: ArrayLike | SparseRows | Texts,
         pairs: ArrayLike | None = None,
         metrics: str | Sequence[str] | None = None,
     ) -> dict[str, float]:
@@ -458,18 +468,22 @@ class Trainer:
         names = self.metrics if metrics is None else _options.parsed_metrics(metrics)
         if not names:
             raise ValueError("metrics must not be empty")
-        data = PairData(queries, documents, pairs)
-        task = _pair_task.PairTask(Sides(self.model), data, None, self.memory_limit, None)
-        return task.measured(data, names)
+        sides = Sides(self.model)
+        rows = featurized(sides.query, "queries", queries), featurized(sides.document, "documents", documents)
+        data = PairData(*rows, pairs)
+        return _pair_task.PairTask(sides, data, None, self.memory_limit, None).measured(data, names)
 
     def _calls(self) -> list[LossCall]:
         return [LossCall(loss, weight) for loss, weight in self.losses]
 
-    def _train(self, task: Task, calls: list[LossCall], resume: bool) -> "Trainer":
+    def _started(self, task: Task, calls: list[LossCall], resume: bool) -> Loop:
         if self._is_running:
             raise RuntimeError("fit must not be called from a callback of the same trainer: use another Trainer")
         loop = Loop(self, task, calls)
         loop.start(check.flag("resume", resume))
+        return loop
+
+    def _train(self, loop: Loop) -> "Trainer":
         self._stopping, self._is_running = False, True
         try:
             loop.go()
@@ -477,7 +491,11 @@ class Trainer:
             self._is_running = False
         return self
 
-    def _catch_up(self, rows: NDArray[np.int64] | None = None) -> None:
-        """Let idle rows of a table, or these of them, make the steps that they owe, before they are read."""
+    def _catch_up(self, rows: NDArray[np.int64] | dict[str, NDArray[np.int64]] | None = None) -> None:
+        """Let idle rows of tables, or these of them, make the steps that they owe, before they are read."""
         if getattr(self.optimizer, "lazy", "idle") == "exact":
-            self.optimizer.catch_up(self.params, None if rows is None else {"weight": rows})
+            self.optimizer.catch_up(self.params, {"weight": rows} if isinstance(rows, np.ndarray) else rows)
+
+    def _before_reading(self) -> BeforeReading | None:
+        """`_catch_up`, where it has something to do."""
+        return self._catch_up if getattr(self.optimizer, "lazy", "idle") == "exact" else None

@@ -18,6 +18,17 @@ MODELS = {
         rt.LinearAdapter(4, 3, dtype=d),
     ),
     "table": lambda d: rt.EmbeddingTable(7, 3, dtype=d),
+    "bags": lambda d: rt.BagEncoder(7, 3, dtype=d),
+    "texts": lambda d: rt.TwoTower(rt.BagEncoder(7, 3, "sum", features=rt.HashedNgrams(7), dtype=d)),
+    "texts with a head": lambda d: rt.TwoTower(
+        rt.Sequential(
+            rt.BagEncoder(
+                9, 3, features=rt.HashedNgrams(9, words=None, characters=(2, 5)).fit(["a b", "b"]), dtype=d
+            ),
+            rt.LinearAdapter(3, 2, dtype=d),
+        ),
+        rt.BagEncoder(8, 2, dtype=d),
+    ),
 }
 
 
