@@ -381,11 +381,17 @@ class Trainer:
             if validation is not None:
                 names, (x, held_y) = ("validation[0]", "validation[1]"), validation
                 held_back = _label_task.Labelled(names, featurized(sides.query, names[0], x), held_y)
-            needs_groups = any(call.kind == "labels" for call in calls)
+            groups = any(call.kind == "labels" for call in calls)
             task = _label_task.LabelTask(
-                sides, data, held_back, self.micro_batch_size, sampler, needs_groups, self.batch_size,
+                sides,
+                data,
+                held_back,
+                self.micro_batch_size,
+                sampler,
+                groups,
+                self.batch_size,
                 self._before_reading(),
-            )  # fmt: skip
+            )
             loop = self._started(task, calls, resume)
         return self._train(loop)
 
@@ -470,8 +476,8 @@ class Trainer:
             raise ValueError("metrics must not be empty")
         sides = Sides(self.model)
         rows = featurized(sides.query, "queries", queries), featurized(sides.document, "documents", documents)
-        data = PairData(*rows, pairs)
-        return _pair_task.PairTask(sides, data, None, self.memory_limit, None).measured(data, names)
+        task = _pair_task.PairTask(sides, PairData(*rows, pairs), None, self.memory_limit, None)
+        return task.measured(task.data, names)
 
     def _calls(self) -> list[LossCall]:
         return [LossCall(loss, weight) for loss, weight in self.losses]
