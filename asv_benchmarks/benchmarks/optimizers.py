@@ -12,7 +12,11 @@ LARGE = 2_000_000
 class Steps(Benchmark):
     """One step of two million parameters, which no cache of a core holds."""
 
-    params = (["SGD", "Adam", "AdamW"], ["float32", "bfloat16", "int8", "float64 parameters"], [1, "all"])
+    params = (
+        ["SGD", "Adam", "AdamW"],
+        ["float32", "float32 unchecked", "bfloat16", "int8", "float64 parameters"],
+        [1, "all"],
+    )
     param_names = ("optimizer", "state", "threads")
 
     def prepare(self, kind, state, threads):
@@ -22,7 +26,8 @@ class Steps(Benchmark):
         self.p, self.g = self.normal(2, LARGE, dtype=dtype)
         options = {"momentum": 0.9} if kind == "SGD" else {}
         if dtype == "float32":
-            options["state_dtype"] = state
+            options["state_dtype"], _, unchecked = state.partition(" ")
+            options["nonfinite"] = "ignore" if unchecked else "raise"
         self.optimizer = getattr(rt, kind)(self.p, lr=1e-3, **options)
         self.time_step()
 

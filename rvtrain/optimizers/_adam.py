@@ -48,9 +48,10 @@ class Adam(Optimizer):
         computed in the dtype of the parameters. In 8 bits, v may exceed the rest of its block by a factor of 2¹⁰
         more in each step, and m in proportion to √v, so that one huge gradient costs the other elements of its block
         no more than some precision.
-    nonfinite : {"raise", "skip"}
+    nonfinite : {"raise", "skip", "ignore"}
         Treatment of a gradient with a NaN or an infinity. "raise": ValueError. "skip": the step changes nothing, and
-        is counted in `skipped`.
+        is counted in `skipped`. "ignore": as in torch, the step computes with it; gradients are not checked, which
+        saves one pass that reads them.
     groups : dict of dicts, optional
         Other options for single arrays of a dict, as ``{"bias": {"weight_decay": 0.0}}``. A group's lr keeps its
         ratio to `learning_rate`.

@@ -14,7 +14,7 @@ from rvtrain.optimizers._saving import flatten, nest, restored
 from rvtrain.optimizers._state import STATE_DTYPES, new_state
 
 LAZY = ("idle", "exact")
-NONFINITE = ("raise", "skip")
+NONFINITE = ("raise", "skip", "ignore")
 Groups = Mapping[str, Mapping[str, object]]
 """Options of single arrays, by the name of the array and of the option."""
 
@@ -157,7 +157,7 @@ class Optimizer:
             If an array is not float32 or float64, or cannot be updated in place.
         ValueError
             If keys or shapes differ, params are read-only, or share memory with one another or with grads, a
-            gradient is not finite (unless ``nonfinite="skip"``), or a row is out of range. All arrays are unchanged
+            gradient is not finite (under ``nonfinite="raise"``), or a row is out of range. All arrays are unchanged
             then.
         """
         if max_norm is not None:
@@ -171,15 +171,17 @@ class Optimizer:
             (u, self._state_of(u), whole(u.gradient) if u.rows is None else by_row(u.gradient, u.rows, len(u.values)))
             for u in parts
         ]
+        clips, ignores = max_norm is not None, self.nonfinite == "ignore"
         total = 0.0
-        for update, _, gradient in steps:
-            part = _square_sum(gradient, max_norm is not None)
+        for update, _, gradient in steps if clips or not ignores else ():
+            part = _square_sum(gradient, clips)
             if not math.isfinite(part) and self.nonfinite == "raise":
                 refuse(update.g_name, update.gradient)
             total += part
         norm = math.sqrt(total)
-        if math.isfinite(norm):
-            scale = 1.0 if max_norm is None else min(1.0, max_norm / (norm + 1e-6))
+        steps_now = ignores or math.isfinite(norm)
+        if steps_now:
+            scale = 1.0 if max_norm is None or max_norm >= norm + 1e-6 else max_norm / (norm + 1e-6)
             for update, state, gradient in steps:
                 self._state[update.name] = state
                 wipe = zero_grads and not update.shared
@@ -188,7 +190,7 @@ class Optimizer:
         else:
             self.skipped += 1
         for update in parts if zero_grads else ():
-            if update.shared or not math.isfinite(norm):
+            if update.shared or not steps_now:
                 update.given[...] = 0
         return None if max_norm is None else norm
 

@@ -44,9 +44,10 @@ class SGD(Optimizer):
         Storage of the momentum. "float32": in the dtype of the parameters. "bfloat16": in 16 bits, rounded at random
         so that the mean is right. "int8": in 8 bits, with a scale for each block of 256 elements of a row. Steps are
         computed in the dtype of the parameters.
-    nonfinite : {"raise", "skip"}
+    nonfinite : {"raise", "skip", "ignore"}
         Treatment of a gradient with a NaN or an infinity. "raise": ValueError. "skip": the step changes nothing, and
-        is counted in `skipped`.
+        is counted in `skipped`. "ignore": as in torch, the step computes with it; gradients are not checked, which
+        saves one pass that reads them.
     groups : dict of dicts, optional
         Other options for single arrays of a dict, as ``{"bias": {"weight_decay": 0.0}}``. A group's lr keeps its
         ratio to `learning_rate`.

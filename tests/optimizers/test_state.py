@@ -3,7 +3,7 @@
 import numba
 import numpy as np
 import pytest
-from conftest import TOLERANCE, from_python, relative_error
+from conftest import TOLERANCE, from_python, import_torch, relative_error
 
 import rvtrain as rt
 from rvtrain.optimizers import _codes
@@ -303,6 +303,39 @@ def test_nonfinite__raise_is_the_default_and_sums_of_rows_count_too(dtype):
     table, huge = np.ones((4, 2), dtype), np.full((2, 2), np.finfo(dtype).max, dtype)
     with pytest.raises(ValueError, match="grads"):
         rt.AdamW(table).step(table, huge, rows=[1, 1])
-    with pytest.raises(ValueError, match="nonfinite must be 'raise' or 'skip'"):
-        rt.AdamW(table, nonfinite="ignore")
+    with pytest.raises(ValueError, match="nonfinite must be 'raise', 'skip' or 'ignore'"):
+        rt.AdamW(table, nonfinite="warn")
     assert (table == 1).all()
+
+
+@pytest.mark.parametrize("max_norm", [None, 1.0, 1e9])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_nonfinite__ignore_steps_as_torch_does(case, max_norm, bad, dtype):
+    torch = import_torch()
+    kind, options = CASES[case]
+    p, g = np.ones(5, dtype), np.arange(1, 6).astype(dtype)
+    tensor, optimizer = torch.nn.Parameter(torch.tensor(p)), make(case, 5, nonfinite="ignore")
+    peer = getattr(torch.optim, kind)([tensor], **options)
+    for step in range(3):
+        g[3] = bad if step == 1 else 0.5
+        tensor.grad = torch.tensor(g)
+        if max_norm is not None:
+            torch.nn.utils.clip_grad_norm_([tensor], max_norm)
+        peer.step()
+        norm = optimizer.step(p, g, max_norm=max_norm)
+        assert norm is None or np.isfinite(norm) == (step != 1)
+    expected = tensor.detach().numpy()
+    assert np.isnan(expected).any() and optimizer.skipped == 0
+    np.testing.assert_allclose(p, expected, rtol=TOLERANCE[dtype])
+
+
+def test_nonfinite__ignore_is_the_same_step_where_all_is_finite(case, dtype, rng):
+    checked, unchecked = np.ones((2, 7, 3), dtype)
+    one, other = (make(case, p, nonfinite=n) for p, n in ((checked, "raise"), (unchecked, "ignore")))
+    for max_norm in (None, 0.1):
+        g = rng.normal(size=(7, 3)).astype(dtype)
+        one.step(checked, g, max_norm=max_norm)
+        other.step(unchecked, g, max_norm=max_norm)
+        one.step(checked, g[:3], rows=[1, 5, 1], max_norm=max_norm)
+        other.step(unchecked, g[:3], rows=[1, 5, 1], max_norm=max_norm)
+    np.testing.assert_array_equal(checked, unchecked)
