@@ -11,9 +11,7 @@ import reference
 from conftest import TOLERANCE, import_torch, relative_error
 
 import rvtrain as rt
-from rvtrain._kernels import FASTMATH, _bodies
-from rvtrain.optimizers._adam_kernels import adam_dense
-from rvtrain.optimizers._sgd_kernels import sgd_dense
+from rvtrain._kernels import FASTMATH
 
 # (class, options): every option of every optimizer at least once.
 CASES = {
@@ -427,18 +425,13 @@ def test_constructor__refuses_bad_options_by_name(make_one, error, message):
         make_one()
 
 
-def source_of(kernel):
-    """The Python function of a kernel."""
-    return next(b.func for b in _bodies._bodies.values() if b.func.__qualname__ == kernel.__name__)
-
-
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="looks for x86 instructions")
-@pytest.mark.parametrize(("kernel", "given"), [(adam_dense, 4), (adam_dense, 5), (sgd_dense, 2), (sgd_dense, 3)])
-def test_dense_kernels__stay_in_float32(kernel, given):
+def test_dense_step__stays_in_float32(case):
     # One Python float, or ** 0.5, and the compiler converts every element to float64 and back.
-    compiled = numba.njit(source_of(kernel), fastmath=FASTMATH, error_model="numpy")
-    arrays = (numba.float32[::1],) * given + (numba.none,) * (given % 2 == 0)  # the last may be None
-    compiled.compile((numba.intp, numba.intp, *arrays, numba.float64[::1], numba.boolean))
+    optimizer, p = make(case, 5), np.ones(5, np.float32)
+    compiled = numba.njit(optimizer._dense_step._body.func, fastmath=FASTMATH, error_model="numpy")
+    args = 0, 5, p, p, tuple(p for _ in optimizer._buffers), tuple(optimizer._numbers(1)), False
+    compiled.compile(tuple(numba.typeof(arg) for arg in args))
     (assembly,) = compiled.inspect_asm().values()
     assert "ps\t" in assembly
     assert "cvtps2pd" not in assembly
