@@ -25,7 +25,19 @@ CASES = {
     "adam amsgrad": ("Adam", {"amsgrad": True, "maximize": True}),
     "adamw": ("AdamW", {}),
     "adamw all": ("AdamW", {"weight_decay": 0.3, "amsgrad": True, "maximize": True, "betas": (0.8, 0.95)}),
+    "lion": ("Lion", {}),
+    "lion decay": ("Lion", {"weight_decay": 0.3, "betas": (0.8, 0.95)}),
+    "adagrad": ("Adagrad", {}),
+    "adagrad rowwise": ("Adagrad", {"rowwise": True, "eps": 1e-3}),
+    "schedule-free": ("ScheduleFreeAdamW", {}),
+    "schedule-free decay": (
+        "ScheduleFreeAdamW",
+        {"weight_decay": 0.1, "betas": (0.8, 0.95), "eps": 1e-4, "warmup_steps": 7},
+    ),
 }
+IN_TORCH = [
+    case for case, (kind, options) in CASES.items() if kind in "SGD Adam AdamW Adagrad" and "rowwise" not in options
+]
 LR = 0.02
 
 
@@ -46,6 +58,14 @@ def oracle_step(case, p, g, state, lr):
         numbers = {name: options.get(name, 0.0) for name in names}
         flags = {name: options.get(name, False) for name in ("nesterov", "maximize")}
         return reference.sgd_step(p, g, state, lr, **numbers, **flags)
+    defaults = {
+        "Lion": {"betas": (0.9, 0.99), "weight_decay": 0.0},
+        "Adagrad": {"eps": 1e-10, "rowwise": False},
+        "ScheduleFreeAdamW": {"betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0, "warmup_steps": 0},
+    }
+    if kind in defaults:
+        steps = {"Lion": reference.lion_step, "Adagrad": reference.adagrad_step}
+        return steps.get(kind, reference.schedule_free_step)(p, g, state, lr, **(defaults[kind] | options))
     decay = options.get("weight_decay", 1e-2 if kind == "AdamW" else 0.0)
     l2, decoupled = (0.0, decay) if kind == "AdamW" else (decay, 0.0)
     betas, eps = options.get("betas", (0.9, 0.999)), options.get("eps", 1e-8)
@@ -72,7 +92,7 @@ def case(request):
 def test_step__matches_the_oracle(case, shape, dtype, rng):
     p = np.array(rng.normal(size=shape), dtype)
     expected, state, optimizer = p.astype(np.float64), {}, make(case, p)
-    for step in range(50):
+    for step in range(200):
         g = np.array(rng.normal(size=shape), dtype)
         optimizer.learning_rate = rate(step)
         optimizer.step(p, g)
@@ -80,6 +100,7 @@ def test_step__matches_the_oracle(case, shape, dtype, rng):
     assert relative_error(p, expected) < TOLERANCE[dtype]
 
 
+@pytest.mark.parametrize("case", IN_TORCH)
 def test_step__matches_torch_for_200_steps(case, dtype, rng):
     torch = import_torch()
     kind, options = CASES[case]
@@ -304,9 +325,10 @@ def test_state_dict__a_resumed_run_is_the_same_to_the_bit(case, lazy, dtype, rng
 
 @pytest.mark.parametrize("state_dtype", ["float32", "int8"])
 def test_optimizer__pickled_or_copied_goes_on_to_the_bit(case, state_dtype, rng):
+    compact = {} if CASES[case][0] in ("Adagrad", "ScheduleFreeAdamW") else {"state_dtype": state_dtype}
     shapes, groups = {"table": (9, 4), "bias": 4}, {"bias": {"lr": 0.1}}
     params = {"table": np.ones((9, 4), np.float32), "bias": np.ones(4, np.float32)}
-    optimizer = make(case, shapes, lazy="exact", state_dtype=state_dtype, groups=groups)
+    optimizer = make(case, shapes, lazy="exact", groups=groups, **compact)
     runs = [(optimizer, params)]
     for step in range(6):
         g = {"table": rng.normal(size=(2, 4)).astype(np.float32), "bias": rng.normal(size=4).astype(np.float32)}
@@ -412,6 +434,12 @@ def test_step__checks_all_of_a_dict_before_any_is_changed():
         (lambda: rt.SGD(3, 0.1, nesterov=True), ValueError, "nesterov needs momentum"),
         (lambda: rt.Adam(3, betas=(0.9, 1.0)), ValueError, r"betas\[1\]"),
         (lambda: rt.Adam(3, betas=0.9), TypeError, "betas must be a tuple"),
+        (lambda: rt.Lion(3, betas=(1.0, 0.9)), ValueError, r"betas\[0\]"),
+        (lambda: rt.Lion(3, weight_decay=-1.0), ValueError, "weight_decay must be"),
+        (lambda: rt.Adagrad(3, eps=-1.0), ValueError, "eps must be"),
+        (lambda: rt.Adagrad(3, rowwise=1), TypeError, "rowwise must be True or False"),
+        (lambda: rt.ScheduleFreeAdamW(3, betas=(0.0, 0.9)), ValueError, r"betas\[0\]"),
+        (lambda: rt.ScheduleFreeAdamW(3, warmup_steps=-1), ValueError, "warmup_steps must be"),
         (lambda: rt.Adam(0), ValueError, "params must be at least 1"),
         (lambda: rt.Adam({}), ValueError, "params must not be an empty dict"),
         (lambda: rt.AdamW("all"), TypeError, "params must be a length"),

@@ -13,6 +13,7 @@ CASES = {
     "sgd": ("SGD", {"lr": 0.01, "momentum": 0.9, "weight_decay": 0.01}),
     "adam": ("Adam", {"lr": 0.01}),
     "adamw amsgrad": ("AdamW", {"lr": 0.01, "amsgrad": True}),
+    "lion": ("Lion", {"lr": 0.01, "weight_decay": 0.01}),
 }
 
 
@@ -54,7 +55,8 @@ def test_state_dtype__updates_are_near_those_of_full_state(case, state_dtype, sh
         full.step(exact, g)
         compact.step(near, g)
         errors.append(np.abs(near - exact).mean() / np.abs(exact - before).mean())
-    assert np.mean(errors) <= (0.05 if state_dtype == "int8" else 0.02)
+    few = 0.05 if state_dtype == "int8" else 0.02  # of Lion, the share of other signs, each twice as far off
+    assert np.mean(errors) <= (2 * few if case == "lion" else few)
 
 
 @pytest.mark.parametrize("state_dtype", COMPACT)
@@ -99,7 +101,8 @@ def test_state_dtype__exact_rows_end_near_dense_steps(case, state_dtype, rng):
         lazy.step(table, g[rows], rows=rows)
         full.step(dense, g)
     lazy.catch_up(table)
-    assert np.abs(table - dense).mean() < 0.05 * np.abs(dense - start).mean()
+    few = 0.2 if case == "lion" else 0.05
+    assert np.abs(table - dense).mean() < few * np.abs(dense - start).mean()
 
 
 @pytest.mark.parametrize("by_row", [False, True], ids=["whole", "rows"])
@@ -119,7 +122,9 @@ def test_state_dtype__one_huge_gradient_leaves_its_neighbours_alone(case, state_
         compact.step(near, g, rows=rows)
     neighbours = np.arange(256) != 7
     distance = np.abs(near - exact)
-    if case == "sgd":  # their momentum is below the least code until the huge one has decayed
+    if case == "lion":  # no step is longer than lr
+        assert np.abs(near).max() <= 0.01 * 150 * 1.01
+    elif case == "sgd":  # their momentum is below the least code until the huge one has decayed
         assert np.isfinite(near).all() and (np.abs(near) <= 1.1 * np.abs(exact).max(axis=1, keepdims=True)).all()
         assert np.abs(near[:, neighbours]).max() <= 1.1 * np.abs(exact[:, neighbours]).max()
         np.testing.assert_allclose(near[:, 7], exact[:, 7], rtol=0.02)
@@ -140,7 +145,7 @@ def test_state_dtype__nothing_but_huge_gradients(case, state_dtype):
     for _ in range(5):
         optimizer.step(p, np.ones((2, 256), np.float32))
     assert np.isfinite(np.delete(p[1], 7)).all() and np.abs(np.delete(p[1], 7)).max() < 1
-    if case != "sgd":
+    if case.startswith("adam"):
         assert np.abs(p[0]).max() <= 0.01
 
 
@@ -310,6 +315,7 @@ def test_nonfinite__raise_is_the_default_and_sums_of_rows_count_too(dtype):
 
 @pytest.mark.parametrize("max_norm", [None, 1.0, 1e9])
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("case", [case for case in CASES if case != "lion"])
 def test_nonfinite__ignore_steps_as_torch_does(case, max_norm, bad, dtype):
     torch = import_torch()
     kind, options = CASES[case]
