@@ -382,16 +382,8 @@ class Trainer:
                 names, (x, held_y) = ("validation[0]", "validation[1]"), validation
                 held_back = _label_task.Labelled(names, featurized(sides.query, names[0], x), held_y)
             groups = any(call.kind == "labels" for call in calls)
-            task = _label_task.LabelTask(
-                sides,
-                data,
-                held_back,
-                self.micro_batch_size,
-                sampler,
-                groups,
-                self.batch_size,
-                self._before_reading(),
-            )
+            extra = sampler, groups, self.batch_size, self._before_reading()
+            task = _label_task.LabelTask(sides, data, held_back, self.micro_batch_size, *extra)
             loop = self._started(task, calls, resume)
         return self._train(loop)
 
