@@ -50,12 +50,12 @@ def scores(start, stop, rows, panels, work, block):
 
 @kernel
 def exponentials(start, stop, work, treatment, mask, across, block):
-    """The treatment of the same scores; work.slab has all columns."""
+    """The treatment of scores that are in cache, as they are after `score_block`: those of one block, repeatedly."""
     for g in range(start, stop):
         panels = len(work.left[g])
         for begin in range(0, across, block):
             visit_block(
-                work.slab, g * panels, panels, begin, min(begin + block, across), 0, g * GROUP, work.shifts[g],
+                work.slab, g * panels, panels, begin, min(begin + block, across), begin, g * GROUP, work.shifts[g],
                 treatment, mask, work.sums[g], work.flags[g],
             )  # fmt: skip
 
@@ -102,25 +102,19 @@ def phases(count, dim, dtype, threads):
     _, narrow = arrays(one_block, memory)
     treatment, mask = Softmax(octaves(dtype, 0.07), 0.07, 0.0), masked(height, count, dtype)
     groups = height // GROUP
-    work.shifts[:] = 1
-    work.sums[:] = 0
+    narrow.shifts[:] = 1
+    narrow.sums[:] = 0
     work.slab[:] = rng.uniform(-1, 1, work.slab.shape)
+    narrow.slab[:] = rng.uniform(-1, 1, narrow.slab.shape)
 
     def pack():
         pack_columns(across, columns, *packed)
         packed_rows(groups, rows, work)
 
-    def visit():
-        work.slab[:] = kept  # values change by a call: those of a score are needed
-        begin = time.perf_counter()
-        exponentials(groups, work, treatment, mask, across, layout.block)
-        return time.perf_counter() - begin
-
-    kept = work.slab.copy()
     calls = {
         "packing": timed(pack),
         "scores": timed(lambda: scores(groups, rows, packed.panels, narrow, layout.block)),
-        "exponentials": visit,
+        "exponentials": timed(lambda: exponentials(groups, narrow, treatment, mask, across, layout.block)),
         "sums to rows": timed(lambda: sums_to_rows(groups, work, packed.strips, across, layout.block)),
         "sums to columns": timed(lambda: sums_to_columns(work, across)),
     }

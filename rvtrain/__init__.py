@@ -49,6 +49,7 @@ _HOMES = {
         "top_k",
         "weighted_sample",
     ),
+    "graph": ("Graph",),
     "functional": ("cosine_similarity", "logsumexp"),
     "checkpoint": ("load_checkpoint", "save_checkpoint"),
     "text": ("Bags", "HashedNgrams"),

@@ -3,6 +3,7 @@
 from rvtrain import checkpoint as checkpoint
 from rvtrain import curriculum as curriculum
 from rvtrain import functional as functional
+from rvtrain import graph as graph
 from rvtrain import losses as losses
 from rvtrain import mining as mining
 from rvtrain import optimizers as optimizers
@@ -16,6 +17,7 @@ from rvtrain.curriculum import CurriculumStage as CurriculumStage
 from rvtrain.curriculum import TemperatureAnnealing as TemperatureAnnealing
 from rvtrain.functional import cosine_similarity as cosine_similarity
 from rvtrain.functional import logsumexp as logsumexp
+from rvtrain.graph import Graph as Graph
 from rvtrain.losses import CoSENTLoss as CoSENTLoss
 from rvtrain.losses import CosineSimilarityLoss as CosineSimilarityLoss
 from rvtrain.losses import DecoupledContrastiveLoss as DecoupledContrastiveLoss

@@ -165,7 +165,9 @@ FORKS = {
     """,
     "DataLoader": """
         from torch.utils.data import DataLoader
-        loader = DataLoader([0, 1, 2], num_workers=2, batch_size=None, collate_fn=call, multiprocessing_context=fork)
+        loader = DataLoader(
+            [0, 1, 2], num_workers=2, batch_size=None, collate_fn=call, multiprocessing_context=fork, timeout=20
+        )
         ok = list(loader) == [expected] * 3
     """,
 }

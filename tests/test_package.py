@@ -14,10 +14,11 @@ SOURCES = sorted(ROOT.rglob("*.py"))
 NAMES = [name for name in rvtrain.__all__ if not name.startswith("__")]
 # From the ground up: a module may import from its own layer and those before it.
 LAYERS = [
-    {"_errors", "_validation"},
+    {"_errors", "_lazy", "_validation"},
     {"_kernels"},
     {"_progress"},
     {"_engine"},
+    {"_graph_kernels", "graph"},
     {"losses", "optimizers", "mining", "curriculum", "functional", "checkpoint", "text"},
     {"training"},
     {"demo", "_machine", "_warmup"},

@@ -42,6 +42,47 @@ class Spectral(Graph):
     time_gradients.pretty_name = "spectral regularization and both gradients"
 
 
+class Laplacian(Graph):
+    """Value and gradient of 100,000 nodes and 500,000 edges, prepared once, and from the list of edges."""
+
+    rounds = HEADLINE
+    params = (["plain", "normalized"], [1, "all"])
+    param_names = ("form", "threads")
+
+    def prepare(self, form, threads):
+        self.make(100_000, 64)
+        self.graph = rt.Graph(self.edges, 100_000)
+        self.loss = rt.SpectralRegularization(0.01, normalized=form == "normalized")
+        self.time_prepared()
+        self.time_edges()
+
+    def time_prepared(self, *parameters):
+        self.loss.compute_with_gradients(self.z, self.graph)
+
+    time_prepared.pretty_name = "spectral regularization of a prepared graph and gradient"
+
+    def time_edges(self, *parameters):
+        self.loss.compute_with_gradients(self.z, self.edges)
+
+    time_edges.pretty_name = "spectral regularization of an edge list and gradient"
+
+
+class Prepare(Graph):
+    """A `Graph` of 500,000 edges."""
+
+    params = ([1, "all"],)
+    param_names = ("threads",)
+
+    def prepare(self, threads):
+        self.make(100_000, 1)
+        self.time_graph()
+
+    def time_graph(self, *parameters):
+        rt.Graph(self.edges, 100_000)
+
+    time_graph.pretty_name = "preparation of a graph"
+
+
 class LocalContrastive(Graph):
     """Both forms over edges and as many negative edges."""
 

@@ -52,6 +52,9 @@ def byte_tile() -> ByteTile | None:
     return AVX2 if "avx2" in features and "avx512f" not in features else None
 
 
+UNROLLED = 2
+"""Number of words of a row that a step of the loop adds: its counters take a tenth of the time of one word."""
+
 TILE = byte_tile() or AVX2
 ROWS, COLUMNS, LANES, PARTIAL = TILE.rows, TILE.columns, TILE.lanes, TILE.partial
 
@@ -83,14 +86,21 @@ def tile_bytes(emit, left, at, right, right_at, steps, start, start_at, out):
     kind = np.int16 if PARTIAL else np.int32
     nothing = emit.constant(0, np.int32, LANES)
 
-    def add_words(k, a, b, *tile):
-        """Add a word of each row and column to the tile, a list of vectors row by row."""
-        row = [(b + LANES * c).load(LANES) for c in range(vectors)]
-        sums = []
-        for r in range(ROWS):
-            word = (a + r).load().broadcast(LANES)
-            sums += [_add_products(emit, tile[r * vectors + c], row[c], word) for c in range(vectors)]
-        return [a + ROWS, b + COLUMNS, *sums]
+    def adding(together):
+        """The body of a loop that adds so many words of each row and column to the tile, vectors row by row."""
+
+        def body(k, a, b, *tile):
+            sums = list(tile)
+            for _ in range(together):
+                row = [(b + LANES * c).load(LANES) for c in range(vectors)]
+                for r in range(ROWS):
+                    word = (a + r).load().broadcast(LANES)
+                    for c in range(vectors):
+                        sums[r * vectors + c] = _add_products(emit, sums[r * vectors + c], row[c], word)
+                a, b = a + ROWS, b + COLUMNS
+            return [a, b, *sums]
+
+        return body
 
     def add_part(first, a, b, begin):
         """Add the products of PARTIAL words to `out`; if PARTIAL is 0, write the products of all words."""
@@ -99,7 +109,9 @@ def tile_bytes(emit, left, at, right, right_at, steps, start, start_at, out):
         if PARTIAL:
             limit = first + PARTIAL
             last = (limit < steps).choose(limit, steps)
-        a, b, *sums = emit.loop(first, last, 1, [a, b, *initial], add_words, empty=False)
+        whole = last - (last - first) % UNROLLED
+        carried = emit.loop(first, whole, UNROLLED, [a, b, *initial], adding(UNROLLED))
+        a, b, *sums = emit.loop(whole, last, 1, carried, adding(1))
         for place, total in zip(places, sums, strict=True):
             if PARTIAL:
                 ones = emit.constant(1, np.int16, 2 * LANES)

@@ -12,6 +12,7 @@ import numpy as np
 from rvtrain._engine._byte_tile import COLUMNS, LANES, ROWS
 from rvtrain._engine._tile import tile_shape
 from rvtrain._kernels import emitted
+from rvtrain._kernels._vectors import Value
 
 
 def _between(values, at, low, high):
@@ -47,6 +48,90 @@ def reaching(emit, values, at, bound):
     for c in range(0, columns, lanes):
         bits = bits | ((values + at + c).load(lanes) >= least).bits() << c
     return bits
+
+
+def _any_above(values, at, low):
+    return bool((values.reshape(-1)[at : at + tile_shape(values.dtype)[1]] > low).any())
+
+
+@emitted(_any_above, np.bool_)
+def any_above(emit, values, at, low):
+    """Whether values[at + q] > low for a q < NR; values is C-contiguous, without NaN."""
+    _, columns, lanes = tile_shape(values.dtype)
+    x = functools.reduce(_greater, [(values + at + c).load(lanes) for c in range(0, columns, lanes)])
+    return (x > low.broadcast(lanes)).bits().differs(0)
+
+
+def _any_between(values, at, low, high):
+    return bool(_between(values, at, low, high))
+
+
+@emitted(_any_between, np.bool_)
+def any_between(emit, values, at, low, high):
+    """Whether low < values[at + q] < high for a q < NR; values is C-contiguous."""
+    _, columns, lanes = tile_shape(values.dtype)
+    least, most = low.broadcast(lanes), high.broadcast(lanes)
+    x = [(values + at + c).load(lanes) for c in range(0, columns, lanes)]
+    return functools.reduce(operator.or_, [(a > least) & (a < most) for a in x]).bits().differs(0)
+
+
+def _of_tiles(values, at, stop, step):
+    offsets = np.arange(at, stop, step)[:, np.newaxis] + np.arange(tile_shape(values.dtype)[1])
+    return values.reshape(-1)[offsets]
+
+
+def _count_reaching(values, at, stop, step, bound):
+    return np.int64((_of_tiles(values, at, stop, step) >= bound).sum())
+
+
+@emitted(_count_reaching, np.int64)
+def count_reaching(emit, values, at, stop, step, bound):
+    """The number of values[a + q] ≥ bound for a = at, at + step, … < stop and q < NR; values is C-contiguous."""
+    _, columns, lanes = tile_shape(values.dtype)
+    integer = np.dtype(f"i{values.dtype.itemsize}")
+    least, one, none = bound.broadcast(lanes), *(emit.constant(x, integer, lanes) for x in (1, 0))
+    vectors = range(0, columns, lanes)
+
+    def add(a, *counts):
+        return [
+            count + ((values + a + c).load(lanes) >= least).choose(one, none)
+            for c, count in zip(vectors, counts, strict=True)
+        ]
+
+    counts = emit.loop(at, stop, step, [none for _ in vectors], add)
+    total = _folded(emit, functools.reduce(operator.add, counts), operator.add)
+    return total if total.dtype == np.int64 else Value(total.builder, total.builder.sext(total.llvm, at.llvm.type))
+
+
+def _greatest(values, at, stop, step):
+    return _of_tiles(values, at, stop, step).max()
+
+
+@emitted(_greatest, lambda values, *rest: values)
+def greatest(emit, values, at, stop, step):
+    """The greatest values[a + q] for a = at, at + step, … < stop and q < NR; values is C-contiguous, without NaN."""
+    _, columns, lanes = tile_shape(values.dtype)
+    vectors = range(0, columns, lanes)
+
+    def load(a):
+        return [(values + a + c).load(lanes) for c in vectors]
+
+    def compare(a, *most):
+        return [_greater(x, y) for x, y in zip(load(a), most, strict=True)]
+
+    return _folded(emit, functools.reduce(_greater, emit.loop(at, stop, step, load(at), compare)), _greater)
+
+
+def _greater(x, y):
+    return (x > y).choose(x, y)
+
+
+def _folded(emit, vector, combine):
+    """All elements of a vector, combined to one number."""
+    while vector.lanes > 1:
+        half = vector.lanes // 2
+        vector = combine(vector.shuffle(vector, range(half)), vector.shuffle(vector, range(half, 2 * half)))
+    return Value(vector.builder, vector.builder.extract_element(vector.llvm, emit.constant(0, np.int32).llvm))
 
 
 def _any_at_least(tile, scales, errors, j, spreads, bounds, at):

@@ -183,7 +183,7 @@ def arrays(room: Room, scratch: Scratch) -> tuple[kernels.Columns, kernels.Work]
     work = kernels.Work(
         slab=array(room.height // high, room.across, high, wide),
         left=array(groups, panels, room.dim, high),
-        shifts=array(groups, panels, high),
+        shifts=array(groups, panels, high, wide),
         sums=array(groups, room.sums, panels, high, wide),
         flags=scratch.array((groups, wide), np.int32),
         strips=array(padded, room.height, wanted=room.to_columns),

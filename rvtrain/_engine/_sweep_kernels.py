@@ -54,7 +54,7 @@ class Work(NamedTuple):
     left: np.ndarray
     """(groups, GROUP / MR, d, MR) packed rows"""
     shifts: np.ndarray
-    """(groups, GROUP / MR, MR) row maxima, or 1"""
+    """(groups, GROUP / MR, MR, NR) row maxima, each NR times, or 1"""
     sums: np.ndarray
     """(groups, 1 or 2, GROUP / MR, MR, NR) sums of the addends, by lane"""
     flags: np.ndarray
@@ -173,8 +173,10 @@ def visit_block(slab, top, panels, begin, end, origin, first, shifts, treatment,
 def visit_lines(treatment, slab, top, panels, begin, end, origin, first, shifts, mask, sums, flags):
     """The loops of `visit_block`, with one version for each form of treatment.
 
-    Loops over r end at slab.shape[2], not at the constant mr(slab), because the compiler would unroll them and then
-    have no registers left for constants.
+    Without ids, a tile is one loop, over as many shifts and sums. With a loop for each row, constants were loaded,
+    and written to the stack, for each row again: it took twice as long in float64, and in float32 up to four times
+    as long in some processes, by the alignment of the stack. The length of the loop is not constant, because the
+    compiler would unroll it.
     """
     return _lines(type(treatment))(treatment, slab, top, panels, begin, end, origin, first, shifts, mask, sums, flags)
 
@@ -206,7 +208,7 @@ def _lines_of_one_knowing_ids(treatment, slab, top, panels, begin, end, origin, 
     for p in range(panels):
         for j in range(begin, end):
             for r in range(slab.shape[2]):
-                shift = shifts[p, r]
+                shift = shifts[p, r, 0]
                 equal_ids(mask, first + p * slab.shape[2] + r, j, nr(slab), flags)
                 for q in range(nr(slab)):
                     kept, addend = visit(treatment, slab[top + p, j - origin, r, q], shift, flags[q] != 0)
@@ -221,7 +223,7 @@ def _lines_of_two_knowing_ids(treatment, slab, top, panels, begin, end, origin, 
     for p in range(panels):
         for j in range(begin, end):
             for r in range(slab.shape[2]):
-                shift = shifts[p, r]
+                shift = shifts[p, r, 0]
                 i = min(first + p * slab.shape[2] + r, len(mask.row_ids) - 1)
                 if mask.row_ids.shape[1] == 1 and len(mask.ids) == 1:
                     known, line = mask.row_ids[i, 0], mask.ids[0, j * nr(slab) : (j + 1) * nr(slab)]
@@ -242,27 +244,32 @@ def _lines_of_two_knowing_ids(treatment, slab, top, panels, begin, end, origin, 
 
 @njit
 def _lines_of_one_alone(treatment, slab, top, panels, begin, end, origin, shifts, sums):
+    scores, shift, total = _tiles(slab), _tiles(shifts), _tiles(sums)
     for p in range(panels):
         for j in range(begin - origin, end - origin):
-            for r in range(slab.shape[2]):
-                shift = shifts[p, r]
-                for q in range(nr(slab)):
-                    kept, addend = visit(treatment, slab[top + p, j, r, q], shift, False)
-                    slab[top + p, j, r, q] = kept
-                    sums[0, p, r, q] += addend
+            for e in range(scores.shape[2]):
+                kept, addend = visit(treatment, scores[top + p, j, e], shift[0, p, e], False)
+                scores[top + p, j, e] = kept
+                total[0, p, e] += addend
 
 
 @njit
 def _lines_of_two_alone(treatment, slab, top, panels, begin, end, origin, shifts, sums):
+    scores, shift, total = _tiles(slab), _tiles(shifts), _tiles(sums)
     for p in range(panels):
         for j in range(begin - origin, end - origin):
-            for r in range(slab.shape[2]):
-                shift = shifts[p, r]
-                for q in range(nr(slab)):
-                    kept, addend, second = visit(treatment, slab[top + p, j, r, q], shift, False)
-                    slab[top + p, j, r, q] = kept
-                    sums[0, p, r, q] += addend
-                    sums[1, p, r, q] += second
+            for e in range(scores.shape[2]):
+                kept, addend, second = visit(treatment, scores[top + p, j, e], shift[0, p, e], False)
+                scores[top + p, j, e] = kept
+                total[0, p, e] += addend
+                total[1, p, e] += second
+
+
+@njit
+def _tiles(array):
+    """A view (…, MR · NR) with three axes of an array (…, MR, NR)."""
+    size = array.shape[-2] * array.shape[-1]
+    return array.reshape((-1, array.shape[-3], size))
 
 
 @overload(visit_lines)
@@ -353,19 +360,22 @@ def raise_maxima(slab, top, panels, begin, end, lanes):
 
 @body
 def row_maxima(lanes, shifts):
-    """shifts[p, r] = maximum over the lanes, or 0 if all are −inf, because −inf − (−inf) is NaN; sets lanes to 0."""
+    """shifts[p, r] = maximum over the lanes, or 0 if all are −inf, because −inf − (−inf) is NaN; sets lanes to 0.
+
+    Shapes: lanes (…, P, MR, NR), shifts (P, MR, NR).
+    """
     for p in range(len(shifts)):
         for r in range(shifts.shape[1]):
             value = lanes[0, p, r, 0]
             for q in range(lanes.shape[3]):
                 value = max(value, lanes[0, p, r, q])
-            shifts[p, r] = value if value > -np.inf else 0
+            shifts[p, r, :] = value if value > -np.inf else 0
     lanes[:] = 0
 
 
 @body
 def close_rows(first, shifts, sums, treatment, own, to):
-    """`close` for the rows of a group, without the padding; shifts (P, MR), sums (1 or 2, P, MR, NR)."""
+    """`close` for the rows of a group, without the padding; shifts (P, MR, NR), sums (1 or 2, P, MR, NR)."""
     height = shifts.shape[1]
     for i in range(first, min(first + GROUP, len(to.losses))):
         p, r = (i - first) // height, (i - first) % height
@@ -375,7 +385,7 @@ def close_rows(first, shifts, sums, treatment, own, to):
         if len(sums) > 1:
             for q in range(sums.shape[3]):
                 second += sums[1, p, r, q]
-        close(treatment, i, shifts[p, r], total, second, own, to)
+        close(treatment, i, shifts[p, r, 0], total, second, own, to)
 
 
 @body
@@ -404,7 +414,7 @@ def _weights(treatment, slab, top, panels, begin, end, first, shifts, to):
             exists = i < len(to.first)
             one = slab.dtype.type(to.first[i] if exists else 0.0)
             two = slab.dtype.type(to.second[i] if exists else 0.0)
-            shift = shifts[p, r]
+            shift = shifts[p, r, 0]
             for j in range(begin, end):
                 for q in range(nr(slab)):
                     slab[top + p, j, r, q] = weigh(treatment, slab[top + p, j, r, q], shift, one, two)

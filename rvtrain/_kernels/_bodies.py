@@ -43,7 +43,7 @@ class Need(NamedTuple):
     """Argument types, pickled by reference, because a class of `__main__` must come back as the same class."""
 
 
-_PREFIX = "rvtrain body "
+_PREFIX = f"{_cache.OWN} body "
 _bodies: dict[str, "Body"] = {}
 _symbols: dict[str, tuple["Body", Args]] = {}
 _named: dict[str, tuple[Callable, Any]] = {}
@@ -58,7 +58,7 @@ class Body:
         self.func = func
         self.parameters = list(inspect.signature(func).parameters)
         self._known: dict[Args, tuple[str, Any]] = {}
-        self._dispatcher: Any = numba.njit(func, fastmath=FASTMATH, **INNER)
+        self._dispatcher: Any = None
         self._entries = _cache.Entries(self.name, func)
         _bodies[self.name] = self
 
@@ -86,7 +86,8 @@ class Body:
         if payload is None:
             return None
         try:
-            needed, stored, function = payload
+            needed, symbols, stored, function = payload
+            _cache.provide(symbols)
             register(needed)
             with _codegen.as_usual():  # needed when this body is loaded while its caller is being compiled
                 library = registry.cpu_target.target_context.codegen().unserialize_library(stored)
@@ -95,6 +96,8 @@ class Body:
             return None
 
     def _compile(self, key: str | None, args: Args) -> tuple[int, Any]:
+        if self._dispatcher is None:  # not made before, because most code is read from disk
+            self._dispatcher = numba.njit(self.func, fastmath=FASTMATH, **INNER)
         with _codegen.alone():
             _compiling.announced(self._dispatcher.compile)(args)
         result = self._dispatcher.overloads[args]
@@ -102,7 +105,8 @@ class Body:
         _codegen.finish(library)
         address = library.get_pointer_to_function(function)
         if key and not library.has_dynamic_globals and (needed := needs(library)) is not None:
-            self._entries.save(key, (needed, library.serialize_using_object_code(), function))
+            code = _codegen.serialized(library)
+            self._entries.save(key, (needed, _cache.external(library), code, function))
         return address, library
 
     def call(self, context: Any, builder: Any, args: Args, values: Iterable[Any]) -> Any:

@@ -15,7 +15,7 @@ import re
 import stat
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,15 @@ import llvmlite
 import numba
 import numpy as np
 from llvmlite import binding
-from numba.core import types
+from numba.core import registry, types
 from numba.core.caching import CompileResultCacheImpl, _Cache
+from numba.core.runtime.nrt import rtsys
 from numba.core.serialize import dumps
 
-from rvtrain._kernels import _sources
+from rvtrain._kernels import _codegen, _sources
+
+OWN = "rvtrain"
+"""Beginning of the symbols that this package defines."""
 
 
 @functools.cache
@@ -153,6 +157,26 @@ class Entries:
             Path(temporary).unlink(missing_ok=True)
 
 
+def external(library: Any) -> list[str]:
+    """The symbols that compiled code expects from the process."""
+    module = library._final_module
+    declared = [x.name for x in (*module.functions, *module.global_variables) if x.is_declaration]
+    return [name for name in declared if not name.startswith(("llvm.", OWN))]
+
+
+def provide(symbols: Iterable[str]) -> None:
+    """Define the symbols that compiled code expects, before it is loaded: LLVM aborts the process if one is missing.
+
+    numba defines them while it makes itself ready to compile, which imports a hundred modules, SciPy's linear algebra
+    among them, and takes longer than to read all kernels of a loss. This is left out unless the functions of its
+    runtime, which nearly all code calls, are not enough.
+    """
+    context = registry.cpu_target.target_context
+    rtsys.initialize(context)
+    if any(binding.address_of_symbol(name) is None for name in symbols):
+        context.refresh()
+
+
 class DispatcherCache(_Cache):
     """The entries of a numba dispatcher, behind numba's cache interface; `needs`, `register` are of `_bodies`."""
 
@@ -171,8 +195,8 @@ class DispatcherCache(_Cache):
         if payload is None:
             return None
         try:
-            needed, reduced = payload
-            target_context.refresh()
+            needed, symbols, reduced = payload
+            provide(symbols)
             self._register(needed)
             result = self._impl.rebuild(target_context, reduced)
             # A class of the running script was pickled by value: unpickling gives an equal class, not the same one.
@@ -183,7 +207,9 @@ class DispatcherCache(_Cache):
     def save_overload(self, sig: Any, data: Any) -> None:
         key = self._entries.key(_arguments(sig)) if folder() else None
         if key and not data.library.has_dynamic_globals and (needed := self._needs(data.library)) is not None:
-            self._entries.save(key, (needed, self._impl.reduce(data)))
+            _, *rest = self._impl.reduce(data)
+            code = _codegen.serialized(data.library)
+            self._entries.save(key, (needed, external(data.library), (code, *rest)))
 
     def enable(self) -> None: ...
 

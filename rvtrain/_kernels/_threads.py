@@ -12,8 +12,9 @@ from numba.np.ufunc import parallel
 from rvtrain._kernels import _tbb
 from rvtrain._kernels._decorators import disabled
 
-SERIAL_BELOW = 100_000
-"""Number of arithmetic operations below which waking the threads (about 4 µs under TBB) costs more than it saves."""
+SERIAL_BELOW = 200_000
+"""Number of arithmetic operations below which waking the threads costs more than it saves: about 4 µs under TBB, and
+up to 50 µs on a virtual machine whose processors go to sleep."""
 
 SLOT = "rvtrain.parallel_for"
 """Symbol of a pointer to the function that runs numba's own parallel loops; null until the layer is started."""

@@ -50,11 +50,15 @@ class Value:
         return ir.Constant(self.llvm.type, other if self.lanes is None else [other] * self.lanes)
 
     def astype(self, dtype: Any) -> "Value":
-        """The same numbers in another type: integers to floats, or floats to narrower or wider floats."""
+        """The same numbers in another type: integers to floats, or to another width of the same kind."""
         old, new = self.dtype, np.dtype(dtype)
         if old == new:
             return self
-        name = "sitofp" if old.kind == "i" else "fpext" if new.itemsize > old.itemsize else "fptrunc"
+        if old.kind == new.kind:
+            wider, narrower = ("sext", "trunc") if old.kind == "i" else ("fpext", "fptrunc")
+            name = wider if new.itemsize > old.itemsize else narrower
+        else:
+            name = "sitofp"
         return Value(self.builder, getattr(self.builder, name)(self.llvm, _llvm(new, self.lanes)))
 
     def view(self, dtype: Any) -> "Value":
@@ -164,6 +168,12 @@ class Emitter:
         """a b + c, fused if the processor has the instruction."""
         size = f"f{8 * c.dtype.itemsize}"
         return self.call(f"llvm.fmuladd.{size if c.lanes is None else f'v{c.lanes}{size}'}", c, a, b, c)
+
+    def total(self, vector: Value) -> Value:
+        """The sum of the elements of a vector of floats, in their order."""
+        count, size = vector.lanes or 1, f"f{8 * vector.dtype.itemsize}"
+        zero = self.constant(-0.0, vector.dtype)
+        return self.call(f"llvm.vector.reduce.fadd.v{count}{size}", zero, zero, vector)
 
     def two_products(self, a: Value, b: Value, c: Value, d: Value) -> Value:
         """a b + c d, with one product and the sum fused if the processor has the instruction."""

@@ -4,11 +4,16 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from rvtrain import _validation as check
+from rvtrain.graph import Graph
 from rvtrain.losses import _graph_kernels as kernels
 
 _LANES = 64
 """Number of lanes of a sum at the nodes: more than most machines have threads, but so few that their scratch stays in
 cache."""
+
+_LEAST, _MOST = 1e-30, 1e30
+"""A value above the first for each edge and column, and below the second in total, shows that no square, weight or
+sum is outside of the range of float32. Otherwise the loss is computed again in float64."""
 
 
 def parse_embeddings(embeddings: ArrayLike) -> np.ndarray:
@@ -37,24 +42,37 @@ def squared_lengths(z: np.ndarray, scale: np.ndarray, first: np.ndarray, second:
     return out
 
 
-def sum_differences(
-    z: np.ndarray, scale: np.ndarray, first: np.ndarray, second: np.ndarray, weights: np.ndarray
-) -> np.ndarray:
-    """s_i Σ weights[e] (s_i z_i − s_j z_j) over the edges e that join i and j, of z's shape and dtype.
+def add_differences(z: np.ndarray, graph: Graph, weights: np.ndarray, out: np.ndarray) -> None:
+    """out_i += Σ weights[e] (z_i − z_j) over the listed edges e that join i and j.
 
-    This is half the gradient of Σ weights[e] ‖s_i z_i − s_j z_j‖². weights (E,) float64.
+    This is half the gradient of Σ weights[e] ‖z_i − z_j‖². weights (E,) float64.
     """
-    at, others = np.concatenate([first, second]), np.concatenate([second, first])
-    order = np.argsort(at, kind="stable")
-    out, scratch = np.empty_like(z), scratch_rows(*z.shape)
-    kernels.sum_differences.sized(4 * len(at) * z.shape[1] + out.size)(
-        len(scratch),
-        z,
-        scale,
-        row_starts(at, len(z)),
-        others[order],
-        np.tile(weights, 2)[order],
-        scratch,
-        out,
+    _run(z, np.ones(len(z)), graph, graph._summed(weights, False)[0], kernels.ADDED, 1.0, out)
+
+
+def laplacian(
+    z: np.ndarray, scale: np.ndarray | None, graph: Graph, weights: np.ndarray, factor: float, out: np.ndarray | None
+) -> float:
+    """Σ w_ij ‖s_i z_i − s_j z_j‖² over the edges, and out_i = factor s_i Σ_j w_ij (s_i z_i − s_j z_j) unless None.
+
+    scale None stands for s_i = 1. weights are those of `Graph._of_listed`. NaN if z is not finite.
+    """
+    work, target = (kernels.VALUE, z[:0]) if out is None else (kernels.GRADIENT, out)
+    if scale is None and z.dtype == np.float32:
+        total = _run(z, None, graph, weights, work, factor, target)
+        if _LEAST * (graph.n_edges * z.shape[1]) < total < _MOST:
+            return total
+    return _run(z, np.ones(len(z)) if scale is None else scale, graph, weights, work, factor, target)
+
+
+def _run(
+    z: np.ndarray, scale: np.ndarray | None, graph: Graph, weights: np.ndarray, work: int, factor: float,
+    out: np.ndarray,
+) -> float:  # fmt: skip
+    kernel = kernels.laplacian_plain if scale is None else kernels.laplacian_scaled
+    lists = kernels.Lists(graph._bounds, graph._starts, graph._middles, graph._others, weights)
+    values = np.empty(len(z))
+    kernel.sized(8 * len(graph._others) * z.shape[1])(
+        len(graph._bounds) - 1, z, np.ones(len(z)) if scale is None else scale, lists, work, factor, values, out
     )
-    return out
+    return float(values.sum())

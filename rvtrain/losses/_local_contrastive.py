@@ -187,7 +187,7 @@ class LocalContrastiveLoss:
         return reduced(values, self.reduction, pairs), like_wrt(wrt, shaped)
 
     def compute_graph(
-        self, embeddings: ArrayLike, edges: ArrayLike, negative_edges: ArrayLike | None = None
+        self, embeddings: ArrayLike, edges: graph.Edges, negative_edges: graph.Edges | None = None
     ) -> float | Floats:
         """The loss over edge lists.
 
@@ -198,8 +198,9 @@ class LocalContrastiveLoss:
         ----------
         embeddings : array of shape (n, d), float32 or float64
             One row for each node.
-        edges : integer array of shape (E, 2), E ≥ 1
-        negative_edges : integer array of shape (F, 2), optional
+        edges : integer array of shape (E, 2), E ≥ 1, or Graph
+            A `Graph` stands for its edges as they were listed. Weights are ignored.
+        negative_edges : integer array of shape (F, 2), or Graph, optional
             Pairs to keep apart. Required by the triplet form.
 
         Returns
@@ -226,7 +227,7 @@ class LocalContrastiveLoss:
         return self._evaluate_graph(embeddings, edges, negative_edges)[0]
 
     def compute_graph_with_gradients(
-        self, embeddings: ArrayLike, edges: ArrayLike, negative_edges: ArrayLike | None = None
+        self, embeddings: ArrayLike, edges: graph.Edges, negative_edges: graph.Edges | None = None
     ) -> tuple[float | Floats, Floats]:
         """The loss over edge lists and its gradient to the embeddings.
 
@@ -300,7 +301,7 @@ class LocalContrastiveLoss:
         )
 
     def _evaluate_graph(
-        self, embeddings: ArrayLike, edges: ArrayLike, negative_edges: ArrayLike | None
+        self, embeddings: ArrayLike, edges: graph.Edges, negative_edges: graph.Edges | None
     ) -> tuple[float | Floats, graph.Lengths, np.ndarray]:
         """The value, the edges, and the derivatives of the value, or of the sum of the values, by their lengths."""
         if self.form == "triplet" and negative_edges is None:

@@ -7,31 +7,38 @@ from numpy.typing import ArrayLike
 
 from rvtrain import _validation as check
 from rvtrain._errors import NotFiniteError
+from rvtrain.graph import Graph, SparseMatrix
 from rvtrain.losses import _local_contrastive_kernels as kernels
-from rvtrain.losses._graph import parse_embeddings, row_starts, squared_lengths, sum_differences
+from rvtrain.losses._graph import add_differences, parse_embeddings, row_starts, squared_lengths
+
+Edges = ArrayLike | SparseMatrix | Graph
+_NO_EDGES = np.empty((0, 2), np.int64)
 
 
 class Lengths(NamedTuple):
     """Checked edges and their lengths: first the E edges, then the F negative edges; arrays (E + F,)."""
 
     z: np.ndarray
+    near: Graph
+    far: Graph
     first: np.ndarray
     second: np.ndarray
     length: np.ndarray
-    positive: int
-    """E"""
+
+    @property
+    def positive(self) -> int:
+        """E"""
+        return len(self.near._first)
 
 
-def measure(embeddings: ArrayLike, edges: ArrayLike, negative_edges: ArrayLike | None) -> Lengths:
+def measure(embeddings: ArrayLike, edges: Edges, negative_edges: Edges | None) -> Lengths:
     """Check the arguments, and compute the length of every edge."""
     z = check.readable(parse_embeddings(embeddings))
-    near = check.indices("edges", edges, (None, 2), len(z))
-    if len(near) == 0:
-        raise ValueError(f"edges must not be empty, got shape {near.shape}")
-    far = np.empty((0, 2), np.int64)
-    if negative_edges is not None:
-        far = check.indices("negative_edges", negative_edges, (None, 2), len(z))
-    first, second = np.ascontiguousarray(np.concatenate([near, far]).T)
+    near = Graph._of("edges", edges, len(z))
+    if len(near._first) == 0:
+        raise ValueError("edges must not be empty, got shape (0, 2)")
+    far = Graph._of("negative_edges", _NO_EDGES if negative_edges is None else negative_edges, len(z))
+    first, second = np.concatenate([near._first, far._first]), np.concatenate([near._second, far._second])
     length = np.sqrt(squared_lengths(z, np.ones(len(z)), first, second))
     if not np.isfinite(length).all():
         edge = int(np.argmin(np.isfinite(length)))
@@ -39,7 +46,7 @@ def measure(embeddings: ArrayLike, edges: ArrayLike, negative_edges: ArrayLike |
             f"embeddings must be within 1e150 of each other along edges, got a longer distance between nodes "
             f"{first[edge]} and {second[edge]}"
         )
-    return Lengths(z, first, second, length, len(near))
+    return Lengths(z, near, far, first, second, length)
 
 
 def pairwise(lengths: Lengths, margin: float) -> tuple[np.ndarray, np.ndarray]:
@@ -75,4 +82,8 @@ def triplet(lengths: Lengths, margin: float) -> tuple[np.ndarray, np.ndarray]:
 def gradient(lengths: Lengths, slopes: np.ndarray) -> np.ndarray:
     """Gradient to the embeddings (n, d) from the derivatives by the lengths; edges of length 0 add nothing."""
     weights = np.divide(slopes, lengths.length, out=np.zeros(len(slopes)), where=lengths.length > 0)
-    return sum_differences(lengths.z, np.ones(len(lengths.z)), lengths.first, lengths.second, weights)
+    out = np.zeros_like(lengths.z)
+    add_differences(lengths.z, lengths.near, weights[: lengths.positive], out)
+    if len(lengths.far._first):
+        add_differences(lengths.z, lengths.far, weights[lengths.positive :], out)
+    return out

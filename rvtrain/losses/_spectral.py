@@ -7,9 +7,9 @@ from numpy.typing import ArrayLike
 
 from rvtrain import _validation as check
 from rvtrain._errors import NotFiniteError
+from rvtrain.graph import Graph, SparseMatrix
 from rvtrain.losses._arguments import like_wrt, parse_wrt
-from rvtrain.losses._graph import parse_embeddings, squared_lengths, sum_differences
-from rvtrain.losses._spectral_graph import Edges, SparseMatrix, parse_graph
+from rvtrain.losses._graph import laplacian, squared_lengths
 from rvtrain.losses.base import Floats
 
 WRT = ("embeddings", "edge_weights")
@@ -88,7 +88,7 @@ class SpectralRegularization:
         return f"SpectralRegularization(weight={self.weight:g}, normalized={self.normalized})"
 
     def compute(
-        self, embeddings: ArrayLike, graph: ArrayLike | SparseMatrix, edge_weights: ArrayLike | None = None
+        self, embeddings: ArrayLike, graph: ArrayLike | SparseMatrix | Graph, edge_weights: ArrayLike | None = None
     ) -> float:
         """The regularization term alone.
 
@@ -96,11 +96,13 @@ class SpectralRegularization:
         ----------
         embeddings : array of shape (n, d)
             float32 or float64; one row for each node.
-        graph : integer array of shape (E, 2), or scipy.sparse matrix of shape (n, n)
-            Edges as pairs of nodes; E may be 0. The data of a sparse matrix are its weights.
+        graph : integer array of shape (E, 2), scipy.sparse matrix of shape (n, n), or Graph of n nodes
+            Edges as pairs of nodes; E may be 0. The data of a sparse matrix are its weights. A `Graph` is prepared
+            once: most of the time of a call with anything else is its preparation.
         edge_weights : array of shape (E,), optional
-            float32 or float64, not negative; often attention patterns. The default is 1, or the sparse matrix's
-            data. For a sparse matrix, E is its number of stored elements, in the order of its ``tocoo()``.
+            float32 or float64, not negative; often attention patterns. The default is 1, or the weights of the
+            sparse matrix or `Graph`. For a sparse matrix, E is its number of stored elements, in the order of its
+            ``tocoo()``; for a `Graph`, its number of listed edges.
 
         Returns
         -------
@@ -120,7 +122,7 @@ class SpectralRegularization:
     def compute_with_gradients(
         self,
         embeddings: ArrayLike,
-        graph: ArrayLike | SparseMatrix,
+        graph: ArrayLike | SparseMatrix | Graph,
         edge_weights: ArrayLike | None = None,
         *,
         wrt: str = "embeddings",
@@ -130,7 +132,7 @@ class SpectralRegularization:
     def compute_with_gradients(
         self,
         embeddings: ArrayLike,
-        graph: ArrayLike | SparseMatrix,
+        graph: ArrayLike | SparseMatrix | Graph,
         edge_weights: ArrayLike | None = None,
         *,
         wrt: tuple[str, ...],
@@ -139,7 +141,7 @@ class SpectralRegularization:
     def compute_with_gradients(
         self,
         embeddings: ArrayLike,
-        graph: ArrayLike | SparseMatrix,
+        graph: ArrayLike | SparseMatrix | Graph,
         edge_weights: ArrayLike | None = None,
         *,
         wrt: str | tuple[str, ...] = "embeddings",
@@ -171,38 +173,43 @@ class SpectralRegularization:
     def _evaluate(
         self,
         embeddings: ArrayLike,
-        graph: ArrayLike | SparseMatrix,
+        graph: ArrayLike | SparseMatrix | Graph,
         edge_weights: ArrayLike | None,
         names: tuple[str, ...],
     ) -> tuple[float, dict[str, np.ndarray]]:
-        z = parse_embeddings(embeddings)
-        edges = parse_graph(graph, edge_weights, z)
-        z = check.readable(z, edges.dtype)
-        scale = self._scale(edges)
-        lengths = squared_lengths(z, scale, edges.first, edges.second)
-        value = self.weight * float((edges.weights * lengths).sum())
+        z = check.float_array("embeddings", embeddings, 2)
+        dtype = z.dtype
+        if edge_weights is not None:
+            edge_weights = check.any_float_array("edge_weights", edge_weights)
+            dtype = np.result_type(z, edge_weights)
+        prepared = Graph._of("graph", graph, len(z), "edge_weights", edge_weights)
+        weights, degrees = prepared._weights, prepared._degrees
+        if edge_weights is not None and prepared is graph:
+            weights, degrees = prepared._of_listed("edge_weights", edge_weights)
+        z, scale = check.readable(z, dtype), self._scale(degrees)
+        through_degrees = "edge_weights" in names and self.normalized
+        gradient = np.empty_like(z) if "embeddings" in names or through_degrees else None
+        value = self.weight * laplacian(z, scale, prepared, weights, 2.0 * self.weight, gradient)
         if not np.isfinite(value):
+            check.finite("embeddings", z)
             raise NotFiniteError(
                 "embeddings must be within 1e150 of each other along edges, got a sum beyond float64"
             )
-        gradients = {}
-        if "embeddings" in names or ("edge_weights" in names and self.normalized):
-            weights = 2.0 * self.weight * edges.weights
-            gradients["embeddings"] = sum_differences(z, scale, edges.first, edges.second, weights)
+        gradients = {} if gradient is None else {"embeddings": gradient}
         if "edge_weights" in names:
-            slopes = self.weight * lengths
-            if self.normalized:
+            first, second = prepared._first, prepared._second
+            slopes = squared_lengths(z, np.ones(len(z)) if scale is None else scale, first, second)
+            slopes *= self.weight
+            if scale is not None and gradient is not None:
                 # The rows are z_i / √d_i: of degree −½ in d_i, so that ∂/∂d_i = −½ (z_i · ∂/∂z_i) / d_i.
-                along = np.einsum("nd,nd->n", z, gradients["embeddings"], dtype=np.float64)
-                by_degree = -0.5 * along * scale**2
-                slopes += by_degree[edges.first] + by_degree[edges.second]
-            gradients["edge_weights"] = edges.to_listings(slopes)
+                by_degree = -0.5 * np.einsum("nd,nd->n", z, gradient, dtype=float) * scale**2
+                slopes += by_degree[first] + by_degree[second]
+                slopes[first == second] = 0.0
+            gradients["edge_weights"] = (slopes / prepared._listings()).astype(dtype)
         return value, gradients
 
-    def _scale(self, edges: Edges) -> np.ndarray:
-        """1 / s_i of each node; 0 if normalised and the degree is 0."""
+    def _scale(self, degrees: np.ndarray) -> np.ndarray | None:
+        """1 / s_i of each node, 0 if the degree is 0; None if all are 1."""
         if not self.normalized:
-            return np.ones(edges.nodes)
-        degrees = np.bincount(edges.first, edges.weights, edges.nodes)
-        degrees += np.bincount(edges.second, edges.weights, edges.nodes)
-        return np.divide(1.0, np.sqrt(degrees), out=np.zeros(edges.nodes), where=degrees > 0)
+            return None
+        return np.divide(1.0, np.sqrt(degrees), out=np.zeros(len(degrees)), where=degrees > 0)

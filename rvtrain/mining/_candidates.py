@@ -47,11 +47,14 @@ class Candidates:
         """Copies of these rows of an array, in memory or on disk."""
         return np.array(self.source[indices], self.dtype, order="C")
 
-    def blocks(self) -> Iterator[tuple[int, NDArray[np.floating]]]:
-        """(index of the first row, rows) of each block.
+    def blocks(self, at_once: bool = False) -> Iterator[tuple[int, NDArray[np.floating]]]:
+        """(index of the first row, rows) of each block; with `at_once`, an array that needs no copy is one block.
 
         If rows have to be read, copied or converted, the next block is prepared while this one is used.
         """
+        if at_once and isinstance(self.source, np.ndarray) and self._needs_no_copy(self.source):
+            yield 0, self._checked(self.source)
+            return
         per_block = max(256, _BLOCK_BYTES // (self.dim * self.dtype.itemsize) // 256 * 256)
         if isinstance(self.source, np.ndarray):
             parts = (self.source[start : start + per_block] for start in range(0, len(self.source), per_block))

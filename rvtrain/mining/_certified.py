@@ -15,7 +15,7 @@ from rvtrain.mining import _certified_kernels as kernels
 from rvtrain.mining._certified_kernels import Codes, Search, Waiting
 from rvtrain.mining._selection_kernels import Best, Limits
 
-_FEWEST_QUERIES, _FEWEST_PER_RESULT = 32, 16
+_FEWEST_QUERIES, _FEWEST_PER_RESULT = 32 if TILE is VNNI else 96, 16
 FEWEST_CANDIDATES = 4096 if TILE is VNNI else 8192
 """With fewer queries, candidates per result or candidates, encoding costs more than it saves. With AVX2 the search of
 5,000 candidates gains a tenth, less than the time to compile the kernels."""
@@ -30,8 +30,11 @@ _SLAB_ROWS = 2048
 _FEWEST_WAITING = 4096
 """Length of a query's list. A query with more than half of the list left after compaction is given up. Coarser codes
 and more dimensions leave more: of 100,000 × 384 Gaussian candidates 500 for k = 32 and 1,200 for k = 100, on AVX2."""
-_MOST_WAITING = 16
+MOST_WAITING = 16
 """If one candidate in 16 is left, scoring these one by one takes longer than scoring all in tiles."""
+BOUND = 0.02
+"""About how far the bounds of a score are from it: .013 to .016 with 127 levels on both sides, .02 to
+.025 on AVX2."""
 _PROBE_ROWS = 24
 """Queries that are searched for first. If the bounds leave too many candidates for most of them, the others are given
 up at once."""
@@ -55,7 +58,7 @@ def certified(queries: engine.Rows, candidates: engine.Rows, limits: Limits, bes
         for first, stop in _slabs(len(queries.x)):
             left = _search_slab(queries, first, stop, candidates, codes, limits, best)
             given_up.append(first + np.flatnonzero(left < 0))
-            too_many = max(len(candidates.x) // _MOST_WAITING, 4 * best.keys.shape[2])
+            too_many = max(len(candidates.x) // MOST_WAITING, 4 * best.keys.shape[2])
             if first == 0 and 2 * np.count_nonzero((left < 0) | (left > too_many)) > stop:
                 given_up.append(np.arange(stop, len(queries.x)))
                 break

@@ -31,9 +31,11 @@ from rvtrain._engine._blocks import Rows
 from rvtrain._engine._byte_tile import COLUMNS, PARTIAL, ROWS, tile_bytes
 from rvtrain._engine._pairs import TOGETHER, dots, unit_row
 from rvtrain._engine._prefetch import prefetch_row
+from rvtrain._engine._row_screen import TOGETHER as _AT_ONCE
+from rvtrain._engine._row_screen import products
 from rvtrain._engine._screen import any_at_least, at_least
 from rvtrain._kernels import body, kernel, njit, trailing_zeros
-from rvtrain.mining._heap import push, sift
+from rvtrain.mining._heap import push
 from rvtrain.mining._selection_kernels import Limits, count_allowed, first_bits, is_allowed
 
 SAMPLED = 12
@@ -46,6 +48,9 @@ _GROUP_BYTES = 8192
 """Size of the codes of the queries that meet a panel of candidates in turn, both in the first-level cache."""
 _LANE = (np.arange(4 * PARTIAL) % 4 < 2).astype(np.float32)
 """1 where a code is summed in the first lane of its part, 0 where in the second."""
+
+_AHEAD = 8
+"""Number of candidates whose rows are fetched while another one is scored."""
 
 _GROWS = np.float32(1.000001)
 _TINY = np.float32(1e-6)
@@ -74,7 +79,7 @@ class Waiting(NamedTuple):
     columns: np.ndarray
     """(B, capacity) int64"""
     order: np.ndarray
-    """(B, capacity) float32: minus their upper bounds, so that the highest bound is the root of a heap"""
+    """(B, capacity) float32: minus their upper bounds; at the end, their cosines in another rounding"""
     sizes: np.ndarray
     """(B,) int64; −1: given up"""
     needs: np.ndarray
@@ -178,14 +183,20 @@ def _most_levels(x, inverse, levels):
     """
     if PARTIAL == 0:
         return levels
-    longest = np.float32(1)
-    for start in range(0, len(x), 4 * PARTIAL):
+    longest, whole = np.float32(1), len(x) // (4 * PARTIAL) * (4 * PARTIAL)
+    for start in range(0, whole, 4 * PARTIAL):
         both, first = np.float32(0), np.float32(0)
-        for k in range(min(4 * PARTIAL, len(x) - start)):
-            a = x[start + k] * inverse
+        for k in range(4 * PARTIAL):  # a constant length, and unsigned indices, which need no test for negative ones
+            a = x[np.uint64(start + k)] * inverse
             both += a * a
             first += a * a * _LANE[k]
         longest = max(longest, first, both - first)
+    both, first = np.float32(0), np.float32(0)
+    for k in range(whole, len(x)):
+        a = x[k] * inverse
+        both += a * a
+        first += a * a * _LANE[k - whole]
+    longest = max(longest, first, both - first)
     codes = 2 * min(PARTIAL, (len(x) + 3) // 4)
     return min(levels, (np.float32(180.9) - np.sqrt(np.float32(codes)) / np.float32(2)) / np.sqrt(longest))
 
@@ -305,7 +316,8 @@ def _scale(codes, p, r):
 @body
 def _admit(search, sampling, lines, places, found):
     """Put the candidates of these lines whose upper bound reaches T on the lists; from the sample, note the best."""
-    _, first, candidates, query_codes, codes, limits, waiting = search
+    queries, first, candidates, query_codes, codes, limits, waiting = search
+    slack = _slack(candidates.x.shape[1])
     sample, lower, columns, order, sizes = (
         waiting.sample,
         waiting.lower,
@@ -341,19 +353,39 @@ def _admit(search, sampling, lines, places, found):
                 if about < ceiling:
                     push(sample[i], None, None, sample.shape[1], about, None, None)
                 continue
-            if about + half < ceiling:
-                push(lower[i], None, None, lower.shape[1], about - half, None, None)
+            least, most = about - half, about + half
+            if about > lower[i, 0]:  # likely one of the best: T rises higher by its cosine than by its lower bound
+                cosine = _cosine(queries, first + i, candidates, column)
+                if abs(cosine) < np.float32(2):  # no product has overflown
+                    least, most = max(least, cosine - slack), min(most, cosine + slack)
+            if most < ceiling:
+                push(lower[i], None, None, lower.shape[1], least, None, None)
             if sizes[i] == capacity:
                 _compact(i, waiting)
                 if 2 * sizes[i] > capacity:
                     sizes[i], waiting.needs[i] = -1, np.inf
                     break
-            columns[i, sizes[i]], order[i, sizes[i]] = column, -(about + half)
+            columns[i, sizes[i]], order[i, sizes[i]] = column, -most
             sizes[i] += 1
         if sampling:
             waiting.needs[i] = sample[i, 0] / scale
         elif sizes[i] >= 0:
             waiting.needs[i] = (lower[i, 0] - base - _TINY) / scale
+
+
+@njit
+def _slack(dim):
+    """Four times the greatest difference of two cosines whose sums of `dim` products have different orders."""
+    return np.float32(4.0 * (dim + 8.0) * np.finfo(np.float32).eps)
+
+
+@njit
+def _cosine(queries, i, candidates, j):
+    """The cosine of a query and a candidate, summed in no fixed order."""
+    x, y, product = queries.x[i], candidates.x[j], np.float32(0)
+    for k in range(len(x)):
+        product += x[k] * y[k]
+    return np.float32(product * queries.inverse[i] * candidates.inverse[j])
 
 
 @njit
@@ -369,33 +401,28 @@ def _compact(i, waiting):
 
 @body
 def _rescore(search, i, query, others, scores, best):
-    """Score the candidates on query i's list in float, highest bound first, and keep the best in its window.
+    """Score the candidates on query i's list in float, and keep the best in its window.
 
-    Stops at a candidate whose upper bound is below the k-th score by then.
+    Products summed in any order, which vectors do eight times as fast, leave only those that may be among the best.
     """
     queries, first, candidates, _, _, limits, waiting = search
     _compact(i, waiting)
     row = first + i
     unit_row(queries, row, query)
+    left = _nearly_best(search, i, query, scores)
     keys, columns, found = best.keys[0, row], best.columns[0, row], best.scores[0, row]
-    order, names = waiting.order[i], waiting.columns[i]
-    size, left = best.sizes[0, row], waiting.sizes[i]
-    for at in range(left // 2 - 1, -1, -1):
-        sift(order, names, None, at, left, order[at], names[at], None)
-    coming = _pop_highest(order, names, left, candidates.x)
-    while left > 0 and not (size == len(keys) and -order[left - 1] < keys[0]):
-        here = left - coming
+    names, size = waiting.columns[i], best.sizes[0, row]
+    for begin in range(0, left, TOGETHER):
+        here = min(TOGETHER, left - begin)
         for c in range(here):
-            unit_row(candidates, names[left - 1 - c], others[c])
-        following = _pop_highest(order, names, coming, candidates.x)
+            unit_row(candidates, names[begin + c], others[c])
         dots(query, others, scores)
         for c in range(here):
             if limits.floors[row] < scores[c] < limits.ceilings[row]:
-                key, column = np.float64(scores[c]), names[left - 1 - c]
+                key, column = np.float64(scores[c]), names[begin + c]
                 size = push(keys, columns, found, size, key, column, scores[c])
             elif scores[c] >= limits.ceilings[row]:
                 waiting.dropped[i] += 1
-        left, coming = coming, following
     best.sizes[0, row] = size
     guess = waiting.sample[i, 0]
     if guess > limits.floors[row] and not (size == len(keys) and keys[0] >= guess):
@@ -403,16 +430,70 @@ def _rescore(search, i, query, others, scores, best):
 
 
 @njit
-def _pop_highest(order, names, size, table):
-    """Move the TOGETHER highest bounds of a heap to its end, the highest last, and prefetch their rows.
+def _nearly_best(search, i, query, scores):
+    """Keep on query i's list what may be among the best by cosines rounded otherwise; returns their number.
 
-    Returns the size of the rest.
+    The candidates with the k highest bounds are scored first: the least of their cosines is above most other bounds.
     """
-    left = size
-    while left > max(size - TOGETHER, 0):
-        left -= 1
-        key, name = order[left], names[left]
-        order[left], names[left] = order[0], names[0]
-        sift(order, names, None, 0, left, key, name, None)
-        prefetch_row(table, names[left])
-    return left
+    candidates, limits, waiting, row = search.candidates, search.limits, search.waiting, search.first + i
+    names, about, heap = waiting.columns[i], waiting.order[i], waiting.lower[i]
+    left, size, slack = waiting.sizes[i], 0, _slack(candidates.x.shape[1])
+    for w in range(left, _AT_ONCE):
+        names[w] = names[0]
+    for w in range(left):
+        size = push(heap, None, None, size, -about[w], None, None)
+    likely = _first_reaching(names, about, 0, left, heap[0]) if left > 0 else 0
+    size = _score(search, i, query, 0, likely, 0, scores)
+    if size == len(heap):
+        left = _first_reaching(names, about, likely, left, heap[0] - slack)
+    size = _score(search, i, query, likely, left, size, scores)
+    floor, ceiling = limits.floors[row], limits.ceilings[row]
+    low = floor - slack
+    if size == len(heap):
+        low = max(low, heap[0] - np.float32(2) * slack)
+    kept = 0
+    for w in range(left):
+        if about[w] >= ceiling + slack:
+            waiting.dropped[i] += 1
+        elif not about[w] < low:  # NaN if a product overflows
+            names[kept] = names[w]
+            kept += 1
+    return kept
+
+
+@njit
+def _first_reaching(names, order, start, stop, bound):
+    """Move the candidates from `start` on whose upper bound is at least `bound` to the front; returns their end."""
+    end = start
+    for w in range(start, stop):
+        if -order[w] >= bound:
+            name, key = names[w], order[w]
+            names[w], order[w] = names[end], order[end]
+            names[end], order[end] = name, key
+            end += 1
+    return end
+
+
+@njit
+def _score(search, i, query, start, stop, size, scores):
+    """Replace bounds [start, stop) of query i's list by cosines, and push those certainly in the window on a heap.
+
+    Returns the size of the heap, waiting.lower[i], whose root is at most the k-th best cosine if it is full. A cosine
+    is NaN if its product overflows.
+    """
+    candidates, limits, waiting, row = search.candidates, search.limits, search.waiting, search.first + i
+    names, about, heap, slack = waiting.columns[i], waiting.order[i], waiting.lower[i], _slack(len(query))
+    floor, ceiling, last = limits.floors[row] + slack, limits.ceilings[row] - slack, waiting.sizes[i] - _AT_ONCE
+    for w in range(start, min(start + _AHEAD, stop)):
+        prefetch_row(candidates.x, names[w])
+    for begin in range(start, stop, _AT_ONCE):
+        for w in range(begin + _AHEAD, min(begin + _AHEAD + _AT_ONCE, stop)):
+            prefetch_row(candidates.x, names[w])
+        first = max(min(begin, last), 0)
+        products(candidates.x, names, first, query, scores, 0)
+        for w in range(begin, min(begin + _AT_ONCE, stop)):
+            cosine = np.float32(scores[w - first] * candidates.inverse[names[w]])
+            about[w] = cosine if abs(cosine) < np.float32(2) else np.float32(np.nan)
+            if floor < cosine < ceiling and cosine < np.float32(2):
+                size = push(heap, None, None, size, cosine, None, None)
+    return size

@@ -10,32 +10,32 @@
 
 import numpy as np
 
+from rvtrain._engine import _row_screen
 from rvtrain._engine._norms import EPS, inverse_norm
 from rvtrain._engine._pairs import TOGETHER, dots, unit_row
 from rvtrain._engine._random import row_key
+from rvtrain._engine._row_screen import may_reach
 from rvtrain._kernels import kernel, njit
 from rvtrain.mining._selection_kernels import BY_SCORE, is_allowed, push_scores
 
 FEW = 4
 """The most queries for which this search is faster than packing the candidates."""
 
-_SQUARES = 1e-12, 1e30
-"""Range of ‖x‖² in which it is a normal number of either type, and ‖x‖ is above EPS, as the bound requires."""
+_AT_ONCE = _row_screen.TOGETHER
 
 
 @kernel
-def scan_few(start, stop, queries, rows, origin, limits, rule, best, units, others, scores):
+def scan_few(start, stop, queries, x, origin, limits, rule, best, units, others, scores, bad):
     """Push the scores of all rows for each of at most FEW queries on the query's heap.
 
-    Shapes: queries Rows of (B, d); rows Rows of (m, d), the candidates from `origin` on. Count is the number of
-    parts; units (parts, FEW, d), others (parts, TOGETHER, d) and scores (parts, TOGETHER) are scratch.
-
-    rows.inverse is written for rows that are scored, NaN if a row is not finite. Other rows are finite, and theirs
-    stays as it is.
+    Shapes: queries Rows of (B, d); x (m, d), the candidates from `origin` on. Count is the number of parts; bad
+    (parts,) int64 is the first row of a part that is not finite, −1 if all are finite. units (parts, FEW, d), others
+    (parts, TOGETHER, d) and scores (parts, TOGETHER) are scratch.
     """
-    parts, count = len(others), len(rows.x)
+    parts, count = len(others), len(x)
     for part in range(start, stop):
         mine, found = others[part], scores[part]
+        bad[part] = -1
         for i in range(len(queries.x)):
             unit_row(queries, i, units[part, i])
         end = count * (part + 1) // parts
@@ -43,18 +43,27 @@ def scan_few(start, stop, queries, rows, origin, limits, rule, best, units, othe
             here, measured = min(TOGETHER, end - begin), False
             for i in range(len(queries.x)):
                 full = rule.kind == BY_SCORE and best.sizes[part, i] == best.keys.shape[2]
-                if full and not _may_beat_root(rows.x, begin, here, units, part, i, best.keys[part, i, 0]):
+                if full and not _may_beat_root(x, begin, here, units, part, i, best.keys[part, i, 0]):
                     continue
                 if not measured:
                     for c in range(here):
-                        rows.inverse[begin + c] = inverse_norm(rows.x[begin + c], EPS)
-                        unit_row(rows, begin + c, mine[c])
+                        if not _measure(x, begin + c, mine[c]) and bad[part] < 0:
+                            bad[part] = begin + c
                     measured = True
                 dots(units[part, i], mine, found)
                 if limits.ceilings[i] < np.inf:
                     best.dropped[part, i] += _count_above(found, here, begin, origin, i, limits)
                 noise = row_key(rule.seed, rule.draw, i)
                 push_scores(found, here, begin, origin, noise, part, i, limits, rule, best)
+
+
+@njit
+def _measure(x, i, out):
+    """out = row i at length one, rounded as in the packed copies; returns whether the row is finite."""
+    inverse = inverse_norm(x[i], EPS)
+    for k in range(len(out)):
+        out[k] = x[i, k] * inverse
+    return not np.isnan(inverse)
 
 
 @njit
@@ -73,14 +82,12 @@ def _may_beat_root(x, begin, count, units, part, i, root):
 
     May be true although none is, but not false where one is.
     """
-    least, most = _SQUARES
+    if count < TOGETHER:
+        return True
     dim = x.shape[1]
-    bound = root - 4.0 * (dim + 8.0) * np.finfo(x.dtype).eps
-    for row in range(begin, begin + count):
-        product = square = x.dtype.type(0)
-        for k in range(dim):
-            product += x[row, k] * units[part, i, k]
-            square += x[row, k] * x[row, k]
-        if not (least < square < most) or product >= bound * np.sqrt(np.float64(square)):
+    bound = x.dtype.type(root - 4.0 * (dim + 8.0) * np.finfo(x.dtype).eps)
+    at = (part * units.shape[1] + i) * dim
+    for row in range(begin, begin + count, _AT_ONCE):
+        if may_reach(x, row, units, at, bound):
             return True
     return False

@@ -1,6 +1,6 @@
 """Negatives from the neighbourhood of a node in a graph."""
 
-from typing import Any, Literal, Protocol, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -8,19 +8,10 @@ from numpy.typing import ArrayLike, NDArray
 from rvtrain import _validation as check
 from rvtrain._engine._blocks import Rows
 from rvtrain._engine._norms import checked_inverse_norms
+from rvtrain.graph import PADDING, Graph, SparseMatrix
 from rvtrain.mining._graph_kernels import mine_graph
 from rvtrain.mining._search import Found, empty_best, padded
 from rvtrain.mining._selection_kernels import finish
-
-
-class SparseMatrix(Protocol):
-    """A matrix or array of scipy.sparse."""
-
-    @property
-    def shape(self) -> Any: ...
-
-    def tocoo(self) -> Any: ...
-
 
 _LANES = 16
 """Most searches that run at once: each has a mark for every node."""
@@ -34,7 +25,7 @@ class GraphNegativeMiner:
 
     Parameters
     ----------
-    graph : integer array of shape (E, 2), or a scipy.sparse matrix of shape (n, n)
+    graph : integer array of shape (E, 2), scipy.sparse matrix of shape (n, n), or Graph
         Undirected edges; directions, repetitions, weights and self-loops are ignored.
     min_hops, max_hops : int
         1 ≤ min_hops ≤ max_hops. min_hops = 2 leaves out the neighbours, which are the positives.
@@ -58,15 +49,13 @@ class GraphNegativeMiner:
            [1, 2]])
     """
 
-    def __init__(self, graph: ArrayLike | SparseMatrix, min_hops: int = 2, max_hops: int = 3) -> None:
+    def __init__(self, graph: ArrayLike | SparseMatrix | Graph, min_hops: int = 2, max_hops: int = 3) -> None:
         self.min_hops = check.integer("min_hops", min_hops, low=1)
         self.max_hops = check.integer("max_hops", max_hops, low=self.min_hops, high=2**31 - 1)
-        edges, least = _edges_of(graph)
-        self._nodes = max(least, int(edges.max(initial=-1)) + 1)
-        both = np.concatenate([edges, edges[:, ::-1]])
-        both = both[np.argsort(both[:, 0], kind="stable")]
-        self._others = np.ascontiguousarray(both[:, 1])
-        self._degrees = np.bincount(both[:, 0], minlength=self._nodes)
+        prepared = graph if isinstance(graph, Graph) else Graph._of("graph", *_edges_of(graph))
+        self._nodes = prepared.n_nodes
+        self._others = prepared._others[:-PADDING].astype(np.int64)
+        self._degrees = np.diff(prepared._starts)
 
     def __repr__(self) -> str:
         return f"GraphNegativeMiner({self._nodes} nodes, hops {self.min_hops} to {self.max_hops})"
@@ -134,10 +123,10 @@ class GraphNegativeMiner:
         return (indices, padded(best.scores[0], k, -np.inf)) if return_scores else indices
 
 
-def _edges_of(graph: Any) -> tuple[NDArray[np.int64], int]:
-    """Edges (E, 2), and the least number of nodes."""
+def _edges_of(graph: Any) -> tuple[Any, int | None]:
+    """Edges (E, 2), and the number of nodes if the graph says so."""
     if not hasattr(graph, "tocoo"):
-        return check.indices("graph", graph, (None, 2), 2**62), 0
+        return graph, None
     if graph.shape[0] != graph.shape[1]:
         raise ValueError(f"graph must be square, got shape {graph.shape}")
     coo = graph.tocoo()

@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 
 from rvtrain import _progress
 from rvtrain._engine import _blocks as engine
-from rvtrain._engine._norms import check_rows_finite, checked_inverse_norms
+from rvtrain._engine._norms import EPS, check_rows_finite, checked_inverse_norms
 from rvtrain._engine._pairs import TOGETHER
 from rvtrain._engine._products import packed_columns
 from rvtrain._engine._scratch import scratch
 from rvtrain._engine._tile import tile_shape
 from rvtrain._kernels._threads import thread_count
 from rvtrain.mining._candidates import Candidates, Progress
-from rvtrain.mining._certified import certified, is_possible, is_worthwhile
+from rvtrain.mining._certified import BOUND, MOST_WAITING, certified, is_possible, is_worthwhile
 from rvtrain.mining._few_kernels import FEW, scan_few
 from rvtrain.mining._selection_kernels import BY_SCORE, Best, Limits, Rule, finish, scan
 
@@ -37,6 +37,9 @@ class Result(NamedTuple):
     """(B,) the number of allowed candidates at or above the ceiling, for rows whose floor is below their ceiling"""
 
 
+_SAMPLED_QUERIES, _SAMPLED_CANDIDATES = 8, 256
+"""Size of the sample of scores that tells whether bounds are worthwhile below ceilings."""
+
 _SLAB_ROWS = 64 * engine.GROUP
 """Queries that share the scan of a block: their packed copies and scores are in memory at the same time."""
 
@@ -55,7 +58,8 @@ def search(
 
     limits.column_ids are those of all candidates. `method` is one of METHODS, as in `top_k`.
     """
-    if takes_bounds(method, len(queries.x), candidates, k, rule):
+    bounds = takes_bounds(method, len(queries.x), candidates, k, rule)
+    if bounds and not (method == "auto" and ceilings_are_crowded(queries, candidates, limits)):
         return _certified(queries, candidates, min(k, len(candidates.source)), limits, progress)
     return _scanned(queries, candidates, k, rule, limits, progress)
 
@@ -69,6 +73,22 @@ def takes_bounds(method: str, queries: int, candidates: Candidates, k: int, rule
     return wanted and is_possible(count, dim, candidates.dtype)
 
 
+@np.errstate(all="ignore")  # of rows that are not finite, which are refused later
+def ceilings_are_crowded(queries: engine.Rows, candidates: Candidates, limits: Limits) -> bool:
+    """Whether so many scores are near the ceilings that bounds would have to leave too many candidates.
+
+    Scores a sample of the candidates for a sample of the queries.
+    """
+    if not (limits.ceilings < np.inf).any():
+        return False
+    rows = np.linspace(0, len(queries.x) - 1, _SAMPLED_QUERIES).astype(np.int64)
+    x = candidates.source[:: -(-len(candidates.source) // _SAMPLED_CANDIDATES)].astype(np.float64)
+    units = queries.x[rows] * queries.inverse[rows, np.newaxis]
+    scores = np.einsum("ik,jk->ij", units, x) / np.maximum(np.linalg.norm(x, axis=1), EPS)
+    near = abs(scores - limits.ceilings[rows, np.newaxis]) < BOUND
+    return bool(np.median(near.mean(axis=1)) > 1.0 / MOST_WAITING)
+
+
 def _scanned(
     queries: engine.Rows, candidates: Candidates, k: int, rule: Rule, limits: Limits, progress: Progress | None
 ) -> Result:
@@ -77,18 +97,18 @@ def _scanned(
     Heaps have room for the candidates seen so far, at most k: of an iterable, N is not known.
     """
     groups = engine.tiles(min(len(queries.x), _SLAB_ROWS), engine.GROUP)
-    best = empty_best(len(queries.x), 0, candidates.dtype, parts=max(1, thread_count() // groups))
+    room = min(k, candidates.size or 0)
+    best = empty_best(len(queries.x), room, candidates.dtype, parts=max(1, thread_count() // groups))
     seen = 0
-    for start, x in candidates.blocks():
+    few = len(queries.x) <= FEW
+    for start, x in candidates.blocks(few):
         seen = start + len(x)
         best = _with_room(best, min(k, max(seen, candidates.size or 0)), k)
         if limits.row_ids.shape[1] and seen > len(limits.column_ids):
             raise ValueError(f"candidate_ids must have an id for each candidate, got {len(limits.column_ids)}")
         here = limits._replace(column_ids=limits.column_ids[start:seen])
-        if len(queries.x) <= FEW:
-            rows = engine.Rows(x, np.zeros(len(x)))
-            _scan_few(queries, rows, start, here, rule, best)
-            check_rows_finite(candidates.name, rows.inverse, start)
+        if few:
+            _scan_few(queries, candidates.name, x, start, here, rule, best)
         else:
             rows = engine.Rows(x, checked_inverse_norms(candidates.name, x, first=start))
             _scan_many(queries, rows, start, here, rule, best)
@@ -130,14 +150,22 @@ def _certified(
     return found
 
 
-def _scan_few(queries: engine.Rows, rows: engine.Rows, start: int, limits: Limits, rule: Rule, best: Best) -> None:
-    """Push the scores of a block of candidates, the first of which is candidate `start`, for at most FEW queries."""
-    parts, dim, dtype = len(best.keys), rows.x.shape[1], rows.x.dtype
+def _scan_few(
+    queries: engine.Rows, name: str, x: NDArray[np.floating], start: int, limits: Limits, rule: Rule, best: Best
+) -> None:
+    """Push the scores of a block of candidates, the first of which is candidate `start`, for at most FEW queries.
+
+    ValueError about the argument `name` if a candidate is not finite.
+    """
+    parts, dim, dtype = len(best.keys), x.shape[1], x.dtype
     with scratch() as memory:
         units = memory.array((parts, FEW, dim), dtype)
         others, scores = memory.array((parts, TOGETHER, dim), dtype), memory.array((parts, TOGETHER), dtype)
-        work = 2 * len(queries.x) * rows.x.size
-        scan_few.sized(work)(parts, queries, rows, start, limits, rule, best, units, others, scores)
+        bad = np.empty(parts, np.int64)
+        work = 2 * len(queries.x) * x.size
+        scan_few.sized(work)(parts, queries, x, start, limits, rule, best, units, others, scores, bad)
+    if bad.max() >= 0:
+        check_rows_finite(name, np.full(1, np.nan), start + int(bad[bad >= 0].min()))
 
 
 def _scan_many(queries: engine.Rows, rows: engine.Rows, start: int, limits: Limits, rule: Rule, best: Best) -> None:

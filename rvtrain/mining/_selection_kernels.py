@@ -8,7 +8,8 @@
 #                            no       no      yes           one comparison of vectors; then one score after the other
 #
 # The key of a random draw is noise plus a log weight. Its screen needs no logarithm: −log u ≥ 1 − u, so that
-# log w − log(−log u) > root only if 1 − u < w exp(−root). Keys are ordered by value, then by index: a total order, so
+# log w − log(−log u) > root only if 1 − u < w exp(−root), where w is the weight of the row's greatest score in the
+# block. That is a limit on the bits from which u is made. Keys are ordered by value, then by index: a total order, so
 # the result does not depend on how rows and columns are shared among the threads.
 """
 
@@ -17,9 +18,9 @@ from typing import NamedTuple
 import numpy as np
 
 from rvtrain._engine._blocks import CHUNK, GROUP, pack_left, score_block
-from rvtrain._engine._exp import exp
 from rvtrain._engine._random import row_key, uniform
-from rvtrain._engine._screen import between, reaching
+from rvtrain._engine._random_screen import drawn_above, drawn_limit
+from rvtrain._engine._screen import any_above, any_between, between, count_reaching, greatest, reaching
 from rvtrain._engine._tile import mr, nr
 from rvtrain._kernels import body, inlined, kernel, njit, trailing_zeros
 from rvtrain.mining._heap import is_worse, push, sift
@@ -103,27 +104,126 @@ def _push_block(scores, rows, top, part, begin, end, columns, origin, limits, ru
 @njit
 def _push_row(scores, r, row, part, begin, end, columns, origin, limits, rule, best):
     """Push the scores of row r of the block: for most of them, no more than a comparison."""
-    height, width, size = mr(scores), nr(scores), best.keys.shape[2]
-    noise, floor, ceiling = row_key(rule.seed, rule.draw, row), limits.floors[row], limits.ceilings[row]
-    for j in range(begin, end):
-        column, full = j * width, best.sizes[part, row] == size
-        here, root = min(columns - column, width), best.keys[part, row, 0]
-        at = ((r // height * scores.shape[1] + j - begin) * height + r % height) * width
-        by_score = full and here == width and rule.kind == BY_SCORE
-        low = max(scores.dtype.type(root), floor) if by_score else floor
-        if by_score and not reaching(scores, at, low):
+    height, width = mr(scores), nr(scores)
+    first, step = (r // height * scores.shape[1] * height + r % height) * width, height * width
+    stop = first + (min(end, columns // width) - begin) * step  # of the tiles that candidates fill
+    if limits.ceilings[row] < np.inf:
+        best.dropped[part, row] += _count_dropped(scores, first, stop, step, row, begin, end, columns, origin, limits)
+    if rule.kind == BY_SCORE:
+        _push_highest(scores, r, first, stop, step, row, part, begin, end, columns, origin, limits, rule, best)
+    else:
+        _push_drawn(scores, r, first, stop, step, row, part, begin, end, columns, origin, limits, rule, best)
+
+
+@njit
+def _count_dropped(scores, first, stop, step, row, begin, end, columns, origin, limits):
+    """The number of allowed candidates in the row of the block whose score is at or above the ceiling."""
+    width, ceiling, count, j = nr(scores), limits.ceilings[row], 0, begin
+    if limits.exclude.shape[1] + limits.row_ids.shape[1] == 0 and stop > first:
+        count = count_reaching(scores, first, stop, step, ceiling)
+        j += (stop - first) // step
+    for panel in range(j, end):
+        column = panel * width
+        here = min(columns - column, width)
+        above = np.uint32(reaching(scores, first + (panel - begin) * step, ceiling) & first_bits(here))
+        if above:
+            count += count_allowed(above, row, column, origin, limits)
+    return count
+
+
+@njit
+def _push_highest(scores, r, first, stop, step, row, part, begin, end, columns, origin, limits, rule, best):
+    """Push the scores of panels [begin, end), of which those at offsets first … stop − 1 are full, by score."""
+    keys, ids, found = best.keys[part, row], best.columns[part, row], best.scores[part, row]
+    size, floor, ceiling = len(keys), limits.floors[row], limits.ceilings[row]
+    at, last = first, first + (end - begin) * step
+    while at < last:
+        if at >= stop or best.sizes[part, row] < size:
+            _push_tile(scores, r, (at - first) // step, begin, row, part, columns, origin, limits, rule, best)
+            at += step
             continue
+        low = max(scores.dtype.type(keys[0]), floor)
         if ceiling < np.inf:
-            above = np.uint32(reaching(scores, at, ceiling) & first_bits(here))
-            if above:
-                best.dropped[part, row] += count_allowed(above, row, column, origin, limits)
-        values = scores[r // height, j - begin, r % height]
-        if by_score:
+            while at < stop and not any_between(scores, at, low, ceiling):
+                at += step
+        else:
+            while at < stop and not any_above(scores, at, low):
+                at += step
+        if at < stop:
             hits = between(scores, at, low, ceiling)
-            if hits:
-                _push_hits(hits, values, column, origin, part, row, limits, best)
-        elif not full or here < width or _may_beat_root(values, origin + column, root, noise, rule):
-            push_scores(values, here, column, origin, noise, part, row, limits, rule, best)
+            _push_hits(hits, scores, r, (at - first) // step, begin, row, origin, limits, keys, ids, found)
+            at += step
+
+
+@njit
+def _push_drawn(scores, r, first, stop, step, row, part, begin, end, columns, origin, limits, rule, best):
+    """The same by keys that are drawn."""
+    keys, ids, found = best.keys[part, row], best.columns[part, row], best.scores[part, row]
+    width, size, noise = nr(scores), len(keys), row_key(rule.seed, rule.draw, row)
+    top = np.float64(greatest(scores, first, stop, step)) if stop > first else 0.0
+    known, limit = False, np.int64(0)
+    for j in range(end - begin):
+        at = first + j * step
+        if at >= stop or best.sizes[part, row] < size:
+            _push_tile(scores, r, j, begin, row, part, columns, origin, limits, rule, best)
+            known = False
+            continue
+        if not known:
+            known, limit = True, _limit(keys[0], top, rule)
+        hits = drawn_above(scores, noise, origin + (begin + j) * width, limit)
+        if hits and _push_draws(hits, scores, r, j, begin, noise, row, origin, limits, rule, keys, ids, found):
+            known = False
+
+
+@njit
+def _push_tile(scores, r, j, begin, row, part, columns, origin, limits, rule, best):
+    """Push the scores of row r and panel begin + j, one after the other."""
+    height, column = mr(scores), (begin + j) * nr(scores)
+    values, noise = scores[r // height, j, r % height], row_key(rule.seed, rule.draw, row)
+    push_scores(values, min(columns - column, nr(scores)), column, origin, noise, part, row, limits, rule, best)
+
+
+@njit
+def _limit(root, top, rule):
+    """The limit of `drawn_above` for scores up to `top`: bits from which a key above the root is made exceed it."""
+    if rule.kind == UNIFORM:
+        return drawn_limit(root)
+    weight = 0.0  # the weight rises with the score, except for WU2017 in one dimension, where it is below 1
+    if rule.kind == EXPONENTIAL:
+        weight = top / rule.temperature
+    elif rule.dim > 1.0:
+        weight = _wu2017(top, rule.dim)
+    return drawn_limit(1.0 - np.exp(min(weight - root, 700.0)) * 1.000001)
+
+
+@njit
+def _push_draws(hits, scores, r, panel, begin, noise, row, origin, limits, rule, keys, columns, found):
+    """Push the scores whose bits are set in `hits` on the row's full heap of drawn keys; whether its root changed."""
+    height, first, changed = mr(scores), (begin + panel) * nr(scores), False
+    floor, ceiling = limits.floors[row], limits.ceilings[row]
+    while hits:
+        q = np.int64(trailing_zeros(hits))
+        hits &= hits - np.uint32(1)
+        s, j = scores[r // height, panel, r % height, q], origin + first + q
+        if not floor < s < ceiling or (rule.kind == WU2017 and s < _NEAREST_DROPPED):
+            continue
+        key = _key(np.float64(s), j, noise, rule)
+        if key > -np.inf and is_worse(keys[0], columns[0], key, j) and is_allowed(row, j, first + q, limits):
+            sift(keys, columns, found, 0, len(keys), key, j, s)
+            changed = True
+    return changed
+
+
+@njit
+def _push_hits(hits, scores, r, panel, begin, row, origin, limits, keys, columns, found):
+    """Push the scores of row r, panel begin + panel, whose bits are set in `hits` on the row's full heap."""
+    height, first = mr(scores), (begin + panel) * nr(scores)
+    while hits:
+        q = np.int64(trailing_zeros(hits))
+        hits &= hits - np.uint32(1)
+        s, j = scores[r // height, panel, r % height, q], origin + first + q
+        if is_worse(keys[0], columns[0], np.float64(s), j) and is_allowed(row, j, first + q, limits):
+            sift(keys, columns, found, 0, len(keys), np.float64(s), j, s)
 
 
 @inlined
@@ -148,18 +248,6 @@ def count_allowed(hits, row, column, origin, limits):
         if is_allowed(row, origin + column + q, column + q, limits):
             count += 1
     return count
-
-
-@njit
-def _push_hits(hits, values, column, origin, part, row, limits, best):
-    """Push the scores whose bits are set in `hits` on the row's full heap; values[0] is that of column `column`."""
-    keys, columns, scores = best.keys[part, row], best.columns[part, row], best.scores[part, row]
-    while hits:
-        q = np.int64(trailing_zeros(hits))
-        hits &= hits - np.uint32(1)
-        s, j = values[q], origin + column + q
-        if is_worse(keys[0], columns[0], np.float64(s), j) and is_allowed(row, j, column + q, limits):
-            sift(keys, columns, scores, 0, len(keys), np.float64(s), j, s)
 
 
 @kernel
@@ -234,35 +322,14 @@ def _key(s, j, noise, rule):
 
 
 @njit
-def _may_beat_root(values, j, root, noise, rule):
-    """Whether the key of one of NR scores may be above the root of the heap, for rules that draw.
+def _may_beat_root(weights, j, root, noise, rule):
+    """Whether the key of one of NR weights may be above the root of the heap.
 
     May be true although none is, but not false where one is.
     """
-    hit = False
-    if rule.kind == UNIFORM:
-        for q in range(nr(values)):
-            hit |= uniform(noise, j + q) > root
-    elif rule.kind == WEIGHT:
-        bound = _noise_bound(root, rule)
-        for q in range(nr(values)):
-            hit |= 1.0 - uniform(noise, j + q) < values[q] * bound
-    else:
-        bound = _noise_bound(root, rule)
-        for q in range(nr(values)):
-            hit |= 1.0 - uniform(noise, j + q) < bound
-        if not hit:
-            return False
-        hit = False
-        if rule.kind == EXPONENTIAL:
-            inverse = 1.0 / rule.temperature
-            for q in range(nr(values)):
-                x = values[q] * inverse - root
-                x = x if x < 700.0 else 700.0
-                hit |= (1.0 - uniform(noise, j + q)) * 0.999999 < exp(x)
-        else:
-            for q in range(nr(values)):
-                hit |= values[q] > _NEAREST_DROPPED
+    hit, bound = False, _noise_bound(root, rule)
+    for q in range(nr(weights)):
+        hit |= 1.0 - uniform(noise, j + q) < weights[q] * bound
     return hit
 
 

@@ -31,7 +31,7 @@ def top_k(
         bounds from products of 8-bit integers first, and floating point for the few candidates that they leave,
         where that is possible: for float32 in memory (up to 128 MiB of 8-bit codes), on processors with fast
         products of bytes (AVX2 or AVX-512 VNNI). "auto": bounds if they are possible and expected to be faster,
-        which takes at least 32 queries, thousands of candidates, and 16 candidates for each of the k.
+        which takes at least 32 queries (96 with AVX2), thousands of candidates, and 16 candidates for each of the k.
 
     Returns
     -------

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from rvtrain import _validation as check
+from rvtrain.graph import Graph
 from rvtrain.training import _metrics as metrics
 from rvtrain.training._adapter_kernels import add_rows
 from rvtrain.training._embedding import as_array
@@ -28,12 +29,12 @@ class GraphTask(Task):
     """
 
     def __init__(
-        self, table: EmbeddingModel, edges: ArrayLike, negatives: int, validation: ArrayLike | None,
+        self, table: EmbeddingModel, edges: ArrayLike | Graph, negatives: int, validation: ArrayLike | None,
         calls: list[LossCall], before_reading: Callable[[Rows], None],
     ) -> None:  # fmt: skip
         self.table, self.drawn, self.before_reading = table, negatives, before_reading
         self.count = len(table.weight)
-        self.edges = _edges("edges", edges, self.count)
+        self.edges = _edges("edges", edges.edges if isinstance(edges, Graph) else edges, self.count)
         both = np.concatenate([self.edges, self.edges[:, ::-1]])
         self.links = np.unique(both[:, 0] * self.count + both[:, 1])
         """Each link as one number, source · n + target, both ways; ascending."""

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rvtrain import _validation as check
 from rvtrain.curriculum import CurriculumScheduler, TemperatureAnnealing
+from rvtrain.graph import Graph
 from rvtrain.text._texts import Texts
 from rvtrain.training import _graph_task, _label_task, _options, _pair_task
 from rvtrain.training._callbacks import Callback, Record, check_callbacks
@@ -320,7 +321,7 @@ class Trainer:
                 _options.batches_have_negatives(calls, self.batch_size, "pairs", len(data.pairs))
                 _pair_task.check_negatives(calls, data, extra)
             task = _pair_task.PairTask(
-                sides, data, held_back, self.memory_limit, self.micro_batch_size, extra, self._before_reading()
+                sides, data, held_back, self.memory_limit, self.micro_batch_size, extra, self._before
             )
             loop = self._started(task, calls, resume)
         return self._train(loop)
@@ -373,24 +374,22 @@ class Trainer:
         calls, sides = self._calls(), Sides(self.model)
         _label_task.check_losses(calls, sides)
         with features_fitted(sides, X, None, names=("X", "")):
-            data = _label_task.Labelled(("X", "y"), featurized(sides.query, "X", X), y)
+            data = _label_task.Labelled(sides.query, ("X", "y"), X, y)
             _options.batches_have_negatives(calls, self.batch_size, "y", len(data.rows))
             _label_task.check_negatives(calls, data)
             held_back = None
             if validation is not None:
-                names, (x, held_y) = ("validation[0]", "validation[1]"), validation
-                held_back = _label_task.Labelled(names, featurized(sides.query, names[0], x), held_y)
+                held_back = _label_task.Labelled(sides.query, ("validation[0]", "validation[1]"), *validation)
             needs_groups = any(call.kind == "labels" for call in calls)
             task = _label_task.LabelTask(
-                sides, data, held_back, self.micro_batch_size, sampler, needs_groups, self.batch_size,
-                self._before_reading(),
-            )  # fmt: skip
+                sides, data, held_back, self.micro_batch_size, sampler, needs_groups, self.batch_size, self._before
+            )
             loop = self._started(task, calls, resume)
         return self._train(loop)
 
     def fit_graph(
         self,
-        edges: ArrayLike,
+        edges: ArrayLike | Graph,
         n_nodes: int | None = None,
         validation: ArrayLike | None = None,
         *,
@@ -404,7 +403,7 @@ class Trainer:
 
         Parameters
         ----------
-        edges : integer array of shape (E, 2)
+        edges : integer array of shape (E, 2), or Graph
         n_nodes : int, optional
             Checked against the table.
         validation : integer array of shape (V, 2), optional
@@ -495,6 +494,7 @@ class Trainer:
         if getattr(self.optimizer, "lazy", "idle") == "exact":
             self.optimizer.catch_up(self.params, {"weight": rows} if isinstance(rows, np.ndarray) else rows)
 
-    def _before_reading(self) -> BeforeReading | None:
+    @property
+    def _before(self) -> BeforeReading | None:
         """`_catch_up`, where it has something to do."""
         return self._catch_up if getattr(self.optimizer, "lazy", "idle") == "exact" else None

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import processes
 import pytest
+from numba.core import registry
 
 import rvtrain
+from rvtrain._kernels import _cache
 
 HELPER = """
 from rvtrain._kernels import njit
@@ -153,6 +155,22 @@ def test_second_process__reads_what_the_first_compiled(package, cache):
         assert run(package, cache, **setting) == COMPILED
     assert run(package, cache, **setting) == READ
     assert run(package, cache) == READ
+
+
+def test_fresh_process__reads_code_before_numba_is_ready_to_compile(package, cache):
+    assert run(package, cache) == COMPILED
+    ready = CALL + "print('numba.np.arraymath' in sys.modules)"
+    assert finish(start(package, cache, "float64", code=ready)) == f"{READ} False"
+    assert finish(start(package, cache, "float64,int64", code=ready)) == f"{READ} [2, 8] compiled True"
+
+
+def test_entry__that_needs_an_unknown_symbol_makes_numba_ready_first(monkeypatch):
+    context, refreshed = registry.cpu_target.target_context, []
+    monkeypatch.setattr(context, "refresh", lambda: refreshed.append(True))
+    _cache.provide(["NRT_Free", "PyErr_SetString"])
+    assert not refreshed
+    _cache.provide(["NRT_Free", "of no library"])
+    assert refreshed
 
 
 def test_damaged_entries__are_compiled_anew(package, cache):

@@ -5,7 +5,6 @@ import pytest
 import reference
 from conftest import TOLERANCE, import_torch, relative_error
 
-from rvtrain.losses import _graph_kernels
 from rvtrain.losses._spectral import WRT, SpectralRegularization
 
 LAMBDA = 0.05
@@ -217,26 +216,6 @@ def test_compute__leaves_its_inputs_alone(rng):
     for x in case:
         x.flags.writeable = False
     SpectralRegularization().compute_with_gradients(*case, wrt=WRT)
-
-
-def test_kernels__same_bits_from_one_thread_and_all(dtype, rng):
-    z, edges, weights = make_case(101, 33, 400, dtype, rng)
-    first, second = np.ascontiguousarray(edges.T)
-    scale = rng.random(101)
-    results = []
-    for one_thread in (False, True):
-        squared_lengths, sum_differences = (
-            kernel.serial if one_thread else kernel
-            for kernel in (_graph_kernels.squared_lengths, _graph_kernels.sum_differences)
-        )
-        lengths = np.empty(400)
-        squared_lengths(400, z, scale, first, second, lengths)
-        order = np.argsort(first, kind="stable")
-        starts = np.searchsorted(first[order], np.arange(102))
-        out = np.empty_like(z)
-        sum_differences(64, z, scale, starts, second[order], weights.astype(np.float64), np.empty((64, 33)), out)
-        results.append(lengths.tobytes() + out.tobytes())
-    assert results[0] == results[1]
 
 
 # --- Errors --------------------------------------------------------------------------------------------

@@ -334,3 +334,20 @@ def test_top_k__of_one_query_names_the_row_that_is_not_finite(row, value, data):
     candidates[row, 3] = value
     with pytest.raises(ValueError, match=f"candidates must be finite, got a NaN or an infinity in row {row}$"):
         rt.top_k(queries[0], candidates, 2)
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_top_k__of_a_few_queries_reads_an_array_in_one_piece(count, threads, rng):
+    """The array of this size is several blocks for many queries."""
+    candidates = rng.normal(size=(20_001, 64)).astype(np.float32)
+    queries = rng.normal(size=(8, 64)).astype(np.float32)
+    candidates[15_000:15_010] = candidates[7]  # ties
+    expected = rt.top_k(queries, candidates, 25, method="float")
+    found = rt.top_k(queries[:count], candidates, 25)
+    strided = rt.top_k(queries[:count], np.repeat(candidates, 2, axis=1)[:, ::2], 25)
+    for few in (found, strided):
+        np.testing.assert_array_equal(few[0], expected[0][:count])
+        np.testing.assert_array_equal(few[1], expected[1][:count])
+    candidates[17_000, 5] = np.nan
+    with pytest.raises(ValueError, match=r"candidates must be finite, got a NaN or an infinity in row 17000$"):
+        rt.top_k(queries[:count], candidates, 25)

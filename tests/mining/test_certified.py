@@ -101,9 +101,9 @@ def test_method__decides_how_candidates_are_scored():
         source = candidates_of("candidates", np.zeros((candidates, 16), dtype), 16, "queries", dtype)
         return _search.takes_bounds(method, queries, source, 3, Rule(kind))
 
-    assert takes_bounds("auto", 40, 9000) and takes_bounds("bounds", 2, COUNT)
-    assert not takes_bounds("auto", 2, 9000) and not takes_bounds("auto", 40, COUNT)
-    assert not takes_bounds("float", 40, 9000) and not takes_bounds("bounds", 2, COUNT, np.float64)
+    assert takes_bounds("auto", 100, 9000) and takes_bounds("bounds", 2, COUNT)
+    assert not takes_bounds("auto", 2, 9000) and not takes_bounds("auto", 100, COUNT)
+    assert not takes_bounds("float", 100, 9000) and not takes_bounds("bounds", 2, COUNT, np.float64)
     assert not takes_bounds("bounds", 40, 9000, kind=UNIFORM)
 
 
@@ -194,3 +194,40 @@ def test_bounds__that_leave_much_of_a_window_are_not_tried_on_all_queries(rng):
     miner = rt.HardNegativeMiner.semi_hard(0.2)
     rest = {"positives": positives, "return_scores": True}
     assert_same(lambda method: miner.mine(anchors, candidates, 16, **rest, method=method))
+
+
+@pytest.mark.parametrize("largest", [1.0, 1e37])
+def test_bounds__are_not_tried_where_many_scores_are_near_a_ceiling(largest, rng):
+    anchors, candidates = rng.normal(size=(2, 9000, 64)).astype(np.float32)
+    candidates[:20] *= np.float32(largest)
+    source = candidates_of("candidates", candidates, 64, "queries", np.float32)
+    rows = Rows(anchors[:40], 1.0 / np.linalg.norm(anchors[:40].astype(np.float64), axis=1))
+    limits = _search.no_limits(40, np.float32)
+    for ceiling, crowded in ((0.0, True), (0.1, True), (0.6, False), (-0.9, False), (np.inf, False)):
+        near = limits._replace(ceilings=np.full(40, ceiling, np.float32))
+        assert _search.ceilings_are_crowded(rows, source, near) == crowded
+    mined = [
+        rt.HardNegativeMiner.hardest().mine(anchors[:100], candidates, 9, max_score=0.1, return_scores=True, method=m)
+        for m in ("auto", "float", "bounds")
+    ]
+    for found in mined[1:]:
+        np.testing.assert_array_equal(found[0], mined[0][0])
+        np.testing.assert_array_equal(found[1], mined[0][1])
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e-18, 1e18, 1e37])
+def test_bounds__hold_for_rows_whose_products_leave_float32(size, threads, rng):
+    queries, candidates = rng.normal(size=(40, 64)).astype(np.float32), data("random", 64, rng)
+    for q, c in ((1, size), (size, 1), (size, size)):
+        scaled = (queries * np.float32(q), candidates * np.float32(c))
+        assert_same(lambda method, scaled=scaled: rt.top_k(*scaled, 10, method=method))
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 5, 40])
+def test_bounds__leave_the_best_of_near_equal_candidates(k, rng):
+    """Cosines within a few units of rounding, of which the two ways of summing have different orders."""
+    base = rng.normal(size=128)
+    near = base + 1e-6 * rng.normal(size=(60, 128))
+    candidates = np.concatenate([rng.normal(size=(COUNT, 128)), near]).astype(np.float32)
+    queries = np.concatenate([base + 0.1 * rng.normal(size=(39, 128)), base[np.newaxis]]).astype(np.float32)
+    assert_same(lambda method: rt.top_k(queries, candidates, k, method=method))
