@@ -30,8 +30,11 @@ _HOMES = {
     "optimizers": (
         "EMA",
         "SGD",
+        "Adagrad",
         "Adam",
         "AdamW",
+        "Lion",
+        "ScheduleFreeAdamW",
         "clip_grad_norm",
         "constant",
         "exponential_decay",

@@ -42,8 +42,11 @@ from rvtrain.mining import top_k as top_k
 from rvtrain.mining import weighted_sample as weighted_sample
 from rvtrain.optimizers import EMA as EMA
 from rvtrain.optimizers import SGD as SGD
+from rvtrain.optimizers import Adagrad as Adagrad
 from rvtrain.optimizers import Adam as Adam
 from rvtrain.optimizers import AdamW as AdamW
+from rvtrain.optimizers import Lion as Lion
+from rvtrain.optimizers import ScheduleFreeAdamW as ScheduleFreeAdamW
 from rvtrain.optimizers import clip_grad_norm as clip_grad_norm
 from rvtrain.optimizers import constant as constant
 from rvtrain.optimizers import exponential_decay as exponential_decay

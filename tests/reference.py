@@ -191,6 +191,36 @@ def sgd_step(p, g, state, lr, momentum, dampening, weight_decay, nesterov, maxim
     return p - lr * g
 
 
+def lion_step(p, g, state, lr, betas, weight_decay):
+    """One step of Lion (Chen et al. 2023, Algorithm 2) on a float64 array; `state` is changed."""
+    b1, b2 = betas
+    m = state.get("m", np.zeros_like(p))
+    state["m"] = b2 * m + (1 - b2) * g
+    return p - lr * (np.sign(b1 * m + (1 - b1) * g) + weight_decay * p)
+
+
+def adagrad_step(p, g, state, lr, eps, rowwise):
+    """One step of Adagrad on a float64 array; `state` (a dict, at first empty) is changed."""
+    axes = (1,) if p.ndim == 2 else tuple(range(p.ndim))
+    square = np.broadcast_to((g * g).mean(axis=axes, keepdims=True), g.shape) if rowwise else g * g
+    total = state["sum"] = state.get("sum", 0.0) + square
+    return p - lr * g / (np.sqrt(total) + eps)
+
+
+def schedule_free_step(y, g, state, lr, betas, eps, weight_decay, warmup_steps):
+    """One step of Schedule-Free AdamW (Defazio et al. 2024, Algorithm 1), from y to y; state["x"] is the average."""
+    b1, b2 = betas
+    t = state["t"] = state.get("t", 0) + 1
+    z, x, v = state.get("z", y), state.get("x", y), state.get("v", 0.0)
+    rate = lr * min(1.0, t / warmup_steps) if warmup_steps else lr
+    v = state["v"] = b2 * v + (1 - b2) * g * g
+    z = state["z"] = z - rate * g / (np.sqrt(v / (1 - b2**t)) + eps) - rate * weight_decay * y
+    total = state["total"] = state.get("total", 0.0) + rate**2
+    c = rate**2 / total
+    x = state["x"] = (1 - c) * x + c * z
+    return (1 - b1) * z + b1 * x
+
+
 def infonce_in_batch_gradients(anchors, positives, temperature):
     """Mean in-batch loss and its gradients to both sides, through the whole matrix of probabilities."""
     a, p = np.asarray(anchors, np.float64), np.asarray(positives, np.float64)

@@ -45,7 +45,6 @@ class Spectral(Graph):
 class Laplacian(Graph):
     """Value and gradient of 100,000 nodes and 500,000 edges, prepared once, and from the list of edges."""
 
-    rounds = HEADLINE
     params = (["plain", "normalized"], [1, "all"])
     param_names = ("form", "threads")
 

@@ -9,21 +9,42 @@ from .common import HEADLINE, Benchmark
 LARGE = 2_000_000
 
 
+OPTIMIZERS = {
+    "SGD": ("SGD", {"momentum": 0.9}),
+    "Adam": ("Adam", {}),
+    "AdamW": ("AdamW", {}),
+    "Lion": ("Lion", {}),
+    "Adagrad": ("Adagrad", {}),
+    "Adagrad rowwise": ("Adagrad", {"rowwise": True}),
+    "ScheduleFreeAdamW": ("ScheduleFreeAdamW", {}),
+}
+STATES = {
+    "float32": {},
+    "float32 unchecked": {"nonfinite": "ignore"},
+    "bfloat16": {"state_dtype": "bfloat16"},
+    "int8": {"state_dtype": "int8"},
+    "float64 parameters": {},
+}
+
+
+def make(name, like, **more):
+    """An optimizer of the table."""
+    kind, options = OPTIMIZERS[name]
+    return getattr(rt, kind)(like, **{"lr": 1e-3, **options, **more})
+
+
 class Steps(Benchmark):
     """One step of two million parameters, which no cache of a core holds."""
 
-    params = (["SGD", "Adam", "AdamW"], ["float32", "bfloat16", "int8", "float64 parameters"], [1, "all"])
+    params = (list(OPTIMIZERS), list(STATES), [1, "all"])
     param_names = ("optimizer", "state", "threads")
 
     def prepare(self, kind, state, threads):
-        if (kind == "Adam" and state != "float32") or (state != "float32" and threads == "all"):
-            raise NotImplementedError("timed for AdamW and SGD, by one thread")
-        dtype = "float64" if state.startswith("float64") else "float32"
-        self.p, self.g = self.normal(2, LARGE, dtype=dtype)
-        options = {"momentum": 0.9} if kind == "SGD" else {}
-        if dtype == "float32":
-            options["state_dtype"] = state
-        self.optimizer = getattr(rt, kind)(self.p, lr=1e-3, **options)
+        if state != "float32" and (threads == "all" or kind not in ("SGD", "AdamW", "Lion")):
+            raise NotImplementedError("timed for AdamW, SGD and Lion, by one thread")
+        shape = (LARGE // 128, 128) if "rowwise" in kind else (LARGE,)
+        self.p, self.g = self.normal(2, *shape, dtype="float64" if "float64" in state else "float32")
+        self.optimizer = make(kind, self.p, **STATES[state])
         self.time_step()
 
     def time_step(self, *parameters):
@@ -36,12 +57,12 @@ class StepsInCache(Benchmark):
     """50 steps of 25,000 parameters: they lie in a core's own cache, out of reach of neighbours."""
 
     rounds = HEADLINE
-    params = (["SGD", "AdamW"],)
+    params = (["SGD", "AdamW", "Lion"],)
     param_names = ("optimizer",)
 
     def prepare(self, kind):
         self.p, self.g = self.normal(2, 25_000)
-        self.optimizer = getattr(rt, kind)(self.p, lr=1e-3, **({"momentum": 0.9} if kind == "SGD" else {}))
+        self.optimizer = make(kind, self.p)
         self.time_steps()
 
     def time_steps(self, *parameters):
@@ -54,7 +75,7 @@ class StepsInCache(Benchmark):
 class Rows(Benchmark):
     """4,096 random rows of a table of 100,000 × 128, others each time; and a step that clips and zeroes."""
 
-    params = (["SGD", "Adam idle", "Adam exact"],)
+    params = (["SGD", "Adam idle", "Adam exact", "Adagrad rowwise"],)
     param_names = ("optimizer",)
 
     def prepare(self, kind):
@@ -63,6 +84,8 @@ class Rows(Benchmark):
         self.turn, self.g = 0, self.normal(4096, 128)
         if kind == "SGD":
             self.optimizer = rt.SGD(self.table, lr=0.1)
+        elif kind in OPTIMIZERS:
+            self.optimizer = make(kind, self.table)
         else:
             self.optimizer = rt.Adam(self.table, lazy=kind.split()[1])
         for _ in self.rows:

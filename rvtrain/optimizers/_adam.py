@@ -1,17 +1,116 @@
 """Adam and AdamW."""
 
 import math
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
 from rvtrain import _validation as check
-from rvtrain.optimizers import _adam_compact_kernels as compact_kernels
-from rvtrain.optimizers import _adam_kernels as kernels
+from rvtrain._kernels import in_order, njit
 from rvtrain.optimizers._arrays import Params
-from rvtrain.optimizers._base import Groups, Optimizer
-from rvtrain.optimizers._rows import Gradient, Idle, by_table
-from rvtrain.optimizers._state import as_table, blocks_of, compact, flat, noise
+from rvtrain.optimizers._base import Groups, Optimizer, checked_betas
+from rvtrain.optimizers._rule import before, element, holds, idle, implements
+from rvtrain.optimizers._steps import dense_step_of
+
+
+class Moments(NamedTuple):
+    """The numbers of a step; those of a difference from 1 are computed before they are rounded."""
+
+    eps: float
+    b1: float
+    n1: float
+    """1 − β₁."""
+    b2: float
+    n2: float
+    rate: float
+    """lr / (1 − β₁ᵗ)."""
+    root: float
+    """√(1 − β₂ᵗ)."""
+    inverse: float
+    """1 / root."""
+    decay: float
+    """L2 decay."""
+    shrink: float
+    """1 − lr · decoupled decay."""
+    sign: float
+
+
+@implements(element, Moments)
+def _(c, p, g, buffers):
+    return _moved(c, p, g, buffers)
+
+
+@in_order
+def _moved(c, p, g, buffers):
+    g = c.sign * g + c.decay * p
+    m = c.b1 * buffers[0] + c.n1 * g
+    v = c.b2 * buffers[1] + c.n2 * g * g
+    if len(buffers) == 2:
+        return c.shrink * p - c.rate * m / (np.sqrt(v) * c.inverse + c.eps), (m, v)
+    top = v if v > buffers[2] else buffers[2]
+    return c.shrink * p - c.rate * m / (np.sqrt(top) * c.inverse + c.eps), (m, v, top)
+
+
+class Series(NamedTuple):
+    """Idle steps: m and v only shrink, and with x = √v / root after step s,
+
+        p ← D p − (m / √v) (S₀ − (ε/√v) S₁ + (ε/√v)² S₂ − …)        from 1 / (x + ε) = 1/x − ε/x² + ε²/x³ − …
+
+    with sums S over the steps that do not depend on the element. S₃ bounds the remainder of the series. Where that is
+    too large, and under L2 decay, the series does not hold. Under AMSGrad the largest v takes the place of v.
+    """
+
+    amsgrad: float
+    left_out: float
+    """The fraction of the movement that the series may leave out."""
+    b1: float = 1.0
+    b2: float = 1.0
+    shrink: float = 1.0
+    """D."""
+    s0: float = 0.0
+    s1: float = 0.0
+    """ε S₁, and so on."""
+    s2: float = 0.0
+    s3: float = 0.0
+    least: float = 0.0
+    """The least v for which the series holds, with (ε/√v)³ S₃ / S₀ ≤ left_out."""
+    decays: float = 0.0
+    """Above 0 under L2 decay."""
+
+
+@implements(before, Series)
+def _(total, c):
+    x = (
+        1.0 if total.amsgrad > 0.0 else np.sqrt(c.b2)
+    )  # a step multiplies √v by this, and leaves the largest v as it is
+    now = total.shrink * c.rate * c.b1
+    s0 = (now * c.root + c.b1 * total.s0) / x
+    s1 = (now * c.root**2 * c.eps + c.b1 * total.s1) / x**2
+    s2 = (now * (c.root * c.eps) ** 2 * c.root + c.b1 * total.s2) / x**3
+    s3 = (now * (c.root * c.eps) ** 3 * c.root + c.b1 * total.s3) / x**4
+    least = (s3 / s0 / total.left_out) ** (2.0 / 3.0) if s0 > 0.0 else 0.0  # no v exceeds NaN or infinity
+    b1, b2, shrink = total.b1 * c.b1, total.b2 * c.b2, total.shrink * c.shrink
+    return Series(total.amsgrad, total.left_out, b1, b2, shrink, s0, s1, s2, s3, least, total.decays + c.decay)
+
+
+@implements(holds, Series)
+def _(total, buffers):
+    largest = buffers[len(buffers) - 1]
+    return ((largest > total.least) | (buffers[0] == 0)) & (total.decays == 0)
+
+
+@implements(idle, Series)
+def _(total, p, buffers):
+    return _idle(total, p, buffers)
+
+
+@njit
+def _idle(total, p, buffers):
+    m, largest = buffers[0], buffers[len(buffers) - 1]
+    zero, one = type(p)(0), type(p)(1)
+    inverse = one / np.sqrt(largest) if largest > zero else zero
+    p = total.shrink * p - m * inverse * (total.s0 - inverse * (total.s1 - inverse * total.s2))
+    return p, (m * total.b1, buffers[1] * total.b2, *buffers[2:])
 
 
 class Adam(Optimizer):
@@ -48,9 +147,10 @@ class Adam(Optimizer):
         computed in the dtype of the parameters. In 8 bits, v may exceed the rest of its block by a factor of 2¹⁰
         more in each step, and m in proportion to √v, so that one huge gradient costs the other elements of its block
         no more than some precision.
-    nonfinite : {"raise", "skip"}
+    nonfinite : {"raise", "skip", "ignore"}
         Treatment of a gradient with a NaN or an infinity. "raise": ValueError. "skip": the step changes nothing, and
-        is counted in `skipped`.
+        is counted in `skipped`. "ignore": as in torch, the step computes with it; gradients are not checked, which
+        saves one pass that reads them.
     groups : dict of dicts, optional
         Other options for single arrays of a dict, as ``{"bias": {"weight_decay": 0.0}}``. A group's lr keeps its
         ratio to `learning_rate`.
@@ -83,7 +183,8 @@ class Adam(Optimizer):
         "groups",
     )
     _positive = ("exp_avg_sq", "max_exp_avg_sq")
-    _sign = 7
+
+    _dense_step = dense_step_of(Moments)
 
     def __init__(
         self,
@@ -103,12 +204,7 @@ class Adam(Optimizer):
         super().__init__(
             params, lr, maximize=maximize, lazy=lazy, state_dtype=state_dtype, nonfinite=nonfinite, groups=groups
         )
-        if not isinstance(betas, tuple) or len(betas) != 2:
-            raise TypeError(f"betas must be a tuple of two numbers, got {betas!r}")
-        first, second = (
-            check.number(f"betas[{i}]", b, low=0.0, high=1.0, open_high=True) for i, b in enumerate(betas)
-        )
-        self.betas = (first, second)
+        self.betas = checked_betas(betas)
         self.eps = check.number("eps", eps, low=0.0)
         self.weight_decay = check.number("weight_decay", weight_decay, low=0.0)
         self.amsgrad = check.flag("amsgrad", amsgrad)
@@ -119,70 +215,14 @@ class Adam(Optimizer):
         """The factor of the L2 term in the gradient, and the factor of the parameters."""
         return self.weight_decay, 1.0
 
-    def _constants(self, step: int) -> np.ndarray:
+    def _numbers(self, step: int, state: object = None) -> Moments:
         b1, b2 = self.betas
-        rate = self.learning_rate / (1.0 - b1**step)
-        root = math.sqrt(1.0 - b2**step)
-        return np.array([rate, root, b1, b2, self.eps, *self._decays(), -1.0 if self.maximize else 1.0])
+        rate, root = self.learning_rate / (1.0 - b1**step), math.sqrt(1.0 - b2**step)
+        sign = -1.0 if self.maximize else 1.0
+        return Moments(self.eps, b1, 1.0 - b1, b2, 1.0 - b2, rate, root, 1.0 / root, *self._decays(), sign)
 
-    def _apply(
-        self,
-        p: np.ndarray,
-        g: Gradient,
-        state: dict[str, Any],
-        c: np.ndarray,
-        idle: Idle | None,
-        name: str,
-        wipe: bool,
-    ) -> None:
-        if self.state_dtype == "float32" and not len(g.rows):
-            values, gradient, m, v = flat(p, g.given, state["exp_avg"], state["exp_avg_sq"])
-            top = state["max_exp_avg_sq"].reshape(-1) if self.amsgrad else None
-            kernels.adam_dense.sized(4 * p.size)(p.size, values, gradient, m, v, top, c, wipe)
-            return
-        work = 20 * (len(g.rows) * p.shape[1] if len(g.rows) else p.size)
-        if self.state_dtype == "float32":
-            missed = (None, None, None) if idle is None else (*idle, self._idle_table(idle.history, p))
-            kernels.adam_rows.sized(work)(len(g.rows), p, g, *self._tables(state), c, *missed)
-            return
-        if idle is not None:
-            self._missed(p, g.rows, state, idle, name)
-        codes, scales = compact(state, self._buffers, p.shape)
-        table = as_table(p)
-        compact_kernels.adam_compact.sized(work)(
-            blocks_of(table, g.rows, codes[0]),
-            table,
-            by_table(g),
-            codes,
-            scales,
-            c,
-            noise(name, state["step"]),
-            wipe,
-        )
-
-    def _missed(self, p: np.ndarray, rows: np.ndarray, state: dict[str, Any], idle: Idle, name: str) -> None:
-        first, history = idle
-        if not len(history):
-            return
-        table = self._idle_table(history, p)
-        work = 20 * len(rows) * p.shape[1]
-        if self.state_dtype == "float32":
-            kernels.adam_missed.sized(work)(len(rows), p, rows, *self._tables(state), first, history, table)
-        else:
-            codes, scales = compact(state, self._buffers, p.shape)
-            compact_kernels.adam_compact_missed.sized(work)(
-                len(rows), p, rows, codes, scales, first, history, table, noise(name, state["step"], idle=True)
-            )
-
-    def _idle_table(self, history: np.ndarray, p: np.ndarray) -> np.ndarray:
-        table = np.empty((len(history), kernels.COLUMNS))
-        if len(history):
-            left_out = 0.1 * float(np.finfo(p.dtype).eps)  # a tenth of the rounding of the movement
-            kernels.idle_table.serial(history, self.amsgrad, left_out, table)
-        return table
-
-    def _tables(self, state: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        return state["exp_avg"], state["exp_avg_sq"], state["max_exp_avg_sq"] if self.amsgrad else None
+    def _no_step(self, left_out: float) -> Series:
+        return Series(float(self.amsgrad), left_out)
 
 
 class AdamW(Adam):

@@ -7,14 +7,17 @@ from typing import Any, overload
 import numpy as np
 
 from rvtrain import _validation as check
+from rvtrain._kernels import Kernel
 from rvtrain.optimizers._arrays import Arrays, Params, Update, by_name, called, fitting, rows_of, shapes_of, updates
 from rvtrain.optimizers._clip import is_finite, refuse, squares
-from rvtrain.optimizers._rows import Gradient, Idle, by_row, whole
+from rvtrain.optimizers._compact_steps import compact_idle_steps, compact_step
+from rvtrain.optimizers._rows import Gradient, Owed, by_row, by_table, whole
 from rvtrain.optimizers._saving import flatten, nest, restored
-from rvtrain.optimizers._state import STATE_DTYPES, new_state
+from rvtrain.optimizers._state import STATE_DTYPES, Layout, as_table, blocks_of, compact, flat, layout, noise
+from rvtrain.optimizers._steps import idle_table, row_steps
 
 LAZY = ("idle", "exact")
-NONFINITE = ("raise", "skip")
+NONFINITE = ("raise", "skip", "ignore")
 Groups = Mapping[str, Mapping[str, object]]
 """Options of single arrays, by the name of the array and of the option."""
 
@@ -23,27 +26,28 @@ _LONGEST = 4096
 
 
 class Optimizer:
-    """Base of the optimizers. A subclass is a rule for one element; this class does all the rest.
+    """Base of the optimizers. A subclass is a rule for one element (`_rule`); this class does all the rest.
 
     A rule provides `_buffers`, the names of its state arrays, and `_positive`, those of them that are never negative;
-    `_constants`, the numbers of one step, from which the step can be made up for later; and `_apply` and `_missed`,
-    which call its kernels.
+    `_numbers`, the named tuple of a step; and `_no_step`, that of idle steps.
     """
 
     _options: tuple[str, ...] = ()
     _buffers: tuple[str, ...] = ()
     _positive: tuple[str, ...] = ()
-    _sign: int
-    """Index of the constant by which the gradient is multiplied."""
+    _dense_step: Kernel
+    """The rule's `dense_step_of`."""
+    _owes = True
+    """Whether an idle row misses anything: False if a step with g = 0 changes nothing."""
 
     def __init__(
         self,
         params: Params,
         lr: float,
         *,
-        maximize: bool,
+        maximize: bool = False,
         lazy: str,
-        state_dtype: str,
+        state_dtype: str = "float32",
         nonfinite: str,
         groups: Groups | None,
     ) -> None:
@@ -157,12 +161,13 @@ class Optimizer:
             If an array is not float32 or float64, or cannot be updated in place.
         ValueError
             If keys or shapes differ, params are read-only, or share memory with one another or with grads, a
-            gradient is not finite (unless ``nonfinite="skip"``), or a row is out of range. All arrays are unchanged
+            gradient is not finite (under ``nonfinite="raise"``), or a row is out of range. All arrays are unchanged
             then.
         """
         if max_norm is not None:
             max_norm = check.number("max_norm", max_norm, low=0.0, open_low=True)
         check.flag("zero_grads", zero_grads)
+        self._check_mode()
         parts = updates(self._shapes, self._single, params, grads, rows)
         if zero_grads:
             for update in parts:
@@ -171,15 +176,17 @@ class Optimizer:
             (u, self._state_of(u), whole(u.gradient) if u.rows is None else by_row(u.gradient, u.rows, len(u.values)))
             for u in parts
         ]
+        clips, ignores = max_norm is not None, self.nonfinite == "ignore"
         total = 0.0
-        for update, _, gradient in steps:
-            part = _square_sum(gradient, max_norm is not None)
+        for update, _, gradient in steps if clips or not ignores else ():
+            part = _square_sum(gradient, clips)
             if not math.isfinite(part) and self.nonfinite == "raise":
                 refuse(update.g_name, update.gradient)
             total += part
         norm = math.sqrt(total)
-        if math.isfinite(norm):
-            scale = 1.0 if max_norm is None else min(1.0, max_norm / (norm + 1e-6))
+        steps_now = ignores or math.isfinite(norm)
+        if steps_now:
+            scale = 1.0 if max_norm is None or max_norm >= norm + 1e-6 else max_norm / (norm + 1e-6)
             for update, state, gradient in steps:
                 self._state[update.name] = state
                 wipe = zero_grads and not update.shared
@@ -188,7 +195,7 @@ class Optimizer:
         else:
             self.skipped += 1
         for update in parts if zero_grads else ():
-            if update.shared or not math.isfinite(norm):
+            if update.shared or not steps_now:
                 update.given[...] = 0
         return None if max_norm is None else norm
 
@@ -197,21 +204,68 @@ class Optimizer:
     ) -> None:
         """The step of one array, with its gradient times `scale`, after the idle steps that its rows have missed."""
         values, before, is_whole = update.values, state["step"], update.rows is None
-        if not is_whole and self.lazy == "exact" and "touched" not in state:
+        if not is_whole and self.lazy == "exact" and self._owes and "touched" not in state:
             state["touched"] = np.full(len(values), before)
-            state["history"] = np.zeros((8, len(self._constants(1))))
+            state["history"] = np.zeros((8, len(self._numbers(1))))
             state["history_start"] = before
         if "touched" in state and (is_whole or before - state["history_start"] >= _LONGEST):
             self._catch_up(update.name, values, state)
-        constants = self._next_constants(state, scale)
-        idle = None
+        numbers = self._next_numbers(state, scale)
+        owed = None
         if "touched" in state and not is_whole:
-            idle = self._idle(gradient.rows, state, before)
+            owed = self._owed(gradient.rows, state, before, values.dtype)
             state["touched"][gradient.rows] = state["step"]
         elif "touched" in state:
             state["touched"][:] = state["step"]
-        if is_whole or len(gradient.rows):
-            self._apply(values, gradient, state, constants, idle, update.name, zero_grads and is_whole)
+        if is_whole:
+            self._step_all(values, gradient, state, numbers, update.name, zero_grads)
+        elif len(gradient.rows):
+            self._step_rows(values, gradient.rows, gradient, state, numbers, owed, update.name)
+
+    def _step_all(
+        self, p: np.ndarray, g: Gradient, state: dict[str, Any], numbers: Any, name: str, wipe: bool
+    ) -> None:
+        """Run the kernel of a step of all of p; wipe: leave zeros in g."""
+        if self.state_dtype == "float32" or not self._buffers:
+            values, gradient, *buffers = flat(p, g.given, *(state[buffer] for buffer in self._buffers))
+            work = 2 * max(1, len(buffers)) * p.size
+            self._dense_step.sized(work)(p.size, values, gradient, tuple(buffers), tuple(numbers), wipe)
+        else:
+            self._step_compact(p, g, state, numbers, name, wipe)
+
+    def _step_rows(
+        self,
+        p: np.ndarray,
+        rows: np.ndarray,
+        g: Gradient | None,
+        state: dict[str, Any],
+        numbers: Any,
+        owed: Owed | None,
+        name: str,
+    ) -> None:
+        """Run the kernels of the steps that rows of p owe, and (unless g is None) of a step of these rows."""
+        work = max(8, 10 * len(self._buffers)) * len(rows) * p.shape[1]
+        if self.state_dtype == "float32" or not self._buffers:
+            buffers = tuple(state[buffer] for buffer in self._buffers)
+            row_steps.sized(work)(len(rows), p, rows, g, buffers, numbers, owed)
+            return
+        if owed is not None and len(owed.history):
+            codes, scales = compact(state, self._buffers, p.shape)
+            key = noise(name, state["step"], idle=True)
+            compact_idle_steps.sized(work)(len(rows), p, rows, codes, scales, numbers, owed, key)
+        if g is not None:
+            self._step_compact(p, g, state, numbers, name, False)
+
+    def _step_compact(
+        self, p: np.ndarray, g: Gradient, state: dict[str, Any], numbers: Any, name: str, wipe: bool
+    ) -> None:
+        """Run the kernel of a step of p, or of rows of p, with state in 16 or 8 bits."""
+        codes, scales = compact(state, self._buffers, p.shape)
+        table = as_table(p)
+        count = blocks_of(table, g.rows, codes[0])
+        work = 10 * len(codes) * (len(g.rows) * p.shape[1] if len(g.rows) else p.size)
+        key = noise(name, state["step"])
+        compact_step.sized(work)(count, table, by_table(g), codes, scales, numbers, key, wipe)
 
     def catch_up(self, params: Arrays, rows: Arrays | None = None) -> None:
         """Bring rows up to the last step, under ``lazy="exact"``, by the idle steps that they have missed.
@@ -252,8 +306,7 @@ class Optimizer:
         """The state of an array, or that of a first step, which is not stored yet."""
         rule, state = self._rules.get(update.name, self), self._state.get(update.name)
         if state is None:
-            fresh = new_state(rule._buffers, rule._positive, rule.state_dtype, update.values)
-            return {"step": 0} | fresh
+            return {"step": 0} | rule._new_state(update.values)
         self._check_dtype(update.name, update.values)
         return state
 
@@ -266,18 +319,18 @@ class Optimizer:
                 called_here = called("params", name, self._single)
                 raise TypeError(f"{called_here} must keep the dtype of the first step, {was}, got {values.dtype}")
 
-    def _next_constants(self, state: dict[str, Any], scale: float) -> np.ndarray:
-        """The constants of the next step, with gradients times `scale`, stored in the history if there is one."""
-        state["step"] += 1
-        constants = self._constants(state["step"])
+    def _next_numbers(self, state: dict[str, Any], scale: float) -> Any:
+        """The numbers of the next step, with gradients times `scale`, stored in the history if there is one."""
+        self._count(state)
+        numbers = self._numbers(state["step"], state)
         if scale != 1.0:
-            constants[self._sign] *= scale
+            numbers = numbers._replace(sign=numbers.sign * scale)
         if "history" in state:
             place = state["step"] - 1 - state["history_start"]
             if place == len(state["history"]):  # doubling keeps the average cost of a step constant
-                state["history"] = np.concatenate([state["history"], np.zeros((max(place, 8), len(constants)))])
-            state["history"][place] = constants
-        return constants
+                state["history"] = np.concatenate([state["history"], np.zeros((max(place, 8), len(numbers)))])
+            state["history"][place] = numbers
+        return numbers
 
     def _catch_up(self, name: str, table: np.ndarray, state: dict[str, Any], rows: np.ndarray | None = None) -> None:
         """Bring rows, distinct and ascending, up to the last step, or all rows."""
@@ -285,40 +338,53 @@ class Optimizer:
             return
         behind = state["touched"] < state["step"] if rows is None else state["touched"][rows] < state["step"]
         late = np.flatnonzero(behind) if rows is None else rows[behind]
-        self._missed(table, late, state, self._idle(late, state, state["step"]), name)
+        owed = self._owed(late, state, state["step"], table.dtype)
+        if len(owed.history):
+            self._step_rows(table, late, None, state, self._numbers(state["step"]), owed, name)
         state["touched"][late] = state["step"]
         if rows is None:
             state["history_start"] = state["step"]  # no row has missed an earlier step
 
-    def _idle(self, rows: np.ndarray, state: dict[str, Any], until: int) -> Idle:
+    def _owed(self, rows: np.ndarray, state: dict[str, Any], until: int, dtype: Any) -> Owed:
         """The steps with gradient zero that the rows have missed up to step `until`."""
         first = state["touched"][rows]
         missed = until - int(first.min(initial=until))
         end = until - state["history_start"]
-        return Idle(first - (until - missed), state["history"][end - missed : end])
+        history = state["history"][end - missed : end]
+        total = self._no_step(0.1 * float(np.finfo(dtype).eps))  # a tenth of the rounding of the movement
+        table = np.empty((missed, len(total)))
+        if missed:
+            idle_table.serial(self._numbers(1), total, history, table)
+        return Owed(first - (until - missed), history, total, table)
 
-    def _constants(self, step: int) -> np.ndarray:
-        """The numbers of this step, float64; the kernels name them."""
+    def _check_mode(self) -> None:
+        """Raise if the parameters are not those to be stepped."""
+
+    def _layout(self, shape: tuple[int, ...]) -> Layout:
+        """Shape and dtype of the arrays of the state of an array of that shape."""
+        names = [(name, name in self._positive) for name in self._buffers]
+        return {
+            key: value
+            for name, positive in names
+            for key, value in layout(name, positive, self.state_dtype, shape).items()
+        }
+
+    def _new_state(self, values: np.ndarray) -> dict[str, Any]:
+        """The state arrays of the first step, for these parameters."""
+        return {
+            key: np.zeros(shape, dtype or values.dtype) for key, (shape, dtype) in self._layout(values.shape).items()
+        }
+
+    def _count(self, state: dict[str, Any]) -> None:
+        """Count the step that is made next."""
+        state["step"] += 1
+
+    def _numbers(self, step: int, state: dict[str, Any] | None = None) -> Any:
+        """The numbers of this step; without the state, others of the same class."""
         raise NotImplementedError
 
-    def _apply(
-        self,
-        p: np.ndarray,
-        g: Gradient,
-        state: dict[str, Any],
-        c: np.ndarray,
-        idle: Idle | None,
-        name: str,
-        wipe: bool,
-    ) -> None:
-        """Run the kernels of a step: the idle steps of g.rows, then a step of these rows or of all of p.
-
-        wipe: leave zeros in g.
-        """
-        raise NotImplementedError
-
-    def _missed(self, p: np.ndarray, rows: np.ndarray, state: dict[str, Any], idle: Idle, name: str) -> None:
-        """Run the kernels of the idle steps of these rows."""
+    def _no_step(self, left_out: float) -> Any:
+        """The numbers of no step at all, to begin with; left_out: the part of the movement that may be left out."""
         raise NotImplementedError
 
     def reset(self) -> None:
@@ -374,6 +440,14 @@ class Optimizer:
             raise ValueError(f"state must be a state_dict of {type(self).__name__}: {error!r}") from None
         self.__dict__.update(twin.__dict__)
         self._state = loaded
+
+
+def checked_betas(betas: object) -> tuple[float, float]:
+    """The two factors of averages, in [0, 1)."""
+    if not isinstance(betas, tuple) or len(betas) != 2:
+        raise TypeError(f"betas must be a tuple of two numbers, got {betas!r}")
+    first, second = (check.number(f"betas[{i}]", b, low=0.0, high=1.0, open_high=True) for i, b in enumerate(betas))
+    return first, second
 
 
 def _square_sum(gradient: Gradient, squared: bool) -> float:

@@ -7,9 +7,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from rvtrain import _validation as check
-from rvtrain._kernels import kernel
+from rvtrain._kernels import in_order, kernel
 from rvtrain.optimizers._arrays import Arrays, Floats, string_keys
-from rvtrain.optimizers._elements import between
 from rvtrain.optimizers._saving import flatten
 
 Average = TypeVar("Average")
@@ -130,7 +129,13 @@ def _move(start, stop, average, p, decay):
     average, p = average[start:stop], p[start:stop]
     if decay > 0.5:
         for i in range(len(p)):
-            average[i] = between(average[i], p[i], new)
+            average[i] = _between(average[i], p[i], new)
     else:
         for i in range(len(p)):
-            average[i] = between(p[i], average[i], old)
+            average[i] = _between(p[i], average[i], old)
+
+
+@in_order
+def _between(x, y, part):
+    """x + part · (y − x), which is x where y = x."""
+    return x + part * (y - x)

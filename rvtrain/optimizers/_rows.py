@@ -1,6 +1,6 @@
 """Gradients of rows of a table. Those of repeated rows are summed, in an order that no thread changes."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -36,13 +36,17 @@ def by_table(g: Gradient) -> Gradient:
     return g._replace(given=as_table(g.given), sums=as_table(g.sums))
 
 
-class Idle(NamedTuple):
+class Owed(NamedTuple):
     """The steps with gradient zero that rows have missed."""
 
     first: np.ndarray
     """Row r has missed the steps first[r], first[r] + 1, … of the history; none, if first[r] is its length."""
     history: np.ndarray
-    """(T, …): the constants of each step."""
+    """(T, …): the numbers of each step."""
+    total: Any
+    """The rule's named tuple for several steps together: the numbers of no step."""
+    table: np.ndarray
+    """(T, …): the numbers of the steps s, s + 1, …, T − 1 together."""
 
 
 _NONE = np.empty(0, np.int64)

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 
 from rvtrain import _validation as check
-from rvtrain.optimizers._state import layout
 
 
 def flatten(nested: Mapping[str, Any], path: str = "") -> dict[str, Any]:
@@ -50,9 +49,7 @@ def _plain(value: Any) -> Any:
 
 def restored(name: str, stored: Mapping[str, Any], shape: tuple[int, ...], rule: Any) -> dict[str, Any]:
     """The state of one array, checked against `rule`, the optimizer that is to use it."""
-    wanted: dict[str, Any] = {}
-    for buffer in rule._buffers:
-        wanted |= layout(buffer, buffer in rule._positive, rule.state_dtype, shape)
+    wanted: dict[str, Any] = rule._layout(shape)
     if "touched" in stored:
         wanted |= {"touched": (shape[:1], np.int64), "history": (None, np.float64)}
     numbers = {"step"} | ({"history_start"} if "touched" in stored else set())
@@ -67,7 +64,7 @@ def restored(name: str, stored: Mapping[str, Any], shape: tuple[int, ...], rule:
             raise ValueError(f"state/{name}/{key} must be {np.dtype(dtype or np.float32)}, got {array.dtype}")
         state[key] = array
     if "touched" in stored:
-        columns, steps = len(rule._constants(1)), state["step"] - state["history_start"]
+        columns, steps = len(rule._numbers(1)), state["step"] - state["history_start"]
         if (
             state["history"].ndim != 2
             or state["history"].shape[1] != columns

@@ -1,15 +1,84 @@
 """Stochastic gradient descent."""
 
-from typing import Any
-
-import numpy as np
+from typing import NamedTuple
 
 from rvtrain import _validation as check
-from rvtrain.optimizers import _sgd_kernels as kernels
+from rvtrain._kernels import in_order
 from rvtrain.optimizers._arrays import Params
 from rvtrain.optimizers._base import Groups, Optimizer
-from rvtrain.optimizers._rows import Gradient, Idle, by_table
-from rvtrain.optimizers._state import as_table, blocks_of, compact, flat, noise
+from rvtrain.optimizers._rule import before, element, holds, idle, implements
+from rvtrain.optimizers._steps import dense_step_of
+
+
+class Momentum(NamedTuple):
+    """The numbers of a step. The first step, where b = g, is one with mu = 0 and fresh = 1."""
+
+    rate: float
+    mu: float
+    fresh: float
+    """1 − dampening."""
+    decay: float
+    sign: float
+    of_g: float
+    """The weights of g and b in the update: 0 and 1, or 1 and μ for Nesterov."""
+    of_b: float
+
+
+@implements(element, Momentum)
+def _(c, p, g, buffers):
+    return _moved(c, p, g, buffers)
+
+
+@in_order
+def _moved(c, p, g, buffers):
+    g = c.sign * g + c.decay * p
+    if len(buffers) == 0:
+        return p - c.rate * g, buffers
+    b = c.mu * buffers[0] + c.fresh * g
+    return p - c.rate * (c.of_g * g + c.of_b * b), (b,)
+
+
+class Matrix(NamedTuple):
+    """Idle steps: a step with g = 0 is linear in (p, b), by one 2 × 2 matrix for all elements. That of no step."""
+
+    pp: float = 1.0
+    pb: float = 0.0
+    bp: float = 0.0
+    bb: float = 1.0
+    momentum: float = 1.0
+    """1 if there is a b, else 0."""
+
+
+@implements(before, Matrix)
+def _(total, c):
+    pp, pb = 1.0 - c.rate * c.decay, 0.0
+    if total.momentum > 0.0:
+        pp, pb = 1.0 - c.rate * (c.of_g + c.of_b * c.fresh) * c.decay, -c.rate * c.of_b * c.mu
+    bp, bb = c.fresh * c.decay, c.mu
+    return Matrix(
+        total.pp * pp + total.pb * bp,
+        total.pp * pb + total.pb * bb,
+        total.bp * pp + total.bb * bp,
+        total.bp * pb + total.bb * bb,
+        total.momentum,
+    )
+
+
+@implements(holds, Matrix)
+def _(total, buffers):
+    return True
+
+
+@implements(idle, Matrix)
+def _(total, p, buffers):
+    return _idle(total, p, buffers)
+
+
+@in_order
+def _idle(total, p, buffers):
+    if len(buffers) == 0:
+        return total.pp * p, buffers
+    return total.pp * p + total.pb * buffers[0], (total.bp * p + total.bb * buffers[0],)
 
 
 class SGD(Optimizer):
@@ -44,9 +113,10 @@ class SGD(Optimizer):
         Storage of the momentum. "float32": in the dtype of the parameters. "bfloat16": in 16 bits, rounded at random
         so that the mean is right. "int8": in 8 bits, with a scale for each block of 256 elements of a row. Steps are
         computed in the dtype of the parameters.
-    nonfinite : {"raise", "skip"}
+    nonfinite : {"raise", "skip", "ignore"}
         Treatment of a gradient with a NaN or an infinity. "raise": ValueError. "skip": the step changes nothing, and
-        is counted in `skipped`.
+        is counted in `skipped`. "ignore": as in torch, the step computes with it; gradients are not checked, which
+        saves one pass that reads them.
     groups : dict of dicts, optional
         Other options for single arrays of a dict, as ``{"bias": {"weight_decay": 0.0}}``. A group's lr keeps its
         ratio to `learning_rate`.
@@ -81,6 +151,8 @@ class SGD(Optimizer):
     )
     _sign = 4
 
+    _dense_step = dense_step_of(Momentum)
+
     def __init__(
         self,
         params: Params,
@@ -108,64 +180,11 @@ class SGD(Optimizer):
         self._buffers = ("momentum_buffer",) if self.momentum else ()
         self._make_rules()
 
-    def _constants(self, step: int) -> np.ndarray:
+    def _numbers(self, step: int, state: object = None) -> Momentum:
+        mu, fresh = (0.0, 1.0) if step == 1 else (self.momentum, 1.0 - self.dampening)
+        of_g, of_b = (1.0, self.momentum) if self.nesterov else (0.0, 1.0)
         sign = -1.0 if self.maximize else 1.0
-        rule = (self.momentum, 1.0 - self.dampening, self.weight_decay, sign)
-        return np.array([self.learning_rate, *rule, float(self.nesterov), float(step == 1)])
+        return Momentum(self.learning_rate, mu, fresh, self.weight_decay, sign, of_g, of_b)
 
-    def _apply(
-        self,
-        p: np.ndarray,
-        g: Gradient,
-        state: dict[str, Any],
-        c: np.ndarray,
-        idle: Idle | None,
-        name: str,
-        wipe: bool,
-    ) -> None:
-        if idle is not None:
-            self._missed(p, g.rows, state, idle, name)
-        work = 8 * (len(g.rows) * p.shape[1] if len(g.rows) else p.size)
-        if self._buffers and self.state_dtype != "float32":
-            (codes,), scales = compact(state, self._buffers, p.shape)
-            table = as_table(p)
-            kernels.sgd_compact.sized(work)(
-                blocks_of(table, g.rows, codes),
-                table,
-                by_table(g),
-                codes,
-                scales,
-                c,
-                noise(name, state["step"]),
-                wipe,
-            )
-        elif len(g.rows):
-            kernels.sgd_rows.sized(work)(len(g.rows), p, g, self._buffer(state), c)
-        else:
-            values, gradient = flat(p, g.given)
-            b = state["momentum_buffer"].reshape(-1) if self._buffers else None
-            kernels.sgd_dense.sized(2 * p.size)(p.size, values, gradient, b, c, wipe)
-
-    def _missed(self, p: np.ndarray, rows: np.ndarray, state: dict[str, Any], idle: Idle, name: str) -> None:
-        if not len(idle.history):
-            return
-        table = np.empty((len(idle.history), kernels.COLUMNS))
-        kernels.idle_table.serial(idle.history, bool(self._buffers), table)
-        work = 8 * len(rows) * p.shape[1]
-        if self._buffers and self.state_dtype != "float32":
-            (codes,), scales = compact(state, self._buffers, p.shape)
-            kernels.sgd_compact_missed.sized(work)(
-                len(rows),
-                p,
-                rows,
-                codes,
-                scales,
-                idle.first,
-                table,
-                noise(name, state["step"], idle=True),
-            )
-        else:
-            kernels.sgd_missed.sized(work)(len(rows), p, rows, self._buffer(state), idle.first, table)
-
-    def _buffer(self, state: dict[str, Any]) -> np.ndarray | None:
-        return state["momentum_buffer"] if self._buffers else None
+    def _no_step(self, left_out: float) -> Matrix:
+        return Matrix(momentum=float(bool(self._buffers)))

@@ -10,8 +10,12 @@ from rvtrain.optimizers._codes import BLOCK, HALF_BLOCK
 STATE_DTYPES = ("float32", "bfloat16", "int8")
 
 
-def layout(name: str, positive: bool, state_dtype: str, shape: tuple[int, ...]) -> dict[str, Any]:
-    """Shape and dtype of the arrays of the state `name`, by their names; dtype None: that of the parameters."""
+Layout = dict[str, tuple[tuple[int, ...], Any]]
+"""Shape and dtype of arrays by their names; dtype None: that of the parameters."""
+
+
+def layout(name: str, positive: bool, state_dtype: str, shape: tuple[int, ...]) -> Layout:
+    """The arrays of the state `name`."""
     if state_dtype == "float32":
         return {name: (shape, None)}
     if state_dtype == "bfloat16":
@@ -19,17 +23,6 @@ def layout(name: str, positive: bool, state_dtype: str, shape: tuple[int, ...]) 
     rows, width = _as_rows(shape)
     scales = (rows, -(-width // BLOCK))
     return {name: (shape, np.uint8 if positive else np.int8), f"{name}_scale": (scales, np.float32)}
-
-
-def new_state(
-    names: tuple[str, ...], positive: tuple[str, ...], state_dtype: str, like: np.ndarray
-) -> dict[str, np.ndarray]:
-    """The state arrays of the first step, all zero, for parameters `like`."""
-    return {
-        key: np.zeros(shape, dtype or like.dtype)
-        for name in names
-        for key, (shape, dtype) in layout(name, name in positive, state_dtype, like.shape).items()
-    }
 
 
 def compact(state: dict[str, Any], names: tuple[str, ...], shape: tuple[int, ...]) -> tuple[Any, Any]:

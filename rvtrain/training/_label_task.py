@@ -8,9 +8,8 @@ from numpy.typing import NDArray
 
 from rvtrain.training import _metrics as metrics
 from rvtrain.training._embedding import Sides, as_array, check_table, embed, finite_rows, stored_table
-from rvtrain.training._featurizing import featurized
 from rvtrain.training._losses import LossCall, Weighted
-from rvtrain.training._models import Model, dtype_of, forward_rows, outputs
+from rvtrain.training._models import dtype_of, forward_rows, outputs
 from rvtrain.training._options import all_contrast
 from rvtrain.training._row_gradient import by_rows
 from rvtrain.training._run import fingerprint
@@ -24,8 +23,8 @@ class Labelled:
     A *sample* is the number of a row among those whose label is shared; `rows` (S,) are these rows.
     """
 
-    def __init__(self, model: Model, names: tuple[str, str], x: Any, y: Any) -> None:
-        self.x, self._name = stored_table(names[0], featurized(model, names[0], x)), names[0]
+    def __init__(self, names: tuple[str, str], x: Any, y: Any) -> None:
+        self.x, self._name = stored_table(names[0], x), names[0]
         labels = as_array(names[1], y)
         if labels.shape != self.x.shape[:1]:
             raise ValueError(f"{names[1]} must have shape ({self.x.shape[0]},), got {labels.shape}")

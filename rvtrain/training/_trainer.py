@@ -321,7 +321,7 @@ class Trainer:
                 _options.batches_have_negatives(calls, self.batch_size, "pairs", len(data.pairs))
                 _pair_task.check_negatives(calls, data, extra)
             task = _pair_task.PairTask(
-                sides, data, held_back, self.memory_limit, self.micro_batch_size, extra, self._before
+                sides, data, held_back, self.memory_limit, self.micro_batch_size, extra, self._before_reading()
             )
             loop = self._started(task, calls, resume)
         return self._train(loop)
@@ -374,16 +374,16 @@ class Trainer:
         calls, sides = self._calls(), Sides(self.model)
         _label_task.check_losses(calls, sides)
         with features_fitted(sides, X, None, names=("X", "")):
-            data = _label_task.Labelled(sides.query, ("X", "y"), X, y)
+            data = _label_task.Labelled(("X", "y"), featurized(sides.query, "X", X), y)
             _options.batches_have_negatives(calls, self.batch_size, "y", len(data.rows))
             _label_task.check_negatives(calls, data)
             held_back = None
             if validation is not None:
-                held_back = _label_task.Labelled(sides.query, ("validation[0]", "validation[1]"), *validation)
-            needs_groups = any(call.kind == "labels" for call in calls)
-            task = _label_task.LabelTask(
-                sides, data, held_back, self.micro_batch_size, sampler, needs_groups, self.batch_size, self._before
-            )
+                names, (x, held_y) = ("validation[0]", "validation[1]"), validation
+                held_back = _label_task.Labelled(names, featurized(sides.query, names[0], x), held_y)
+            groups = any(call.kind == "labels" for call in calls)
+            extra = sampler, groups, self.batch_size, self._before_reading()
+            task = _label_task.LabelTask(sides, data, held_back, self.micro_batch_size, *extra)
             loop = self._started(task, calls, resume)
         return self._train(loop)
 
@@ -468,8 +468,8 @@ class Trainer:
             raise ValueError("metrics must not be empty")
         sides = Sides(self.model)
         rows = featurized(sides.query, "queries", queries), featurized(sides.document, "documents", documents)
-        data = PairData(*rows, pairs)
-        return _pair_task.PairTask(sides, data, None, self.memory_limit, None).measured(data, names)
+        task = _pair_task.PairTask(sides, PairData(*rows, pairs), None, self.memory_limit, None)
+        return task.measured(task.data, names)
 
     def _calls(self) -> list[LossCall]:
         return [LossCall(loss, weight) for loss, weight in self.losses]
@@ -494,7 +494,6 @@ class Trainer:
         if getattr(self.optimizer, "lazy", "idle") == "exact":
             self.optimizer.catch_up(self.params, {"weight": rows} if isinstance(rows, np.ndarray) else rows)
 
-    @property
-    def _before(self) -> BeforeReading | None:
+    def _before_reading(self) -> BeforeReading | None:
         """`_catch_up`, where it has something to do."""
         return self._catch_up if getattr(self.optimizer, "lazy", "idle") == "exact" else None

@@ -11,9 +11,7 @@ import reference
 from conftest import TOLERANCE, import_torch, relative_error
 
 import rvtrain as rt
-from rvtrain._kernels import FASTMATH, _bodies
-from rvtrain.optimizers._adam_kernels import adam_dense
-from rvtrain.optimizers._sgd_kernels import sgd_dense
+from rvtrain._kernels import FASTMATH
 
 # (class, options): every option of every optimizer at least once.
 CASES = {
@@ -27,7 +25,19 @@ CASES = {
     "adam amsgrad": ("Adam", {"amsgrad": True, "maximize": True}),
     "adamw": ("AdamW", {}),
     "adamw all": ("AdamW", {"weight_decay": 0.3, "amsgrad": True, "maximize": True, "betas": (0.8, 0.95)}),
+    "lion": ("Lion", {}),
+    "lion decay": ("Lion", {"weight_decay": 0.3, "betas": (0.8, 0.95)}),
+    "adagrad": ("Adagrad", {}),
+    "adagrad rowwise": ("Adagrad", {"rowwise": True, "eps": 1e-3}),
+    "schedule-free": ("ScheduleFreeAdamW", {}),
+    "schedule-free decay": (
+        "ScheduleFreeAdamW",
+        {"weight_decay": 0.1, "betas": (0.8, 0.95), "eps": 1e-4, "warmup_steps": 7},
+    ),
 }
+IN_TORCH = [
+    case for case, (kind, options) in CASES.items() if kind in "SGD Adam AdamW Adagrad" and "rowwise" not in options
+]
 LR = 0.02
 
 
@@ -48,6 +58,14 @@ def oracle_step(case, p, g, state, lr):
         numbers = {name: options.get(name, 0.0) for name in names}
         flags = {name: options.get(name, False) for name in ("nesterov", "maximize")}
         return reference.sgd_step(p, g, state, lr, **numbers, **flags)
+    defaults = {
+        "Lion": {"betas": (0.9, 0.99), "weight_decay": 0.0},
+        "Adagrad": {"eps": 1e-10, "rowwise": False},
+        "ScheduleFreeAdamW": {"betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0, "warmup_steps": 0},
+    }
+    if kind in defaults:
+        steps = {"Lion": reference.lion_step, "Adagrad": reference.adagrad_step}
+        return steps.get(kind, reference.schedule_free_step)(p, g, state, lr, **(defaults[kind] | options))
     decay = options.get("weight_decay", 1e-2 if kind == "AdamW" else 0.0)
     l2, decoupled = (0.0, decay) if kind == "AdamW" else (decay, 0.0)
     betas, eps = options.get("betas", (0.9, 0.999)), options.get("eps", 1e-8)
@@ -74,7 +92,7 @@ def case(request):
 def test_step__matches_the_oracle(case, shape, dtype, rng):
     p = np.array(rng.normal(size=shape), dtype)
     expected, state, optimizer = p.astype(np.float64), {}, make(case, p)
-    for step in range(50):
+    for step in range(200):
         g = np.array(rng.normal(size=shape), dtype)
         optimizer.learning_rate = rate(step)
         optimizer.step(p, g)
@@ -82,6 +100,7 @@ def test_step__matches_the_oracle(case, shape, dtype, rng):
     assert relative_error(p, expected) < TOLERANCE[dtype]
 
 
+@pytest.mark.parametrize("case", IN_TORCH)
 def test_step__matches_torch_for_200_steps(case, dtype, rng):
     torch = import_torch()
     kind, options = CASES[case]
@@ -306,9 +325,10 @@ def test_state_dict__a_resumed_run_is_the_same_to_the_bit(case, lazy, dtype, rng
 
 @pytest.mark.parametrize("state_dtype", ["float32", "int8"])
 def test_optimizer__pickled_or_copied_goes_on_to_the_bit(case, state_dtype, rng):
+    compact = {} if CASES[case][0] in ("Adagrad", "ScheduleFreeAdamW") else {"state_dtype": state_dtype}
     shapes, groups = {"table": (9, 4), "bias": 4}, {"bias": {"lr": 0.1}}
     params = {"table": np.ones((9, 4), np.float32), "bias": np.ones(4, np.float32)}
-    optimizer = make(case, shapes, lazy="exact", state_dtype=state_dtype, groups=groups)
+    optimizer = make(case, shapes, lazy="exact", groups=groups, **compact)
     runs = [(optimizer, params)]
     for step in range(6):
         g = {"table": rng.normal(size=(2, 4)).astype(np.float32), "bias": rng.normal(size=4).astype(np.float32)}
@@ -414,6 +434,12 @@ def test_step__checks_all_of_a_dict_before_any_is_changed():
         (lambda: rt.SGD(3, 0.1, nesterov=True), ValueError, "nesterov needs momentum"),
         (lambda: rt.Adam(3, betas=(0.9, 1.0)), ValueError, r"betas\[1\]"),
         (lambda: rt.Adam(3, betas=0.9), TypeError, "betas must be a tuple"),
+        (lambda: rt.Lion(3, betas=(1.0, 0.9)), ValueError, r"betas\[0\]"),
+        (lambda: rt.Lion(3, weight_decay=-1.0), ValueError, "weight_decay must be"),
+        (lambda: rt.Adagrad(3, eps=-1.0), ValueError, "eps must be"),
+        (lambda: rt.Adagrad(3, rowwise=1), TypeError, "rowwise must be True or False"),
+        (lambda: rt.ScheduleFreeAdamW(3, betas=(0.0, 0.9)), ValueError, r"betas\[0\]"),
+        (lambda: rt.ScheduleFreeAdamW(3, warmup_steps=-1), ValueError, "warmup_steps must be"),
         (lambda: rt.Adam(0), ValueError, "params must be at least 1"),
         (lambda: rt.Adam({}), ValueError, "params must not be an empty dict"),
         (lambda: rt.AdamW("all"), TypeError, "params must be a length"),
@@ -427,18 +453,13 @@ def test_constructor__refuses_bad_options_by_name(make_one, error, message):
         make_one()
 
 
-def source_of(kernel):
-    """The Python function of a kernel."""
-    return next(b.func for b in _bodies._bodies.values() if b.func.__qualname__ == kernel.__name__)
-
-
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="looks for x86 instructions")
-@pytest.mark.parametrize(("kernel", "given"), [(adam_dense, 4), (adam_dense, 5), (sgd_dense, 2), (sgd_dense, 3)])
-def test_dense_kernels__stay_in_float32(kernel, given):
+def test_dense_step__stays_in_float32(case):
     # One Python float, or ** 0.5, and the compiler converts every element to float64 and back.
-    compiled = numba.njit(source_of(kernel), fastmath=FASTMATH, error_model="numpy")
-    arrays = (numba.float32[::1],) * given + (numba.none,) * (given % 2 == 0)  # the last may be None
-    compiled.compile((numba.intp, numba.intp, *arrays, numba.float64[::1], numba.boolean))
+    optimizer, p = make(case, 5), np.ones(5, np.float32)
+    compiled = numba.njit(optimizer._dense_step._body.func, fastmath=FASTMATH, error_model="numpy")
+    args = 0, 5, p, p, tuple(p for _ in optimizer._buffers), tuple(optimizer._numbers(1)), False
+    compiled.compile(tuple(numba.typeof(arg) for arg in args))
     (assembly,) = compiled.inspect_asm().values()
     assert "ps\t" in assembly
     assert "cvtps2pd" not in assembly

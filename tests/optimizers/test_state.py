@@ -3,7 +3,7 @@
 import numba
 import numpy as np
 import pytest
-from conftest import TOLERANCE, from_python, relative_error
+from conftest import TOLERANCE, from_python, import_torch, relative_error
 
 import rvtrain as rt
 from rvtrain.optimizers import _codes
@@ -13,6 +13,7 @@ CASES = {
     "sgd": ("SGD", {"lr": 0.01, "momentum": 0.9, "weight_decay": 0.01}),
     "adam": ("Adam", {"lr": 0.01}),
     "adamw amsgrad": ("AdamW", {"lr": 0.01, "amsgrad": True}),
+    "lion": ("Lion", {"lr": 0.01, "weight_decay": 0.01}),
 }
 
 
@@ -54,7 +55,8 @@ def test_state_dtype__updates_are_near_those_of_full_state(case, state_dtype, sh
         full.step(exact, g)
         compact.step(near, g)
         errors.append(np.abs(near - exact).mean() / np.abs(exact - before).mean())
-    assert np.mean(errors) <= (0.05 if state_dtype == "int8" else 0.02)
+    few = 0.05 if state_dtype == "int8" else 0.02  # of Lion, the share of other signs, each twice as far off
+    assert np.mean(errors) <= (2 * few if case == "lion" else few)
 
 
 @pytest.mark.parametrize("state_dtype", COMPACT)
@@ -99,7 +101,8 @@ def test_state_dtype__exact_rows_end_near_dense_steps(case, state_dtype, rng):
         lazy.step(table, g[rows], rows=rows)
         full.step(dense, g)
     lazy.catch_up(table)
-    assert np.abs(table - dense).mean() < 0.05 * np.abs(dense - start).mean()
+    few = 0.2 if case == "lion" else 0.05
+    assert np.abs(table - dense).mean() < few * np.abs(dense - start).mean()
 
 
 @pytest.mark.parametrize("by_row", [False, True], ids=["whole", "rows"])
@@ -119,7 +122,9 @@ def test_state_dtype__one_huge_gradient_leaves_its_neighbours_alone(case, state_
         compact.step(near, g, rows=rows)
     neighbours = np.arange(256) != 7
     distance = np.abs(near - exact)
-    if case == "sgd":  # their momentum is below the least code until the huge one has decayed
+    if case == "lion":  # no step is longer than lr
+        assert np.abs(near).max() <= 0.01 * 150 * 1.01
+    elif case == "sgd":  # their momentum is below the least code until the huge one has decayed
         assert np.isfinite(near).all() and (np.abs(near) <= 1.1 * np.abs(exact).max(axis=1, keepdims=True)).all()
         assert np.abs(near[:, neighbours]).max() <= 1.1 * np.abs(exact[:, neighbours]).max()
         np.testing.assert_allclose(near[:, 7], exact[:, 7], rtol=0.02)
@@ -140,7 +145,7 @@ def test_state_dtype__nothing_but_huge_gradients(case, state_dtype):
     for _ in range(5):
         optimizer.step(p, np.ones((2, 256), np.float32))
     assert np.isfinite(np.delete(p[1], 7)).all() and np.abs(np.delete(p[1], 7)).max() < 1
-    if case != "sgd":
+    if case.startswith("adam"):
         assert np.abs(p[0]).max() <= 0.01
 
 
@@ -303,6 +308,40 @@ def test_nonfinite__raise_is_the_default_and_sums_of_rows_count_too(dtype):
     table, huge = np.ones((4, 2), dtype), np.full((2, 2), np.finfo(dtype).max, dtype)
     with pytest.raises(ValueError, match="grads"):
         rt.AdamW(table).step(table, huge, rows=[1, 1])
-    with pytest.raises(ValueError, match="nonfinite must be 'raise' or 'skip'"):
-        rt.AdamW(table, nonfinite="ignore")
+    with pytest.raises(ValueError, match="nonfinite must be 'raise', 'skip' or 'ignore'"):
+        rt.AdamW(table, nonfinite="warn")
     assert (table == 1).all()
+
+
+@pytest.mark.parametrize("max_norm", [None, 1.0, 1e9])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("case", [case for case in CASES if case != "lion"])
+def test_nonfinite__ignore_steps_as_torch_does(case, max_norm, bad, dtype):
+    torch = import_torch()
+    kind, options = CASES[case]
+    p, g = np.ones(5, dtype), np.arange(1, 6).astype(dtype)
+    tensor, optimizer = torch.nn.Parameter(torch.tensor(p)), make(case, 5, nonfinite="ignore")
+    peer = getattr(torch.optim, kind)([tensor], **options)
+    for step in range(3):
+        g[3] = bad if step == 1 else 0.5
+        tensor.grad = torch.tensor(g)
+        if max_norm is not None:
+            torch.nn.utils.clip_grad_norm_([tensor], max_norm)
+        peer.step()
+        norm = optimizer.step(p, g, max_norm=max_norm)
+        assert norm is None or np.isfinite(norm) == (step != 1)
+    expected = tensor.detach().numpy()
+    assert np.isnan(expected).any() and optimizer.skipped == 0
+    np.testing.assert_allclose(p, expected, rtol=TOLERANCE[dtype])
+
+
+def test_nonfinite__ignore_is_the_same_step_where_all_is_finite(case, dtype, rng):
+    checked, unchecked = np.ones((2, 7, 3), dtype)
+    one, other = (make(case, p, nonfinite=n) for p, n in ((checked, "raise"), (unchecked, "ignore")))
+    for max_norm in (None, 0.1):
+        g = rng.normal(size=(7, 3)).astype(dtype)
+        one.step(checked, g, max_norm=max_norm)
+        other.step(unchecked, g, max_norm=max_norm)
+        one.step(checked, g[:3], rows=[1, 5, 1], max_norm=max_norm)
+        other.step(unchecked, g[:3], rows=[1, 5, 1], max_norm=max_norm)
+    np.testing.assert_array_equal(checked, unchecked)

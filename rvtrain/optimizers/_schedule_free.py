@@ -1,0 +1,212 @@
+"""Schedule-Free AdamW."""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rvtrain import _validation as check
+from rvtrain._kernels import in_order, kernel
+from rvtrain.optimizers._arrays import Arrays, Params, by_name, called, fitting
+from rvtrain.optimizers._base import Groups, Optimizer, checked_betas
+from rvtrain.optimizers._rule import before, element, holds, idle, implements
+from rvtrain.optimizers._state import Layout
+from rvtrain.optimizers._steps import dense_step_of
+
+
+class Average(NamedTuple):
+    """The numbers of a step."""
+
+    b2: float
+    n2: float
+    """1 − β₂."""
+    inverse: float
+    """1 / √(1 − β₂ᵗ)."""
+    eps: float
+    decay: float
+    part: float
+    """c."""
+    of_y: float
+    """η (1 − β₁ (1 − c)): what x ← (1 − c) x + c z makes of the step of z, seen from y."""
+    rate: float
+    sign: float
+
+
+@implements(element, Average)
+def _(c, p, g, buffers):
+    return _moved(c, p, g, buffers)
+
+
+@in_order
+def _moved(c, y, g, buffers):
+    g = c.sign * g
+    z, v = buffers[0], c.b2 * buffers[1] + c.n2 * g * g
+    u = g / (np.sqrt(v) * c.inverse + c.eps) + c.decay * y
+    return y + c.part * (z - y) - c.of_y * u, (z - c.rate * u, v)
+
+
+class Averages(NamedTuple):
+    """Idle steps: (y, z) ← matrix · (y, z), v ← v · b2. Those of no step."""
+
+    yy: float = 1.0
+    yz: float = 0.0
+    zy: float = 0.0
+    zz: float = 1.0
+    b2: float = 1.0
+
+
+@implements(before, Averages)
+def _(total, c):
+    yy, yz, zy = 1.0 - c.part - c.of_y * c.decay, c.part, -c.rate * c.decay
+    return Averages(
+        total.yy * yy + total.yz * zy,
+        total.yy * yz + total.yz,
+        total.zy * yy + total.zz * zy,
+        total.zy * yz + total.zz,
+        total.b2 * c.b2,
+    )
+
+
+@implements(holds, Averages)
+def _(total, buffers):
+    return True
+
+
+@implements(idle, Averages)
+def _(total, p, buffers):
+    return _idle(total, p, buffers)
+
+
+@in_order
+def _idle(total, y, buffers):
+    z, v = buffers[0], buffers[1]
+    return total.yy * y + total.yz * z, (total.zy * y + total.zz * z, total.b2 * v)
+
+
+@kernel
+def approach(start, stop, p, z, part):
+    """p ← p + part · (z − p); both (n,), the range is that of their elements."""
+    part, p, z = p.dtype.type(part), p[start:stop], z[start:stop]
+    for i in range(len(p)):
+        p[i] = _between(p[i], z[i], part)
+
+
+@in_order
+def _between(x, z, part):
+    return x + part * (z - x)
+
+
+class ScheduleFreeAdamW(Optimizer):
+    r"""AdamW with an average in the place of a schedule that ends: any step may be the last one.
+
+    .. math::
+        y &= (1 - β_1) z + β_1 x, \qquad v \leftarrow β_2 v + (1 - β_2) g^2, \qquad
+        u = \frac{g}{\sqrt{v / (1 - β_2^t)} + ε} + λ y \\
+        z &\leftarrow z - η_t u, \qquad x \leftarrow (1 - c) x + c z, \qquad c = η_t^2 / \textstyle\sum_{s ≤ t} η_s^2
+
+    with gradients g at y. The parameters are y while training. Call ``optimizer.eval(params)`` before you use or save
+    them, which makes them x, and ``optimizer.train(params)`` before the next step. `Trainer` does both.
+
+    Parameters
+    ----------
+    params, lr, eps, lazy, nonfinite, groups
+        As in `Adam`. The learning rate stays as it is, without a schedule.
+    betas : tuple of two floats
+        β₁ in (0, 1) and β₂ in [0, 1).
+    weight_decay : float
+        λ ≥ 0.
+    warmup_steps : int
+        η_t = η · min(1, t / warmup_steps).
+
+    References
+    ----------
+    Defazio et al. (2024), The Road Less Scheduled, arXiv:2405.15682.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rvtrain as rt
+    >>> params = np.array([1.0, 2.0])
+    >>> optimizer = rt.ScheduleFreeAdamW(params, lr=0.1)
+    >>> for _ in range(100):
+    ...     optimizer.step(params, 2 * params)
+    >>> optimizer.eval(params)
+    >>> bool(np.abs(params).max() < 0.3)
+    True
+    """
+
+    _options = ("betas", "eps", "weight_decay", "warmup_steps", "lazy", "nonfinite", "groups")
+    _dense_step = dense_step_of(Average)
+    _buffers = ("z", "exp_avg_sq")
+
+    def __init__(
+        self,
+        params: Params,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        warmup_steps: int = 0,
+        *,
+        lazy: str = "idle",
+        nonfinite: str = "raise",
+        groups: Groups | None = None,
+    ) -> None:
+        super().__init__(params, lr, lazy=lazy, nonfinite=nonfinite, groups=groups)
+        self.betas = checked_betas(betas)
+        check.number("betas[0]", self.betas[0], low=0.0, open_low=True)
+        self.eps = check.number("eps", eps, low=0.0)
+        self.weight_decay = check.number("weight_decay", weight_decay, low=0.0)
+        self.warmup_steps = check.integer("warmup_steps", warmup_steps, low=0)
+        self._make_rules()
+
+    def eval(self, params: Arrays) -> None:
+        """Make the parameters x, the average, for use; does nothing if they are."""
+        self._become(params, True)
+
+    def train(self, params: Arrays) -> None:
+        """Make the parameters y again, for the next step; does nothing if they are."""
+        self._become(params, False)
+
+    def _become(self, params: Arrays, evaluating: bool) -> None:
+        self.catch_up(params)
+        named, _ = by_name(self._shapes, self._single, params, None)
+        names = [name for name in self._state if bool(self._state[name]["evaluating"]) != evaluating]
+        targets = [fitting(called("params", name, self._single), named[name], self._shapes[name]) for name in names]
+        for name, target in zip(names, targets, strict=True):
+            self._check_dtype(name, target)
+        for name, target in zip(names, targets, strict=True):
+            state, b1 = self._state[name], self._rules.get(name, self).betas[0]  # type: ignore[attr-defined]
+            values = target if target.flags.c_contiguous else np.ascontiguousarray(target)
+            part = 1.0 - 1.0 / b1 if evaluating else 1.0 - b1
+            approach.sized(2 * values.size)(values.size, values.reshape(-1), state["z"].reshape(-1), part)
+            state["evaluating"][...] = evaluating
+            if values is not target:
+                target[...] = values
+
+    def _check_mode(self) -> None:
+        if any(state["evaluating"] for state in self._state.values()):
+            raise RuntimeError("call optimizer.train(params) before the next step: the parameters are those of eval")
+
+    def _layout(self, shape: tuple[int, ...]) -> Layout:
+        return super()._layout(shape) | {"weight_sum": ((), np.float64), "evaluating": ((), np.int64)}
+
+    def _new_state(self, values: np.ndarray) -> dict[str, Any]:
+        return super()._new_state(values) | {"z": values.copy()}
+
+    def _rate(self, step: int) -> float:
+        return self.learning_rate * min(1.0, step / max(self.warmup_steps, 1))
+
+    def _count(self, state: dict[str, Any]) -> None:
+        super()._count(state)
+        state["weight_sum"] += self._rate(state["step"]) ** 2
+
+    def _numbers(self, step: int, state: dict[str, Any] | None = None) -> Average:
+        (b1, b2), rate = self.betas, self._rate(step)
+        total = rate * rate if state is None else float(state["weight_sum"])
+        part = rate * rate / total if total > 0.0 else 0.0
+        root, of_y = math.sqrt(1.0 - b2**step), rate * (1.0 - b1 * (1.0 - part))
+        return Average(b2, 1.0 - b2, 1.0 / root, self.eps, self.weight_decay, part, of_y, rate, 1.0)
+
+    def _no_step(self, left_out: float) -> Averages:
+        return Averages()
