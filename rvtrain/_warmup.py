@@ -10,7 +10,7 @@ import numpy as np
 
 import rvtrain as rt
 from rvtrain._kernels import _cache, _compiling, disabled
-from rvtrain.mining._certified import FEWEST_CANDIDATES
+from rvtrain.mining._certified import FEWEST_CANDIDATES, is_possible
 from rvtrain.training._adapter_kernels import add_rows
 
 ROWS, DIM = 40, 8
@@ -114,8 +114,11 @@ def _local_and_spectral(dtype: np.dtype, rng: np.random.Generator) -> None:
 def _optimizers(dtype: np.dtype, rng: np.random.Generator, state_dtype: str = "float32") -> None:
     grads, rows = rng.normal(size=(ROWS, DIM)).astype(dtype), rng.integers(0, ROWS, ROWS)
     for lazy in ("idle", "exact"):
-        for make in (rt.SGD, rt.Adam):
-            options = {"momentum": 0.9} if make is rt.SGD else {"amsgrad": True}
+        for make, options in (
+            (rt.SGD, {"momentum": 0.9}),
+            (rt.Adam, {"amsgrad": True}),
+            (rt.Lion, {"betas": (0.9, 0.9)}),
+        ):
             for choice in ({}, options):
                 optimizer = make((ROWS, DIM), 0.01, lazy=lazy, state_dtype=state_dtype, **choice)
                 params = grads.copy()
@@ -123,6 +126,13 @@ def _optimizers(dtype: np.dtype, rng: np.random.Generator, state_dtype: str = "f
                     g = grads if here is None else grads[: len(here)]
                     optimizer.step(params, g.copy(), rows=here, max_norm=1.0, zero_grads=here is None)
                     optimizer.step(params, g, rows=here)
+    if state_dtype == "float32":
+        averaging = rt.ScheduleFreeAdamW((ROWS, DIM), lazy="exact")
+        for other in (rt.Adagrad((ROWS, DIM)), rt.Adagrad((ROWS, DIM), rowwise=True), averaging):
+            params = grads.copy()
+            for here in (None, rows, rows[:3]):
+                other.step(params, grads if here is None else grads[: len(here)], rows=here)
+        averaging.eval(params)
     large = np.zeros(5000, dtype)  # small arrays are checked by NumPy, not by a kernel
     rt.SGD(5000, 0.01).step(large, large.copy())
     rt.clip_grad_norm(grads, 1.0)
@@ -138,6 +148,8 @@ def _search(dtype: np.dtype, rng: np.random.Generator) -> None:
     candidates = rng.normal(size=(FEWEST_CANDIDATES, DIM)).astype(dtype)
     for queries in (candidates[:ROWS], candidates[0]):
         rt.top_k(queries, candidates, 3)
+        if is_possible(len(candidates), DIM, dtype):
+            rt.top_k(queries, candidates, 3, method="bounds")
         rt.top_k(queries, iter([candidates]), 3)
         rt.HardNegativeMiner.semi_hard().mine(queries, candidates, 3, positives=queries, range_max=9)
         rt.HardNegativeMiner.hardest().mine(queries, candidates, 3, range_max=9, sampling="random")
