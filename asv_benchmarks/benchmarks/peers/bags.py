@@ -11,8 +11,9 @@ ROWS, DIM, EPOCHS, BATCH = 2**16, 256, 10, 256
 RATE, TEMPERATURE = 0.005, 0.05
 
 
-def ours(queries, documents, pairs, epochs=EPOCHS):
-    model = rt.BagEncoder(ROWS, DIM, "sum")
+def ours(start, queries, documents, pairs, epochs=EPOCHS):
+    model = rt.BagEncoder(ROWS, DIM, "sum", scale=0.0)
+    model.params["table"][...] = start
     trainer = rt.Trainer(
         model,
         rt.InfoNCELoss(TEMPERATURE),
@@ -25,12 +26,12 @@ def ours(queries, documents, pairs, epochs=EPOCHS):
     return model.transform(queries), model.transform(documents)
 
 
-def in_torch(queries, documents, pairs, epochs=EPOCHS):
+def in_torch(start, queries, documents, pairs, epochs=EPOCHS):
     import torch
     from torch.nn.functional import cross_entropy, normalize
 
-    bag = torch.nn.EmbeddingBag(ROWS, DIM, mode="sum", sparse=True, include_last_offset=True)
-    bag.weight.data[:] = torch.from_numpy(rt.BagEncoder(ROWS, DIM).params["table"])
+    weight = torch.from_numpy(start.copy())
+    bag = torch.nn.EmbeddingBag(ROWS, DIM, mode="sum", sparse=True, include_last_offset=True, _weight=weight)
     optimizer = torch.optim.SparseAdam(bag.parameters(), RATE)
 
     def embedded(bags):
@@ -59,7 +60,8 @@ class Bags(Benchmark):
         features = rt.HashedNgrams(ROWS).fit([data.sentences[i] for i in data.train] + data.names)
         self.queries, self.documents = features.transform(data.sentences), features.transform(data.names)
         self.held_back = data.held_back
-        self.data = self.queries, self.documents, np.stack([data.train, data.train], axis=1)
+        start = rt.BagEncoder(ROWS, DIM).params["table"]  # is not drawn in the time of either
+        self.data = start, self.queries, self.documents, np.stack([data.train, data.train], axis=1)
         ours(*self.data, epochs=1)
 
     def recall(self, embedded):
