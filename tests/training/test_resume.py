@@ -2,18 +2,15 @@
 
 import numpy as np
 import pytest
+from small_trainings import assert_equal, queries_and_documents, values
 
 import rvtrain as rt
-
-PAIRS = np.stack([np.arange(60)] * 2, axis=1)
 
 
 @pytest.fixture
 def data(rng):
     """Queries, documents, pairs to train on and pairs held back."""
-    documents = rng.normal(size=(60, 8)).astype(np.float32)
-    queries = documents[:, ::-1] + rng.normal(size=(60, 8)).astype(np.float32) / 2
-    return np.ascontiguousarray(queries), documents, PAIRS[:40], PAIRS[40:]
+    return queries_and_documents(rng)
 
 
 def towers(dtype=np.float32):
@@ -22,15 +19,6 @@ def towers(dtype=np.float32):
 
 def trainer_of(model, **options):
     return rt.Trainer(model, **{"optimizer": rt.AdamW(model.params, 0.05), "epochs": 3, "batch_size": 16} | options)
-
-
-def values(model):
-    return {name: array.copy() for name, array in model.params.items()}
-
-
-def assert_equal(params, others):
-    for name, array in params.items():
-        np.testing.assert_array_equal(array, others[name])
 
 
 def mined(**options):
