@@ -89,11 +89,43 @@ class Candidates:
         return check.readable(block, self.dtype) if stays else np.array(block, self.dtype, order="C")
 
 
+class Prepared(Candidates):
+    """Candidates in memory that are searched many times: what a search needs of them is made once, and kept.
+
+    Made by `HardNegativeMiner.prepare`; the array must not change afterwards.
+    """
+
+    def __init__(self, name: str, source: Any) -> None:
+        array = check.stored_array(name, source, 2)
+        if isinstance(source, np.memmap):
+            raise TypeError(f"{name} must be an array in memory, got a memmap")
+        dtype = check.computed_dtype(name, array)
+        super().__init__(name, check.readable(array, dtype), array.shape[1], dtype)
+        self._rows = super().all_rows()
+        self.codes: Any = None
+        """The rows as 8-bit codes, once a search by bounds has made them."""
+
+    def __repr__(self) -> str:
+        return f"Prepared(candidates of shape {self.source.shape}, {self.dtype})"
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def all_rows(self) -> Rows:
+        """All candidates and their inverse norms."""
+        return self._rows
+
+
 def candidates_of(name: str, source: Any, dim: int, other: str, dtype: np.dtype) -> Candidates:
     """Check an argument that gives candidates for rows of this dimension and dtype, which are the argument `other`.
 
     The blocks of an iterable are checked as they are read.
     """
+    if isinstance(source, Prepared):
+        if source.dim != dim:
+            raise ValueError(f"{name} must have {dim} columns like {other}, got shape {source.source.shape}")
+        wider = np.promote_types(source.dtype, dtype)
+        return source if wider == source.dtype else Candidates(name, source.source, dim, wider)
     if hasattr(source, "shape") or (isinstance(source, (list, tuple)) and not _are_blocks(source)):
         array = check.stored_array(name, source, 2)
         if array.shape[1] != dim:

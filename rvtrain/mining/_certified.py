@@ -50,11 +50,17 @@ def is_worthwhile(queries: int, candidates: int, k: int) -> bool:
     return queries >= _FEWEST_QUERIES and candidates >= max(FEWEST_CANDIDATES, _FEWEST_PER_RESULT * k)
 
 
-def certified(queries: engine.Rows, candidates: engine.Rows, limits: Limits, best: Best) -> NDArray[np.int64]:
-    """Push the k candidates most similar to each query on its heap; returns the queries that were given up."""
+def certified(
+    queries: engine.Rows, candidates: engine.Rows, limits: Limits, best: Best, codes: Codes | None = None
+) -> NDArray[np.int64]:
+    """Push the k candidates most similar to each query on its heap; returns the queries that were given up.
+
+    `codes` are those of the candidates, if they have been kept.
+    """
     given_up = []
     with scratch() as memory:
-        codes = _codes(candidates, COLUMNS, levels=127, offset=128, memory=memory)
+        if codes is None:
+            codes = codes_of(candidates, memory)
         for first, stop in _slabs(len(queries.x)):
             left = _search_slab(queries, first, stop, candidates, codes, limits, best)
             given_up.append(first + np.flatnonzero(left < 0))
@@ -118,6 +124,11 @@ def _slabs(count: int) -> Iterator[tuple[int, int]]:
         yield 0, start
     for first in range(start, count, _SLAB_ROWS):
         yield first, min(first + _SLAB_ROWS, count)
+
+
+def codes_of(candidates: engine.Rows, memory: Scratch) -> Codes:
+    """The codes of all candidates."""
+    return _codes(candidates, COLUMNS, levels=127, offset=128, memory=memory)
 
 
 def _codes(rows: engine.Rows, width: int, *, levels: int, offset: int, memory: Scratch) -> Codes:

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rvtrain import _validation as check
+from rvtrain.mining._strategy import MiningStrategy
 
 SAMPLING = ("top", "random")
 RELATIVE = ("absolute_margin", "relative_margin")
@@ -48,6 +49,13 @@ class Filters(NamedTuple):
         scores = {name: _score(name, getattr(new, name)) for name in ("min_score", "max_score", *RELATIVE)}
         sampling = check.choice("sampling", new.sampling, SAMPLING)
         return Filters(range_min, range_max, **scores, sampling=sampling)
+
+    def check_use(self, strategy: MiningStrategy, rescore: Any) -> None:
+        """Refuse filters that do not go with this strategy, and what cannot rescore."""
+        if rescore is not None and not callable(rescore):
+            raise TypeError(f"rescore must be callable, got {rescore!r}")
+        if rescore is None and self.range_max is not None and strategy.draws:
+            raise ValueError(f"range_max is for hardest and semi_hard, got {strategy.value}")
 
     @property
     def relative(self) -> list[str]:

@@ -1,8 +1,6 @@
 """Hard negatives for each anchor, from a pool of candidates."""
 
-import threading
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, TypeVar, overload
 
 import numpy as np
@@ -12,7 +10,8 @@ from rvtrain import _validation as check
 from rvtrain._engine._blocks import Rows
 from rvtrain._engine._norms import checked_inverse_norms
 from rvtrain.mining._arguments import excluded_of, ids_of
-from rvtrain.mining._candidates import Progress, candidates_of
+from rvtrain.mining._candidates import Prepared, Progress, candidates_of
+from rvtrain.mining._draws import Draws
 from rvtrain.mining._filters import KEPT, Filters, Kept, above
 from rvtrain.mining._pool import Pool
 from rvtrain.mining._positives import positives_of
@@ -26,10 +25,6 @@ from rvtrain.mining._strategy import MiningStrategy
 _M = TypeVar("_M", bound="HardNegativeMiner")
 
 DENSITIES = {"exponential": EXPONENTIAL, "wu2017": WU2017}
-
-_counting = threading.Lock()
-"""Held for a few instructions while a draw is counted. All miners share it, because a miner with a lock of its own
-could not be pickled."""
 
 
 class HardNegativeMiner:
@@ -116,8 +111,8 @@ class HardNegativeMiner:
             relative_margin=relative_margin,
             sampling=sampling,
         )
-        self._check_ranks(self.filters, None)
-        self._draws = 0
+        self.filters.check_use(self.strategy, None)
+        self._draws = Draws()
         self._last: MiningReport | Outcome | None = None
 
     @classmethod
@@ -228,6 +223,39 @@ class HardNegativeMiner:
         defaults = Filters()._asdict()
         used = [f", {name}={x!r}" for name, x in self.filters._asdict().items() if x != defaults[name]]
         return f"{type(self).__name__}({self.strategy.value}{''.join(used)})"
+
+    @staticmethod
+    def prepare(candidates: ArrayLike) -> Prepared:
+        """Prepare candidates that are mined more than once.
+
+        Their norms are computed and checked here, and their 8-bit codes are kept from the first search by bounds on
+        (see ``method`` of `mine`). `Trainer` does this for the documents of a frozen side.
+
+        Parameters
+        ----------
+        candidates : array of shape (N, d), in memory
+            Must not change afterwards. Not copied, if of float32 or float64 and contiguous.
+
+        Returns
+        -------
+        Prepared
+            For the argument ``candidates`` of `mine`, of any miner, and of `top_k`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `candidates` is not in memory, not of real numbers, not of shape (N, d), empty or not finite.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import rvtrain as rt
+        >>> miner = rt.HardNegativeMiner.hardest()
+        >>> documents = miner.prepare(np.eye(3))
+        >>> miner.mine(np.array([0.1, 0.9, 0.2]), documents, k=2)
+        array([1, 2])
+        """
+        return Prepared("candidates", candidates)
 
     @overload
     def mine(
@@ -368,7 +396,9 @@ class HardNegativeMiner:
             relative_margin=relative_margin,
             sampling=sampling,
         )
-        self._check_ranks(filters, rescore)
+        filters.check_use(self.strategy, rescore)
+        if rescore is not None and self.strategy is MiningStrategy.DISTANCE_WEIGHTED and self.density == "wu2017":
+            raise ValueError("rescore is not for the density wu2017, which is one of cosines")
         for name in filters.relative if given is None else ():
             raise ValueError(f"{name} is relative to the positive's score and needs positives, got None")
         dtype = np.promote_types(check.computed_dtype("anchors", a), np.float32 if given is None else given.dtype)
@@ -389,7 +419,7 @@ class HardNegativeMiner:
             column_ids = check.integer_array("candidate_ids", candidate_ids, (pool.size,))
         limits = Limits(*filters.window(own, len(a), pool.dtype), excluded, row_ids, column_ids)
         drops = Drops(len(a))
-        with reporting(progress) as report, self._drawing(filters.sampling, a.shape[1]) as rule:
+        with reporting(progress) as report, self._draws.counted(self._rule(filters.sampling, a.shape[1])) as rule:
             asked = Pool(rows, pool, limits, filters, report, method, drops)
             if rescore is None:
                 found = self._choose(asked, k, own, rule)
@@ -408,31 +438,11 @@ class HardNegativeMiner:
         scores = padded(found[1].astype(pool.dtype, copy=False), k, -np.inf)
         return (indices[0], scores[0]) if single else (indices, scores)
 
-    @contextmanager
-    def _drawing(self, sampling: str, dim: int) -> Iterator[Rule]:
-        """The rule of a call, with a draw number of its own. The last call gives it back if it fails."""
+    def _rule(self, sampling: str, dim: int) -> Rule:
+        """By what a call chooses, without the number of its draw."""
         kinds = {MiningStrategy.RANDOM: UNIFORM, MiningStrategy.DISTANCE_WEIGHTED: DENSITIES[self.density]}
         kind = UNIFORM if sampling == "random" else kinds.get(self.strategy, BY_SCORE)
-        drawn = int(kind != BY_SCORE)
-        with _counting:
-            self._draws += drawn
-            last = self._draws
-        try:
-            yield Rule(kind, self.temperature, float(dim), self.seed, last - drawn)
-        except BaseException:
-            with _counting:
-                if self._draws == last:
-                    self._draws -= drawn
-            raise
-
-    def _check_ranks(self, filters: Filters, rescore: Rescore | None) -> None:
-        """Refuse options that do not go together."""
-        if rescore is not None and not callable(rescore):
-            raise TypeError(f"rescore must be callable, got {rescore!r}")
-        if rescore is not None and self.strategy is MiningStrategy.DISTANCE_WEIGHTED and self.density == "wu2017":
-            raise ValueError("rescore is not for the density wu2017, which is one of cosines")
-        if rescore is None and filters.range_max is not None and self.strategy.draws:
-            raise ValueError(f"range_max is for hardest and semi_hard, got {self.strategy.value}")
+        return Rule(kind, self.temperature, float(dim), self.seed)
 
     def _ceiling(self, own: NDArray[np.float64] | None) -> NDArray[np.float64] | None:
         """The scores below which the strategy chooses."""
@@ -472,18 +482,18 @@ class HardNegativeMiner:
         return last
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"_last": self.last_report}
+        return vars(self) | {"_last": self.last_report, "_draws": Draws(self._draws.count)}
 
     def reset(self) -> None:
         """Begin the sequence of draws again."""
-        self._draws = 0
+        self._draws.count = 0
 
     def state_dict(self) -> dict[str, Any]:
         """The number of draws made so far; everything else is given to the constructor."""
-        return {"draws": self._draws}
+        return {"draws": self._draws.count}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a `state_dict`."""
         if not isinstance(state, Mapping) or set(state) != {"draws"}:
             raise ValueError(f"state must be a dict with the key 'draws', got {state!r}")
-        self._draws = check.integer("state['draws']", state["draws"], low=0)
+        self._draws.count = check.integer("state['draws']", state["draws"], low=0)

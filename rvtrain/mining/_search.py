@@ -12,11 +12,11 @@ from rvtrain._engine import _blocks as engine
 from rvtrain._engine._norms import EPS, check_rows_finite, checked_inverse_norms
 from rvtrain._engine._pairs import TOGETHER
 from rvtrain._engine._products import packed_columns
-from rvtrain._engine._scratch import scratch
+from rvtrain._engine._scratch import Scratch, scratch
 from rvtrain._engine._tile import tile_shape
 from rvtrain._kernels._threads import thread_count
-from rvtrain.mining._candidates import Candidates, Progress
-from rvtrain.mining._certified import BOUND, MOST_WAITING, certified, is_possible, is_worthwhile
+from rvtrain.mining._candidates import Candidates, Prepared, Progress
+from rvtrain.mining._certified import BOUND, MOST_WAITING, certified, codes_of, is_possible, is_worthwhile
 from rvtrain.mining._few_kernels import FEW, scan_few
 from rvtrain.mining._selection_kernels import BY_SCORE, Best, Limits, Rule, finish, scan
 
@@ -136,15 +136,19 @@ def _certified(
 ) -> Result:
     """Search by bounds; queries whose bounds are too wide for these candidates are searched for by float scores."""
     best = empty_best(len(queries.x), k, candidates.dtype)
-    rest = certified(queries, candidates.all_rows(), limits, best)
+    rows, codes = candidates.all_rows(), None
+    if isinstance(candidates, Prepared):
+        codes = candidates.codes or codes_of(rows, Scratch())
+        candidates.codes = codes
+    rest = certified(queries, rows, limits, best, codes)
     finish.sized(20 * best.keys.size)(len(queries.x), best)
     found = Result(best.columns[0], best.scores[0], best.dropped[0])
     if len(rest):
         floors, ceilings, exclude, row_ids = (x[rest] for x in limits[:4])
         of_rest = Limits(floors, ceilings, exclude, row_ids, limits.column_ids)
         few = engine.Rows(queries.x[rest], queries.inverse[rest])
-        for all_rows, rows in zip(found, _scanned(few, candidates, k, Rule(BY_SCORE), of_rest, None), strict=True):
-            all_rows[rest] = rows
+        for of_all, of_few in zip(found, _scanned(few, candidates, k, Rule(BY_SCORE), of_rest, None), strict=True):
+            of_all[rest] = of_few
     if progress is not None:
         progress(len(candidates.source), len(candidates.source))
     return found

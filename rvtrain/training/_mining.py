@@ -72,6 +72,11 @@ class MiningCall:
         """Whether `mine` has such a parameter."""
         return self._takes_all or name in self._accepted
 
+    def prepared(self, candidates: NDArray[Any]) -> Any:
+        """Candidates of many calls as the miner wants them, which its method `prepare` makes if it has one."""
+        prepare = getattr(self.miner, "prepare", None)
+        return prepare(candidates) if callable(prepare) else candidates
+
     def __call__(self, anchors: Any, candidates: Any, k: int, **options: Any) -> NDArray[np.int64]:
         """Indices of candidates, (B, k); none of those that are to be excluded."""
         found = self.miner.mine(anchors, candidates, k, **{n: v for n, v in options.items() if self.accepts(n)})

@@ -127,6 +127,7 @@ class PairTask(Task):
         self.extra = PerPair(data) if extra is None else extra
         self.samples, self.has_validation = len(self.extra.counting), validation is not None
         self._fixed: dict[int, Any] = {}
+        self._prepared: Any = None
         for each in (data,) if validation is None else (data, validation):
             check_table(each.names[0], each.queries, sides.query)
             check_table(each.names[1], each.documents, sides.document)
@@ -150,7 +151,7 @@ class PairTask(Task):
             filled = np.where(own >= 0, own, own[:, :1])
             positives = self._embedded(data.documents, filled.ravel()).reshape(*filled.shape, -1)
         near = miner(
-            forward_rows(sides.query, data.queries, queries)[0], documents, k,
+            forward_rows(sides.query, data.queries, queries)[0], self._prepared_for(miner, documents), k,
             positives=positives, exclude=own, anchor_ids=ids, candidate_ids=data.ids,
         )  # fmt: skip
         near = check.indices("the miner's result", near, (None, None), data.documents.shape[0], missing=True)
@@ -203,6 +204,14 @@ class PairTask(Task):
             if isinstance(found, np.ndarray):
                 self._fixed[id(data.documents)] = found
         return found
+
+    def _prepared_for(self, miner: MiningCall, documents: Any) -> Any:
+        """All documents for the miner; those of a frozen side are prepared once."""
+        if self.sides.trains_documents or not isinstance(documents, np.ndarray) or isinstance(documents, np.memmap):
+            return documents
+        if self._prepared is None:
+            self._prepared = miner.prepared(documents)
+        return self._prepared
 
     def _embedded(self, table: Any, rows: Rows) -> Any:
         """Embeddings of these documents, taken from those of a frozen side if they are there."""

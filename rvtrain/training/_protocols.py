@@ -171,7 +171,8 @@ class Miner(Protocol):
     ``memory_limit``.
 
     Optional: ``state_dict`` and ``load_state_dict``, by which a resumed run draws as the whole run would have;
-    ``last_report``, which `Trainer.mining_reports` keeps.
+    ``last_report``, which `Trainer.mining_reports` keeps; ``prepare(candidates)``, whose result takes the place of
+    the candidates in all calls of a training with a frozen side.
 
     References
     ----------
