@@ -36,8 +36,8 @@ TELLING = (
     ("graphs", "Spectral", ((1000, 64), "float32", 1), "time_gradients"),
     ("mining", "Search", ((256, 20_000, 128), "auto", 1), "time_top_k"),
     ("mining", "Sampling", (64, 1), "time_weighted_sample"),
-    ("optimizers", "StepsInCache", ("AdamW",), "time_steps"),
-    ("optimizers", "Clip", ("200 × 50,000", 1), "time_norm"),
+    ("optimizers", "StepsInCache", ("AdamW",), "time_step"),
+    ("optimizers", "Clip", (50_000, 1), "time_norm"),
     ("models", "Passes", ("linear",), "time_backward"),
     ("training", "Pairs", ("plain", 1), "time_epoch"),
 )

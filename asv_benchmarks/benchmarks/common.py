@@ -1,7 +1,10 @@
 """The base of all benchmarks: seeded data, compiled kernels, a number of threads, and the clock that suits it."""
 
+import functools
+import math
 import os
 import time
+from collections.abc import Callable
 
 import numba
 import numpy as np
@@ -20,6 +23,25 @@ def all_threads() -> int:
     return min(numba.config.NUMBA_NUM_THREADS, cores)
 
 
+def sampled(method: Callable) -> Callable:
+    """A ``time_`` method, called again and again for `window` seconds; `timer` advances by the least of their times."""
+
+    @functools.wraps(method)
+    def sample(self, *parameters):
+        if not self.measuring:  # the call of `prepare`
+            return method(self, *parameters)
+        clock, least, end = self.clock, math.inf, time.perf_counter() + self.window
+        while True:
+            begin = clock()
+            method(self, *parameters)
+            least = min(least, clock() - begin)
+            if time.perf_counter() >= end:
+                self.elapsed += least
+                return None
+
+    return sample
+
+
 class Benchmark:
     """Base of all benchmarks. A subclass has `prepare` in place of asv's `setup`.
 
@@ -27,8 +49,13 @@ class Benchmark:
     the first call, and so no figure contains a compilation. A parameter named "threads" is 1 or "all"; without it a
     benchmark runs with one thread.
 
-    The clock of one thread is the processor time of the process: what other processes do to a shared machine is
-    hardly in it. All threads are timed by the wall clock, because idle threads are part of the figure.
+    A sample, of which asv takes some in each process, is the least time of the calls in `window` seconds. A call can
+    take half as long again while another process, or another virtual machine, uses the same core or its cache, and
+    such phases last from microseconds to seconds: the mean and the median contain them, the least time hardly does.
+    So a short call is better than a loop of calls, and a cost that only some calls have belongs into a loop.
+
+    The clock of one thread is the processor time of the process, which stands still while others have the core. All
+    threads are timed by the wall clock, because idle threads are part of the figure.
 
     asv takes a larger figure as a worse one, whatever its unit.
     """
@@ -37,19 +64,33 @@ class Benchmark:
     """A subclass whose work changes gets another, and asv starts a new graph."""
     timeout = 300
     rounds = 1 if ONCE else 2
-    repeat = (1, 1, 0) if ONCE else (10, 25, 0.2)
+    repeat = (1, 1, 0) if ONCE else (3, 6, 0.5)
     number = 1
-    warmup_time = 0 if ONCE else 0.05
+    window = 0.0 if ONCE else 0.1
+    warmup_time = 0
     param_names: tuple[str, ...] = ()
+    clock: Callable[[], float] = time.process_time
+    measuring = False
+    elapsed = 0.0
     _prepared: tuple | None = None
+
+    def __init_subclass__(cls) -> None:
+        for name, method in list(vars(cls).items()):
+            if name.startswith("time_"):
+                setattr(cls, name, sampled(method))
+
+    def timer(self) -> float:
+        """Seconds of all samples, the clock that asv reads before and after each."""
+        return self.elapsed
 
     def setup(self, *parameters: object) -> None:
         if self._prepared != parameters:
+            self.measuring = False
             threads = dict(zip(self.param_names, parameters, strict=True)).get("threads", 1)
             numba.set_num_threads(all_threads() if threads == "all" else 1)
-            self.timer = time.perf_counter if threads == "all" else time.process_time
+            self.clock = time.perf_counter if threads == "all" else time.process_time
             self.prepare(*parameters)
-            self._prepared = parameters
+            self._prepared, self.measuring = parameters, True
 
     def prepare(self, *parameters: object) -> None:
         raise NotImplementedError
