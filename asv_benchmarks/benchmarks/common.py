@@ -24,7 +24,7 @@ def all_threads() -> int:
 
 
 def sampled(method: Callable) -> Callable:
-    """A ``time_`` method, called again and again for `window` seconds; `timer` advances by the least of their times."""
+    """A ``time_`` method, called for `window` seconds; `timer` advances by the least of the times of its calls."""
 
     @functools.wraps(method)
     def sample(self, *parameters):
