@@ -37,7 +37,7 @@ KERNELS = {
     "weighted_sample": (
         "rvtrain/mining/_top_k.py",
         "weighted_sample",
-        r"mining\.Sampling\.time_weighted_sample\(64, 1\)",
+        r"mining\.Sampling\.time_weighted_sample\(4, 1\)",
     ),
     "AdamW": (
         "rvtrain/optimizers/_adam.py",
@@ -52,7 +52,7 @@ KERNELS = {
     "spectral": (
         "rvtrain/losses/_spectral.py",
         "SpectralRegularization.compute_with_gradients",
-        r"graphs\.Spectral\.time_gradients\(\(1000, 64\), 'float32', 1\)",
+        r"graphs\.Spectral\.time_gradients\(\(500, 64\), 'float32', 1\)",
     ),
 }
 SLOWED = """

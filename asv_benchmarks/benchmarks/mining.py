@@ -30,10 +30,10 @@ class Search(Benchmark):
 
 
 class Sampling(Benchmark):
-    """16 of 20,000 by weight."""
+    """16 of 20,000 by weight; 4 rows lie in a core's own cache."""
 
     rounds = HEADLINE
-    params = ([64, 512], [1, "all"])
+    params = ([4, 512], [1, "all"])
     param_names = ("rows", "threads")
 
     def prepare(self, rows, threads):

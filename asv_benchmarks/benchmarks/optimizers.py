@@ -54,14 +54,14 @@ class Steps(Benchmark):
 
 
 class StepsInCache(Benchmark):
-    """A step of 25,000 parameters: they lie in a core's own cache."""
+    """A step of 10,000 parameters: they and their moments lie in a core's own cache."""
 
     rounds = HEADLINE
     params = (["SGD", "AdamW", "Lion"],)
     param_names = ("optimizer",)
 
     def prepare(self, kind):
-        self.p, self.g = self.normal(2, 25_000)
+        self.p, self.g = self.normal(2, 10_000)
         self.optimizer = make(kind, self.p)
         self.time_step()
 
