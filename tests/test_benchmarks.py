@@ -281,3 +281,41 @@ def test_plant__slows_every_kernel_in_one_commit(load, tmp_path):
         assert text.startswith("before = True") and f"{call} = _slowed({call})" in text
     planted.plant(tmp_path, base, "unchanged", [], 1.3)
     assert planted.git(tmp_path, "diff", "--name-only", base).split() == ["rvtrain/__init__.py"]
+
+
+def test_neighbours__disturb_when_the_probe_takes_longer_than_the_least_of_the_hour(load, tmp_path, monkeypatch):
+    common = load("benchmarks.common")
+    neighbours = common.Neighbours(tmp_path)
+    times = iter([2.0, 1.0, 1.1, 1.4, 1.4, 1.4])
+    monkeypatch.setattr(neighbours, "probe", lambda: next(times))
+    assert [neighbours.disturb() for _ in range(4)] == [False, False, False, True]
+    neighbours.file.write_text("no number", "utf-8")
+    assert not neighbours.disturb()
+    hours_ago = neighbours.file.stat().st_mtime - 7200
+    neighbours.file.write_text("1.0", "utf-8")
+    common.os.utime(neighbours.file, (hours_ago, hours_ago))
+    assert not neighbours.disturb(), "the least time of another hour is forgotten"
+    assert [path.name for path in tmp_path.iterdir()] == [neighbours.file.name]
+
+
+def test_sample__waits_while_neighbours_disturb(load, monkeypatch):
+    common = load("benchmarks.common")
+
+    class Disturbed(common.Benchmark):
+        window, patience, calls = 0.001, 60.0, 0
+
+        def prepare(self):
+            self.clock = lambda: float(-self.calls) if self.calls % 2 else 0.0
+
+        def time_call(self):
+            self.calls += 1
+
+    answers = iter([True, True, False])
+    monkeypatch.setattr(common.NEIGHBOURS, "disturb", lambda: next(answers))
+    benchmark = Disturbed()
+    benchmark.setup()
+    benchmark.time_call()
+    assert next(answers, None) is None
+    monkeypatch.setattr(common.NEIGHBOURS, "disturb", lambda: True)
+    benchmark.patience = 0.01
+    benchmark.time_call()
