@@ -319,3 +319,19 @@ def test_sample__waits_while_neighbours_disturb(load, monkeypatch):
     monkeypatch.setattr(common.NEIGHBOURS, "disturb", lambda: True)
     benchmark.patience = 0.01
     benchmark.time_call()
+
+
+def test_median_seconds__leaves_out_the_first_short_call_after_a_rest(load, monkeypatch):
+    common = load("benchmarks.peers.common")
+    monkeypatch.setattr(common, "REST", 0.01)
+    rested = []
+    monkeypatch.setattr(common.time, "sleep", rested.append)
+
+    def call():
+        end = common.time.perf_counter() + (0.01 if rested else 0.0)  # slow after a rest
+        rested.clear()
+        while common.time.perf_counter() < end:
+            pass
+
+    (seconds,) = common.median_seconds(call, rounds=4)
+    assert seconds < 0.005
