@@ -79,8 +79,8 @@ def median_seconds(*calls: Callable[[], object], budget: float = 1.5, rounds: in
     """Median seconds of each call, interleaved (a b c, a b c, …) so that drift and neighbours hit all alike.
 
     A round is a burst of each call, of 20 ms or one call. A call shorter than 50 ms is made once before its burst,
-    because the first after the rest takes longer: 4 % of 14 ms, 150 µs of 20 µs. Stops after `rounds` rounds, or after `budget` seconds
-    spent in calls and at least three rounds.
+    because the first after the rest takes longer: 4 % of 14 ms, 150 µs of 20 µs. Stops after `rounds` rounds, or
+    after `budget` seconds spent in calls and at least three rounds.
     """
     equal_threads()
     if not ONCE:
