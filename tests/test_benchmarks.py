@@ -3,6 +3,7 @@
 import ast
 import importlib
 import inspect
+import json
 import re
 import sys
 from pathlib import Path
@@ -335,3 +336,17 @@ def test_median_seconds__leaves_out_the_first_short_call_after_a_rest(load, monk
 
     (seconds,) = common.median_seconds(call, rounds=4)
     assert seconds < 0.005
+
+
+def test_kept_results__are_of_described_machines_and_name_no_folder():
+    results = FOLDER / "results"
+    described = json.loads((results / "benchmarks.json").read_text("utf-8"))
+    kept = [path for path in results.glob("*/*.json") if path.name != "machine.json"]
+    assert kept
+    for path in kept:
+        record = json.loads(path.read_text("utf-8"))
+        machine = json.loads((path.parent / "machine.json").read_text("utf-8"))
+        assert record["params"]["machine"] == machine["machine"] == path.parent.name
+        assert re.search(r"vectors of \d+ bits.*L1", machine["cpu"]) and int(machine["num_cpu"]) > 0
+        assert record["commit_hash"].startswith(path.name.split("-")[0]) and set(record["results"]) & set(described)
+    assert not any(re.search(r"/(home|root|tmp|work)/", path.read_text("utf-8")) for path in results.rglob("*.json"))
