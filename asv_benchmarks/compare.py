@@ -6,8 +6,9 @@ BASE and HEAD are commits; without HEAD, the working tree as it stands is compar
 with a work tree and a folder of compiled kernels of its own, both kept under ``env/compare`` by the commit. The
 benchmarks are those of this folder for both sides, with one thread and its processor time as clock (`Benchmark`).
 
-The processes take turns of about 20 ms, in the order A B, B A, A B, …, and a pair of turns gives one ratio of times,
-HEAD over BASE: drift and neighbours hit both halves of a pair alike. The figure is the median of the ratios. Its
+The processes take turns of 20 ms, in the order A B, B A, A B, …, and a pair of turns gives one ratio of times, HEAD
+over BASE. The time of a turn is the least of its calls, and while neighbours disturb, a turn is prolonged by up to
+0.2 s; drift hits both halves of a pair alike. The figure is the median of the ratios. Its
 confidence interval is that of the sign test, which takes the ratios for independent and nothing else: the median of n
 ratios lies between the k-th least and the k-th largest with probability 1 − 2 P(Bin(n, ½) < k). A benchmark is slower
 where the whole interval, of 99.9 %, is above the threshold; the exit code is 1 if any is. Two processes of the same
@@ -15,6 +16,7 @@ code differ by up to 7 % in some kernels, by where their memory lies: the interv
 """
 
 import argparse
+import functools
 import math
 import os
 import shutil
@@ -33,11 +35,11 @@ TELLING = (
     ("losses", "InfoNCE", ((1024, 128), "float32", 1), "time_gradients"),
     ("losses", "InfoNCE", ((1024, 768), "float32", 1), "time_gradients"),
     ("losses", "Labelled", ("supervised",), "time_gradients"),
-    ("graphs", "Spectral", ((1000, 64), "float32", 1), "time_gradients"),
+    ("graphs", "Spectral", ((500, 64), "float32", 1), "time_gradients"),
     ("mining", "Search", ((256, 20_000, 128), "auto", 1), "time_top_k"),
-    ("mining", "Sampling", (64, 1), "time_weighted_sample"),
-    ("optimizers", "StepsInCache", ("AdamW",), "time_steps"),
-    ("optimizers", "Clip", ("200 × 50,000", 1), "time_norm"),
+    ("mining", "Sampling", (4, 1), "time_weighted_sample"),
+    ("optimizers", "StepsInCache", ("AdamW",), "time_step"),
+    ("optimizers", "Clip", (50_000, 1), "time_norm"),
     ("models", "Passes", ("linear",), "time_backward"),
     ("training", "Pairs", ("plain", 1), "time_epoch"),
 )
@@ -49,28 +51,23 @@ def name_of(benchmark: tuple) -> str:
 
 
 def serve() -> None:
-    """One side: prepares a benchmark by its place in `TELLING`, or times turns of it, as the lines of stdin say."""
+    """One side: prepares a benchmark by its place in `TELLING`, or samples it, as the lines of stdin say."""
     import importlib
 
     sys.path.insert(0, str(FOLDER))
     out, sys.stdout = sys.stdout, sys.stderr
-    current, call, number = None, None, 1
+    current = call = None
     for line in sys.stdin:
         word, place = line.split()
         if word == "prepare":
             module, cls, parameters, method = TELLING[int(place)]
             current = getattr(importlib.import_module(f"benchmarks.{module}"), cls)()
+            current.window, current.patience = 0.02, 0.2
             current.setup(*parameters)
-            call, number = (lambda c=current, m=method, p=parameters: getattr(c, m)(*p)), 1
-            begin = current.timer()
-            call()
-            print(current.timer() - begin, file=out, flush=True)
-        else:
-            number = int(place)
-            begin = current.timer()
-            for _ in range(number):
-                call()
-            print((current.timer() - begin) / number, file=out, flush=True)
+            call = functools.partial(getattr(current, method), *parameters)
+        begin = current.timer()
+        call()
+        print(current.timer() - begin, file=out, flush=True)
 
 
 class Side:
@@ -90,9 +87,9 @@ class Side:
             text=True,
         )
 
-    def ask(self, word: str, number: int) -> float:
+    def ask(self, word: str, place: int) -> float:
         """Seconds of a call."""
-        self.process.stdin.write(f"{word} {number}\n")
+        self.process.stdin.write(f"{word} {place}\n")
         self.process.stdin.flush()
         answer = self.process.stdout.readline()
         if not answer:
@@ -106,12 +103,11 @@ class Side:
 
 def ratios(base: Side, head: Side, seconds: float) -> Iterator[float]:
     """Ratios of pairs of turns for about so long."""
-    number = max(1, round(0.02 / max(base.ask("time", 3), 1e-6)))
     end, first = time.monotonic() + seconds, False
     done = 0
     while time.monotonic() < end or done < 15:
         sides = (head, base) if first else (base, head)
-        times = {side: side.ask("time", number) for side in sides}
+        times = {side: side.ask("time", 0) for side in sides}
         first, done = not first, done + 1
         yield times[head] / times[base]
 

@@ -2,14 +2,13 @@
 
 import rvtrain as rt
 
-from .common import HEADLINE, Benchmark
+from .common import Benchmark, Headline
 
 
-class Search(Benchmark):
+class Search(Headline):
     """The 10 nearest of 20,000 candidates for 256 queries, and for one; by bytes where the processor has them."""
 
-    rounds = HEADLINE
-    params = ([(256, 20_000, 128), (1, 100_000, 128), (256, 20_000, 384)], ["auto", "float"], [1, "all"])
+    params = ([(256, 20_000, 128), (1, 100_000, 128), (256, 20_000, 384)], ["auto", "float"], [1])
     param_names = ("case", "method", "threads")
 
     def prepare(self, case, method, threads):
@@ -29,11 +28,17 @@ class Search(Benchmark):
     time_top_k.pretty_name = "exact search, 10 nearest"
 
 
-class Sampling(Benchmark):
-    """16 of 20,000 by weight."""
+class SearchThreads(Search):
+    """The same by all threads."""
 
-    rounds = HEADLINE
-    params = ([64, 512], [1, "all"])
+    rounds, repeat = Benchmark.rounds, Benchmark.repeat
+    params = (Search.params[0], ["auto"], ["all"])
+
+
+class Sampling(Headline):
+    """16 of 20,000 by weight; 4 rows lie in a core's own cache."""
+
+    params = ([4, 512], [1])
     param_names = ("rows", "threads")
 
     def prepare(self, rows, threads):
@@ -44,6 +49,13 @@ class Sampling(Benchmark):
         rt.weighted_sample(self.weights, 16, 0)
 
     time_weighted_sample.pretty_name = "sampling by weight"
+
+
+class SamplingThreads(Sampling):
+    """The same by all threads."""
+
+    rounds, repeat = Benchmark.rounds, Benchmark.repeat
+    params = ([512], ["all"])
 
 
 class Miners(Benchmark):

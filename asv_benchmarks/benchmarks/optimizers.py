@@ -4,7 +4,7 @@ import numpy as np
 
 import rvtrain as rt
 
-from .common import HEADLINE, Benchmark
+from .common import Benchmark, Headline
 
 LARGE = 2_000_000
 
@@ -53,23 +53,21 @@ class Steps(Benchmark):
     time_step.pretty_name = "optimizer step"
 
 
-class StepsInCache(Benchmark):
-    """50 steps of 25,000 parameters: they lie in a core's own cache, out of reach of neighbours."""
+class StepsInCache(Headline):
+    """A step of 10,000 parameters: they and their moments lie in a core's own cache."""
 
-    rounds = HEADLINE
     params = (["SGD", "AdamW", "Lion"],)
     param_names = ("optimizer",)
 
     def prepare(self, kind):
-        self.p, self.g = self.normal(2, 25_000)
+        self.p, self.g = self.normal(2, 10_000)
         self.optimizer = make(kind, self.p)
-        self.time_steps()
+        self.time_step()
 
-    def time_steps(self, *parameters):
-        for _ in range(50):
-            self.optimizer.step(self.p, self.g)
+    def time_step(self, *parameters):
+        self.optimizer.step(self.p, self.g)
 
-    time_steps.pretty_name = "50 optimizer steps in cache"
+    time_step.pretty_name = "optimizer step in cache"
 
 
 class Rows(Benchmark):
@@ -98,22 +96,17 @@ class Rows(Benchmark):
     time_step.pretty_name = "optimizer step of rows"
 
 
-class Clip(Benchmark):
+class Clip(Headline):
     """The norm of gradients too short to be scaled, of gradients that are scaled each time, and both in a step.
 
     512 and 50,000 numbers lie in a core's own cache, two million do not.
     """
 
-    rounds = HEADLINE
-    params = (["1000 × 512", "200 × 50,000", "1 × 2,000,000"], [1, "all"])
-    param_names = ("calls", "threads")
+    params = ([512, 50_000, LARGE], [1])
+    param_names = ("count", "threads")
 
-    def prepare(self, calls, threads):
-        if threads == "all" and not calls.startswith("1 "):
-            raise NotImplementedError("few numbers take one thread")
-        times, count = (int(number.replace(",", "")) for number in calls.split(" × "))
+    def prepare(self, count, threads):
         self.p, self.g = self.normal(2, count)
-        self.calls = range(times)
         self.optimizer = rt.AdamW(count)
         self.limit = float(np.linalg.norm(self.g))
         self.time_norm()
@@ -121,23 +114,29 @@ class Clip(Benchmark):
         self.time_step()
 
     def time_norm(self, *parameters):
-        for _ in self.calls:
-            rt.clip_grad_norm(self.g, 1e9)
+        rt.clip_grad_norm(self.g, 1e9)
 
     time_norm.pretty_name = "clip_grad_norm that only reads"
 
     def time_scaled(self, *parameters):
-        for _ in self.calls:
-            self.limit *= 0.9999
-            rt.clip_grad_norm(self.g, self.limit)
+        self.limit *= 0.9999
+        rt.clip_grad_norm(self.g, self.limit)
 
     time_scaled.pretty_name = "clip_grad_norm that scales"
+    time_scaled.rounds = 1
 
     def time_step(self, *parameters):
-        for _ in self.calls:
-            self.optimizer.step(self.p, self.g, max_norm=1.0)
+        self.optimizer.step(self.p, self.g, max_norm=1.0)
 
     time_step.pretty_name = "AdamW step that clips"
+    time_step.rounds = 1
+
+
+class ClipThreads(Clip):
+    """The same of two million by all threads."""
+
+    rounds, repeat = Benchmark.rounds, Benchmark.repeat
+    params = ([LARGE], ["all"])
 
 
 class Average(Benchmark):

@@ -23,7 +23,7 @@ class Benchmark:
     rate or how many times faster.
     """
 
-    version = "2"
+    version = "3"
     timeout = 300
     params: tuple = ()
 
@@ -78,8 +78,9 @@ def equal_threads() -> int:
 def median_seconds(*calls: Callable[[], object], budget: float = 1.5, rounds: int = 9) -> list[float]:
     """Median seconds of each call, interleaved (a b c, a b c, …) so that drift and neighbours hit all alike.
 
-    A round is a burst of each call, of 20 ms or one call. Stops after `rounds` rounds, or after `budget` seconds
-    spent in calls and at least three rounds.
+    A round is a burst of each call, of 20 ms or one call. A call shorter than 50 ms is made once before its burst,
+    because the first after the rest takes longer: 4 % of 14 ms, 150 µs of 20 µs. Stops after `rounds` rounds, or
+    after `budget` seconds spent in calls and at least three rounds.
     """
     equal_threads()
     if not ONCE:
@@ -91,6 +92,8 @@ def median_seconds(*calls: Callable[[], object], budget: float = 1.5, rounds: in
             break
         for call, spent in zip(calls, times, strict=True):
             time.sleep(REST)
+            if spent and spent[-1] < 0.05:
+                call()
             start = time.perf_counter()
             while True:
                 begin = time.perf_counter()
