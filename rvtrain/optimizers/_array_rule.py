@@ -85,6 +85,10 @@ class Rule:
     def update(self, o: Any, update: Update, state: State, gradient: Gradient, scale: float, wipe: bool) -> None:
         """The step of an array, with its gradient times `scale`, after the idle steps that its rows have missed."""
         values, before, is_whole = update.values, state["step"], update.rows is None
+        if is_whole and "touched" not in state:
+            numbers = self.next_numbers(o, state, scale)
+            self.prepared(o, values, gradient, state, update.name)(numbers, wipe)
+            return
         if not is_whole and o.lazy == "exact" and self.owes and "touched" not in state:
             state["touched"] = np.full(len(values), before)
             state["history"] = np.zeros((8, len(self.kind)))
@@ -107,10 +111,14 @@ class Rule:
         """A function (numbers, wipe) that runs the kernel of a step of all of p; wipe: leave zeros in g."""
         names = self.names(o)
         if o.state_dtype != "float32" and names:
-            return lambda numbers, wipe: self._step_compact(o, p, g, state, numbers, name, wipe)
-        values, gradient, *buffers = flat(p, g.given, *[state[buffer] for buffer in names])
-        run, count, several = self.dense_step.sized(2 * max(1, len(buffers)) * p.size), p.size, tuple(buffers)
-        return lambda numbers, wipe: run(count, values, gradient, several, tuple(numbers), wipe)
+            return self._compact(o, p, g, state, name)
+        buffers, count = tuple([state[buffer] for buffer in names]), p.size
+        values, gradient = p, g.given
+        if p.ndim != 1:
+            values, gradient, *several = flat(p, gradient, *buffers)
+            buffers = tuple(several)
+        run = self.dense_step.sized(2 * (len(buffers) or 1) * count)
+        return lambda numbers, wipe: run(count, values, gradient, buffers, tuple(numbers), wipe)
 
     def step_rows(
         self,
@@ -135,18 +143,18 @@ class Rule:
             key = noise(name, state["step"], idle=True)
             compact_idle_steps.sized(work)(len(rows), p, rows, codes, scales, numbers, owed, key)
         if g is not None:
-            self._step_compact(o, p, g, state, numbers, name, False)
+            self._compact(o, p, g, state, name)(numbers, False)
 
-    def _step_compact(
-        self, o: Any, p: np.ndarray, g: Gradient, state: State, numbers: Any, name: str, wipe: bool
-    ) -> None:
-        """Run the kernel of a step of p, or of rows of p, with state in 16 or 8 bits."""
+    def _compact(self, o: Any, p: np.ndarray, g: Gradient, state: State, name: str) -> Any:
+        """The same of a step of p, or of rows of p, with state in 16 or 8 bits."""
         codes, scales = compact(state, self.names(o), p.shape)
         table = as_table(p)
         count = blocks_of(table, g.rows, codes[0])
         work = 10 * len(codes) * (len(g.rows) * p.shape[1] if len(g.rows) else p.size)
-        key = noise(name, state["step"])
-        compact_step.sized(work)(count, table, by_table(g), codes, scales, numbers, key, wipe)
+        run, of_table = compact_step.sized(work), by_table(g)
+        return lambda numbers, wipe: run(
+            count, table, of_table, codes, scales, numbers, noise(name, state["step"]), wipe
+        )
 
     def next_numbers(self, o: Any, state: State, scale: float) -> Any:
         """The numbers of the next step, with gradients times `scale`, stored in the history if there is one."""

@@ -139,8 +139,8 @@ class Optimizer:
         zero_grads : bool
             Overwrite grads with zeros, in the pass that reads them.
         grad_norm : float, optional
-            The global norm of the gradients, if you know it. It is trusted: gradients are not read, neither to compute
-            their norm nor to check that they are finite.
+            The global norm of the gradients, if you know it. It is trusted: gradients are not read to compute their
+            norm, or to check that they are finite.
 
         Returns
         -------
@@ -158,26 +158,30 @@ class Optimizer:
         """
         if max_norm is not None:
             max_norm = check.number("max_norm", max_norm, low=0.0, open_low=True)
-        check.flag("zero_grads", zero_grads)
+        if zero_grads is not False:
+            check.flag("zero_grads", zero_grads)
         self._check_mode()
         parts = updates(self._shapes, self._single, params, grads, rows)
         if zero_grads:
             for update in parts:
                 check.writeable_array(update.g_name, update.given)
-        steps = [
-            (u, self._state_of(u), whole(u.gradient) if u.rows is None else by_row(u.gradient, u.rows, len(u.values)))
-            for u in parts
+        states = [self._state_of(update) for update in parts]
+        gradients = [
+            whole(u.gradient) if u.rows is None else by_row(u.gradient, u.rows, len(u.values)) for u in parts
         ]
-        gradients = [(update.g_name, gradient) for update, _, gradient in steps]
-        norm = norm_of(gradients, max_norm is not None, self.nonfinite, grad_norm)
+        norm = norm_of(parts, gradients, max_norm is not None, self.nonfinite, grad_norm)
         steps_now = goes_on(norm, self.nonfinite)
         if steps_now:
             scale = factor(norm, max_norm)
-            for update, state, gradient in steps:
+            for options, state in states:
+                if options is not self:
+                    options._look_up(state["step"] + 1)
+            for update, (options, state), gradient in zip(parts, states, gradients, strict=True):
                 self._state[update.name] = state
                 wipe = zero_grads and not update.shared
-                self._rule.update(self._options_of(update.name), update, state, gradient, scale, wipe)
-                update.write_back(wipe)
+                self._rule.update(options, update, state, gradient, scale, wipe)
+                if wipe or update.values is not update.target:
+                    update.write_back(wipe)
         else:
             self.skipped += 1
         for update in parts if zero_grads else ():
@@ -251,7 +255,7 @@ class Optimizer:
             if name in chosen:
                 mine = np.unique(rows_of(called("rows", name, self._single), chosen[name], shape))
             if "touched" in self._state.get(name, ()):
-                self._check_dtype(name, target)
+                self._check_dtype(name, self._options_of(name), self._state[name], target)
                 parts.append((name, target, mine))
         for name, target, mine in parts:
             values = np.ascontiguousarray(target)
@@ -259,17 +263,17 @@ class Optimizer:
             if values is not target:
                 target[...] = values
 
-    def _state_of(self, update: Update) -> State:
-        """The state of an array, or that of a first step, which is not stored yet."""
-        state = self._state.get(update.name)
+    def _state_of(self, update: Update) -> tuple[Any, State]:
+        """The options and the state of an array; the state of a first step is not stored yet."""
+        options, state = self._options_of(update.name), self._state.get(update.name)
         if state is None:
-            return self._rule.new_state(self._options_of(update.name), update.values)
-        self._check_dtype(update.name, update.values)
-        return state
+            return options, self._rule.new_state(options, update.values)
+        self._check_dtype(update.name, options, state, update.values)
+        return options, state
 
-    def _check_dtype(self, name: str, values: np.ndarray) -> None:
+    def _check_dtype(self, name: str, options: Any, state: State, values: np.ndarray) -> None:
         """Raise if the dtype of an array is not that of its first step."""
-        was = self._rule.dtype(self._options_of(name), self._state[name])
+        was = self._rule.dtype(options, state)
         if was is not None and was != values.dtype:
             called_here = called("params", name, self._single)
             raise TypeError(f"{called_here} must keep the dtype of the first step, {was}, got {values.dtype}")

@@ -3,6 +3,8 @@
 import math
 from typing import Any
 
+import numpy as np
+
 from rvtrain import _validation as check
 from rvtrain.optimizers._arrays import Update, called, updates
 from rvtrain.optimizers._norm import factor, goes_on, norm_of
@@ -28,20 +30,19 @@ class BoundStep:
             _check(part, called("params", part.name, single), zero_grads)
             optimizer._state_of(part)
         self._optimizer, self._params, self._grads = optimizer, params, grads
-        self._options = {"max_norm": max_norm, "zero_grads": zero_grads}
+        self._max_norm, self._zero_grads = max_norm, zero_grads
         self._given = [] if single else [(x, name, x[name]) for x in (params, grads) for name in optimizer._shapes]
-        self._gradients = [(part.g_name, whole(part.gradient)) for part in self._parts]
+        self._gradients = [whole(part.gradient) for part in self._parts]
         flat = [part.gradient.reshape(-1) for part in self._parts]
         self._small = flat if sum(gradient.size for gradient in flat) <= _SMALL else []
         self._prepared: list[tuple[str, Any, Any, Any]] = []
         self._prepare()
 
     def __reduce__(self) -> Any:
-        return BoundStep, (self._optimizer, self._params, self._grads, *self._options.values())
+        return BoundStep, (self._optimizer, self._params, self._grads, self._max_norm, self._zero_grads)
 
     def __repr__(self) -> str:
-        options = ", ".join(f"{name}={value!r}" for name, value in self._options.items())
-        return f"BoundStep({self._optimizer!r}, {options})"
+        return f"BoundStep({self._optimizer!r}, max_norm={self._max_norm!r}, zero_grads={self._zero_grads!r})"
 
     def step(self, grad_norm: float | None = None) -> float | None:
         """Update the parameters in place by the gradients as they are now, as ``optimizer.step`` does.
@@ -73,26 +74,28 @@ class BoundStep:
                 self._prepared = []
                 break
         if not self._prepared:
-            found: float | None = optimizer.step(self._params, self._grads, grad_norm=grad_norm, **self._options)
+            found: float | None = optimizer.step(
+                self._params, self._grads, max_norm=self._max_norm, zero_grads=self._zero_grads, grad_norm=grad_norm
+            )
             self._prepare()
             return found
         optimizer._check_mode()
-        max_norm, nonfinite, wipe, norm = (
-            self._options["max_norm"],
-            optimizer.nonfinite,
-            self._options["zero_grads"],
-            0.0,
-        )
+        max_norm, wipe = self._max_norm, self._zero_grads
+        scale, norm, nonfinite = 1.0, 0.0, optimizer.nonfinite
         if max_norm is not None or grad_norm is not None or not (nonfinite == "ignore" or self._finite()):
-            norm = norm_of(self._gradients, max_norm is not None, nonfinite, grad_norm)
-        if goes_on(norm, nonfinite):
+            norm = norm_of(self._parts, self._gradients, max_norm is not None, nonfinite, grad_norm)
             scale = factor(norm, max_norm)
-            for _, options, state, run in self._prepared:
-                run(optimizer._rule.next_numbers(options, state, scale), wipe)
-        else:
-            optimizer.skipped += 1
-            for _, gradient in self._gradients if wipe else ():
-                gradient.given[...] = 0
+            if not goes_on(norm, nonfinite):
+                optimizer.skipped += 1
+                for gradient in self._gradients if wipe else ():
+                    gradient.given[...] = 0
+                return None if max_norm is None else norm
+        for _, options, state, _ in self._prepared:
+            if options is not optimizer:
+                options._look_up(state["step"] + 1)
+        following = optimizer._rule.next_numbers
+        for _, options, state, run in self._prepared:
+            run(following(options, state, scale), wipe)
         return None if max_norm is None else norm
 
     def _prepare(self) -> None:
@@ -108,7 +111,10 @@ class BoundStep:
 
     def _finite(self) -> bool:
         """Whether all gradients are few and their squares finite, which needs no kernel."""
-        return bool(self._small) and all([math.isfinite(x.dot(x)) for x in self._small])
+        total: Any = 0.0
+        for x in self._small:
+            total += np.vdot(x, x)  # unlike x.dot(x), it never warns
+        return bool(self._small) and math.isfinite(total)
 
 
 def _check(part: Update, p_name: str, zero_grads: bool) -> None:

@@ -4,25 +4,27 @@ import math
 from collections.abc import Sequence
 
 from rvtrain._errors import NotFiniteError
+from rvtrain.optimizers._arrays import Update
 from rvtrain.optimizers._clip import is_finite, refuse, squares
 from rvtrain.optimizers._rows import Gradient
 
 
 def norm_of(
-    gradients: Sequence[tuple[str, Gradient]], clips: bool, nonfinite: str, known: float | None = None
+    parts: Sequence[Update], gradients: Sequence[Gradient], clips: bool, nonfinite: str, known: float | None = None
 ) -> float:
-    """The global norm of named gradients if the step clips, else 0, or NaN if one of them is not finite.
+    """The global norm of the gradients of these parts if the step clips, else 0, or NaN if one of them is not finite.
 
     Raises for the latter under "raise", and does not look under "ignore". A norm that is known is not computed.
     """
     if known is not None:
         return _checked(known, nonfinite)
     total = 0.0
-    for name, gradient in gradients if clips or nonfinite != "ignore" else ():
-        part = _square_sum(gradient, clips)
-        if nonfinite == "raise" and not math.isfinite(part):
-            refuse(name, gradient.given)
-        total += part
+    if clips or nonfinite != "ignore":
+        for update, gradient in zip(parts, gradients, strict=True):
+            part = _square_sum(gradient, clips)
+            if nonfinite == "raise" and not math.isfinite(part):
+                refuse(update.g_name, gradient.given)
+            total += part
     return math.sqrt(total)
 
 

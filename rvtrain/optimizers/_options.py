@@ -43,7 +43,7 @@ CHECKS: dict[str, Callable[[str, Any], Any]] = {
 }
 """The check of each option but `groups`: from its name in messages and its value to the value that is kept."""
 
-_NOT_BY_GROUP = ("maximize", "nonfinite")
+_NOT_BY_GROUP = ("groups", "maximize", "nonfinite")
 
 
 class Group:
@@ -51,6 +51,7 @@ class Group:
 
     def __init__(self, optimizer: Any, own: Mapping[str, Any]) -> None:
         self._optimizer = optimizer
+        self._found = 0, 0.0
         self.__dict__.update(own)
 
     def __getattr__(self, name: str) -> Any:
@@ -58,12 +59,19 @@ class Group:
             raise AttributeError(name)
         return getattr(self._optimizer, name)
 
+    def _look_up(self, step: int) -> None:
+        """Call the schedule of this group for a step, before any array is changed: it may raise."""
+        if callable(self.__dict__.get("lr")):
+            self._found = step, self._rate(step)
+
     def _rate(self, step: int) -> float:
         """The learning rate of this step, counted from 1."""
         own = self.__dict__
-        if callable(own.get("lr")):
+        if not callable(own.get("lr")):
+            return float(self._optimizer.lr * own["_ratio"])
+        if self._found[0] != step:
             return check.number("the lr of a group", own["lr"](step - 1), low=0.0)
-        return float(self._optimizer.lr * own["_ratio"])
+        return self._found[1]
 
 
 def checked_groups(groups: Groups | None, options: tuple[str, ...], lr: float) -> dict[str, dict[str, Any]]:

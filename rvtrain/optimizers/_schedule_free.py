@@ -176,7 +176,7 @@ class ScheduleFreeAdamW(Optimizer):
         names = [name for name in self._state if bool(self._state[name]["evaluating"]) != evaluating]
         targets = [fitting(called("params", name, self._single), named[name], self._shapes[name]) for name in names]
         for name, target in zip(names, targets, strict=True):
-            self._check_dtype(name, target)
+            self._check_dtype(name, self._options_of(name), self._state[name], target)
         for name, target in zip(names, targets, strict=True):
             state, b1 = self._state[name], self._options_of(name).betas[0]
             values = target if target.flags.c_contiguous else np.ascontiguousarray(target)
