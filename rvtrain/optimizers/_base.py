@@ -34,7 +34,8 @@ class Optimizer:
     def __post_init__(self, params: Params) -> None:
         self._shapes, self._single = shapes_of(params)
         self.learning_rate = self.lr
-        self._options = tuple(field.name for field in fields(self) if field.init and field.name != "lr")
+        options = sorted(fields(self), key=lambda field: bool(field.kw_only))
+        self._options = tuple(field.name for field in options if field.init and field.name != "lr")
         for name in self._options:
             if name in CHECKS:
                 setattr(self, name, CHECKS[name](name, getattr(self, name)))
