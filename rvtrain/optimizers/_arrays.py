@@ -96,7 +96,8 @@ _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 def _is_plain(param: Any, grad: Any, shape: tuple[int, ...]) -> bool:
     """Whether both are arrays that need no check and no copy, as most are: of their own memory, and of one dtype."""
     return (
-        type(param) is np.ndarray
+        len(shape) > 0
+        and type(param) is np.ndarray
         and type(grad) is np.ndarray
         and param.base is None
         and grad.base is None
