@@ -53,6 +53,7 @@ PAGES = {
         s["trainer"].history["loss"][-1] < s["trainer"].history["loss"][1] and _lines(s["log"]) > 2 * 10
     ),
     "texts": lambda s: s["before"] < 0.35 < 0.6 < s["after"] and any("json" in name for name in s["answers"]),
+    "lbfgs": lambda s: s["found"].fun < 0.95 * s["adam"] and s["before"] < 0.5 < s["after"],
     "negatives": lambda s: (
         not (s["found"][:20] == np.arange(500, 520)[:, np.newaxis]).any() and _lines(s["path"]) == 1000
     ),
@@ -66,8 +67,9 @@ def _lines(path):
 @pytest.mark.parametrize("page", PAGES)
 def test_example__runs_and_shows_what_it_says(page):
     text = (README.parent / "docs" / "examples" / f"{page}.md").read_text(encoding="utf-8")
-    if "sklearn" in text:
-        pytest.importorskip("sklearn")
+    for package in ("sklearn", "scipy"):
+        if package in text:
+            pytest.importorskip(package)
     scope: dict = {}
     for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
         exec(block, scope)

@@ -4,53 +4,53 @@ import numpy as np
 
 import rvtrain as rt
 
+from . import optimizer_table
 from .common import Benchmark, Headline
+from .optimizer_table import DTYPES, FORMATS, OPTIMIZERS, make
 
 LARGE = 2_000_000
 
 
-OPTIMIZERS = {
-    "SGD": ("SGD", {"momentum": 0.9}),
-    "Adam": ("Adam", {}),
-    "AdamW": ("AdamW", {}),
-    "Lion": ("Lion", {}),
-    "Adagrad": ("Adagrad", {}),
-    "Adagrad rowwise": ("Adagrad", {"rowwise": True}),
-    "ScheduleFreeAdamW": ("ScheduleFreeAdamW", {}),
-}
-STATES = {
-    "float32": {},
-    "float32 unchecked": {"nonfinite": "ignore"},
-    "bfloat16": {"state_dtype": "bfloat16"},
-    "int8": {"state_dtype": "int8"},
-    "float64 parameters": {},
-}
-
-
-def make(name, like, **more):
-    """An optimizer of the table."""
-    kind, options = OPTIMIZERS[name]
-    return getattr(rt, kind)(like, **{"lr": 1e-3, **options, **more})
-
-
 class Steps(Benchmark):
-    """One step of two million parameters, which no cache of a core holds."""
+    """One step of two million parameters, which no cache of a core holds; both threads only in the usual format."""
 
-    params = (list(OPTIMIZERS), list(STATES), [1, "all"])
-    param_names = ("optimizer", "state", "threads")
+    version = "2"
+    params = (list(OPTIMIZERS), list(DTYPES), list(FORMATS), [1, "all"])
+    param_names = ("optimizer", "dtype", "format", "threads")
 
-    def prepare(self, kind, state, threads):
-        if state != "float32" and (threads == "all" or kind not in ("SGD", "AdamW", "Lion")):
-            raise NotImplementedError("timed for AdamW, SGD and Lion, by one thread")
-        shape = (LARGE // 128, 128) if "rowwise" in kind else (LARGE,)
-        self.p, self.g = self.normal(2, *shape, dtype="float64" if "float64" in state else "float32")
-        self.optimizer = make(kind, self.p, **STATES[state])
+    def prepare(self, name, dtype, format_, threads):
+        if not optimizer_table.exists(name, format_) or (
+            threads == "all" and (dtype, format_) != ("float32", "full")
+        ):
+            raise NotImplementedError("no such format, or timed by one thread only")
+        self.p, self.g = self.normal(2, *optimizer_table.shape(name, LARGE), dtype=dtype)
+        self.optimizer = make(name, self.p, format_)
         self.time_step()
 
     def time_step(self, *parameters):
         self.optimizer.step(self.p, self.g)
 
     time_step.pretty_name = "optimizer step"
+
+
+class Bound(Benchmark):
+    """2,000 steps of 512 parameters: nearly all of it is the call, plain or bound."""
+
+    params = (list(OPTIMIZERS), ["plain", "bound"])
+    param_names = ("optimizer", "call")
+
+    def prepare(self, name, call):
+        self.p, self.g = self.normal(2, *optimizer_table.shape(name, 512))
+        optimizer = make(name, self.p)
+        bound = optimizer.bind(self.p, self.g)
+        self.step = bound.step if call == "bound" else lambda: optimizer.step(self.p, self.g)
+        self.time_steps()
+
+    def time_steps(self, *parameters):
+        for _ in range(2000):
+            self.step()
+
+    time_steps.pretty_name = "2,000 optimizer steps of 512 parameters"
 
 
 class StepsInCache(Headline):

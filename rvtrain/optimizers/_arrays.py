@@ -73,6 +73,8 @@ def _shape(name: str, value: Any) -> tuple[int, ...]:
 
 def updates(shapes: dict[str, tuple[int, ...]], single: bool, params: Any, grads: Any, rows: Any) -> list[Update]:
     """The checked parts of a step, in the order of `shapes`."""
+    if single and rows is None and _is_plain(params, grads, shapes[ONE]):
+        return [Update(ONE, "grads", params, params, grads, grads, None, shared=False)]
     params, rows = by_name(shapes, single, params, rows)
     grads = {ONE: grads} if single else _keyed("grads", grads, shapes)
     parts = [
@@ -86,6 +88,28 @@ def updates(shapes: dict[str, tuple[int, ...]], single: bool, params: Any, grads
             raise ValueError(f"{name} must not share memory with {called('params', parts[i].name, single)}")
         shared |= {i - len(parts), j - len(parts)}
     return [part._replace(shared=True) if i in shared else part for i, part in enumerate(parts)] if shared else parts
+
+
+_FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
+
+
+def _is_plain(param: Any, grad: Any, shape: tuple[int, ...]) -> bool:
+    """Whether both are arrays that need no check and no copy, as most are: of their own memory, and of one dtype."""
+    return (
+        len(shape) > 0
+        and type(param) is np.ndarray
+        and type(grad) is np.ndarray
+        and param.base is None
+        and grad.base is None
+        and param is not grad
+        and param.shape == shape == grad.shape
+        and param.dtype is grad.dtype
+        and (param.dtype is _FLOAT32 or param.dtype is _FLOAT64)
+        and (of_param := param.flags).carray
+        and (of_grad := grad.flags).carray
+        and of_param.owndata
+        and of_grad.owndata
+    )
 
 
 def by_name(

@@ -19,7 +19,7 @@ _SMALL = 4096
 
 def is_finite(x: np.ndarray) -> bool:
     """Whether a C-contiguous array holds no NaN and no infinity, in one pass at memory speed."""
-    if x.size <= _SMALL and math.isfinite(np.vdot(x, x)):
+    if x.size <= _SMALL and math.isfinite(np.vdot(x, x)):  # unlike x.dot(x), it never warns
         return True
     return _sums(_zero_products, x) == 0.0
 

@@ -1,5 +1,6 @@
 """State arrays: in the dtype of the parameters, in 16 bits, or in 8 bits with a scale for each block."""
 
+import math
 import zlib
 from typing import Any
 
@@ -48,7 +49,7 @@ def as_table(x: np.ndarray) -> np.ndarray:
 
 
 def _as_rows(shape: tuple[int, ...]) -> tuple[int, int]:
-    return (shape[0], shape[1]) if len(shape) == 2 else (1, int(np.prod(shape)))
+    return (shape[0], shape[1]) if len(shape) == 2 else (1, math.prod(shape))
 
 
 def noise(name: str, step: int, idle: bool = False) -> tuple[int, int]:

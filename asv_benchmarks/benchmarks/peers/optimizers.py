@@ -5,55 +5,87 @@ import numpy as np
 import rvtrain as rt
 from rvtrain._kernels import kernel
 
-from .common import Benchmark, beside, ratio, relative_time
+from .. import optimizer_table
+from ..optimizer_table import FORMATS, OPTIMIZERS, make
+from .common import Benchmark, beside, median_seconds, ratio, relative_time
 
 LARGE = 20_000_000
 
 
 class Steps(Benchmark):
-    """One step of 20 million parameters; unchecked, as torch's is: without the pass that looks for NaN."""
+    """One step of 20 million parameters. "unchecked" is torch's way: without the pass that looks for NaN."""
 
-    params = (["AdamW", "SGD"], ["float32", "bfloat16", "int8", "float32 unchecked"])
-    param_names = ("optimizer", "state")
+    version = "3"
+    params = (list(OPTIMIZERS), list(FORMATS), list(optimizer_table.DTYPES))
+    param_names = ("optimizer", "format", "dtype")
 
-    def prepare(self, kind, state):
-        self.p, self.g = self.rng().standard_normal((2, LARGE), dtype=np.float32)
-        self.options = {"momentum": 0.9} if kind == "SGD" else {}
-        state_dtype, _, unchecked = state.partition(" ")
-        checked = {"nonfinite": "ignore" if unchecked else "raise", "state_dtype": state_dtype}
-        self.optimizer = getattr(rt, kind)(LARGE, lr=1e-3, **self.options, **checked)
+    def prepare(self, name, format_, dtype="float32"):
+        if not optimizer_table.exists(name, format_):
+            raise NotImplementedError("no such format")
+        shape = optimizer_table.shape(name, LARGE)
+        self.p, self.g = (self.rng().standard_normal(shape, dtype=np.dtype(dtype)) for _ in range(2))
+        self.optimizer = make(name, self.p, format_)
         self.step()
 
     def step(self):
         self.optimizer.step(self.p, self.g)
 
-    def moved(self, kind, state):
-        """Bytes of a step: g is read, p and the state are read and written."""
-        each = {"float32": 4, "bfloat16": 2, "int8": 1}[state.partition(" ")[0]]
-        return LARGE * (12 + 2 * each * {"AdamW": 2, "SGD": 1}[kind])
+    @ratio("seconds per gigabyte")
+    def track_seconds_per_gigabyte(self, name, format_, dtype="float32"):
+        """The inverse of GB/s, because asv takes a larger figure as a worse one."""
+        return median_seconds(self.step)[0] / optimizer_table.moved(name, dtype, format_, LARGE) * 1e9
 
     @ratio("of a copy's time")
-    def track_time_over_a_copy(self, kind, state):
+    def track_time_over_a_copy(self, name, format_, dtype="float32"):
         """Beside a copy that moves as many bytes."""
-        source = np.zeros(self.moved(kind, state) // 2, np.uint8)
+        source = np.zeros(optimizer_table.moved(name, dtype, format_, LARGE) // 2, np.uint8)
         target = np.empty_like(source)
-        return relative_time(lambda: self.step(), lambda: copy(len(source), source, target))
+        return relative_time(self.step, lambda: copy(len(source), source, target))
 
     @beside("torch", "of torch's time")
-    def track_time_over_torch_fused(self, kind, state):
+    def track_time_over_torch_fused(self, name, format_, dtype="float32"):
         import torch
 
+        entry = OPTIMIZERS[name]
+        if not entry.torch:
+            raise NotImplementedError("torch has no such optimizer")
         parameter = torch.nn.Parameter(torch.tensor(self.p))
         parameter.grad = torch.tensor(self.g)
-        peer = getattr(torch.optim, kind)([parameter], lr=1e-3, fused=True, **self.options)
-        return relative_time(lambda: self.step(), peer.step)
+        peer = getattr(torch.optim, entry.torch)([parameter], lr=1e-3, fused=True, **entry.options)
+        return relative_time(self.step, peer.step)
 
     @ratio("bytes per parameter")
-    def track_state_bytes_per_parameter(self, kind, state):
+    def track_state_bytes_per_parameter(self, name, format_, dtype="float32"):
         saved = self.optimizer.state_dict()
         return (
             sum(value.nbytes for key, value in saved.items() if key.startswith("state/") and np.ndim(value)) / LARGE
         )
+
+
+class StepsIn8Bits(Benchmark):
+    """One step of two million parameters with state in 8 bits."""
+
+    params = ([name for name, entry in OPTIMIZERS.items() if entry.bitsandbytes],)
+    param_names = ("optimizer",)
+
+    def prepare(self, name):
+        self.p, self.g = self.rng().standard_normal((2, LARGE // 10), dtype=np.float32)
+        self.optimizer = make(name, self.p, "int8")
+        self.step()
+
+    def step(self):
+        self.optimizer.step(self.p, self.g)
+
+    @beside("bitsandbytes", "of bitsandbytes' time")
+    def track_time_over_bitsandbytes(self, name):
+        import bitsandbytes
+        import torch
+
+        entry = OPTIMIZERS[name]
+        parameter = torch.nn.Parameter(torch.tensor(self.p))
+        parameter.grad = torch.tensor(self.g)
+        peer = getattr(bitsandbytes.optim, entry.bitsandbytes)([parameter], lr=1e-3, **entry.options)
+        return relative_time(self.step, peer.step)
 
 
 @kernel
