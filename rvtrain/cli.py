@@ -11,11 +11,11 @@ import rvtrain
 
 _METRICS = "recall@k, precision@k, accuracy@k, mrr@k, ndcg@k, map@k or map@r"
 _STRATEGIES = ("hardest", "semi_hard", "distance_weighted", "random")
-_DEMO = """Train a retriever on real text. Queries are first sentences of docstrings of the Python standard library,
+_DEMO = """Train a retriever on raw texts. Queries are first sentences of docstrings of the Python standard library,
 documents are the names of the documented objects. Of about 4,700 pairs, 600 are held back to measure the retrieval of
-names among all names. The output is Recall@1, Recall@10 and NDCG@10 for untrained features, for two linear adapters
-trained with in-batch negatives, and for two trained with mined hard negatives too. The first run compiles its
-kernels."""
+names among all names. The output is Recall@1, Recall@10 and NDCG@10 of n-grams weighted by tf-idf, of an untrained
+encoder of them, of the encoder trained with in-batch negatives, and of one trained with mined hard negatives too. The
+first run compiles its kernels."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -100,7 +100,7 @@ def _share(correct: np.ndarray, found: np.ndarray, metric: str) -> float:
     return float((found[:, : int(k)] == correct[:, np.newaxis]).any(axis=1).mean())
 
 
-def warm_up(data: Data, seed: int, state_dtype: str = "float32") -> rt.Trainer:
+def warm_up(data: Data, seed: int) -> rt.Trainer:
     """One encoder for both sides and a trainer for the in-batch epochs."""
     model = rt.TwoTower(rt.BagEncoder(ROWS, DIM, features=data.features, seed=seed), "shared")
     return rt.Trainer(
