@@ -33,29 +33,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="rvtrain", description="Train embeddings on CPUs with NumPy and Numba.")
+    parser = argparse.ArgumentParser(
+        prog="rvtrain",
+        description="Train embeddings on CPUs with NumPy and Numba.",
+        epilog=_examples(
+            "rvtrain train texts.jsonl -o retriever.npz",
+            'rvtrain search retriever.npz "how to sort a list" --documents texts.jsonl',
+            "rvtrain COMMAND --help",
+        ),
+        formatter_class=_Defaults,
+    )
     parser.add_argument("--version", action="version", version=f"rvtrain {rvtrain.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    demo = commands.add_parser(
-        "demo", help="train a retriever on real text and compare it with untrained features", description=_DEMO
-    )
+    demo = _command(
+        commands, "demo", "train a retriever on real text and compare it with untrained features", _DEMO,
+        "rvtrain demo --plot demo.png",
+    )  # fmt: skip
     demo.add_argument("--plot", metavar="FILE", help="write a picture of the learning curves and of the recall "
                       "before and after training (.png, .svg or .pdf; needs matplotlib)")  # fmt: skip
-    demo.add_argument("--seed", type=int, default=0, help="seed of the split and of the training (default: 0)")
+    demo.add_argument("--seed", type=int, default=0, help="seed of the split and of the training")
     demo.set_defaults(run=_demo)
-    info = commands.add_parser(
-        "info",
-        help="show versions, threads, vector width and the folder of compiled kernels",
-        description="Show versions, threading layer, number of threads, vector width and tile, and the cache folder.",
-    )
+    info = _command(
+        commands, "info", "show versions, threads, vector width and the folder of compiled kernels",
+        "Show versions, threading layer, number of threads, vector width and tile, and the cache folder.",
+        "rvtrain info --json",
+    )  # fmt: skip
     info.add_argument("--json", action="store_true", help="print JSON")
     info.set_defaults(run=_info)
-    warmup = commands.add_parser(
-        "warmup",
-        help="compile all kernels now, so that no later process has to wait for them",
-        description="Compile every kernel for this machine into the cache folder, for container images and for "
-        "clusters that share a folder. Takes a few minutes the first time, and seconds once the folder is filled.",
-    )
+    warmup = _command(
+        commands, "warmup", "compile all kernels now, so that no later process has to wait for them",
+        "Compile every kernel for this machine into the cache folder, for container images and for clusters that "
+        "share a folder. Takes a few minutes the first time, and seconds once the folder is filled.",
+        "rvtrain warmup",
+    )  # fmt: skip
     warmup.set_defaults(run=_warmup)
     _add_train(commands)
     _add_search(commands)
@@ -65,15 +75,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-_INPUTS = """texts: one .jsonl with the keys query, document and, optionally, score in each line, or one .csv or .tsv with
-such columns; the score, above 0, is the weight of the pair. Or vectors: one .npz with the arrays queries (n, d) and documents (m, e), and optionally pairs (P, 2) and validation
-(V, 2), row numbers of queries and documents that belong together; or two .npy, queries and documents, which are read
-from disk block by block. Without pairs, query i belongs to document i. Numbers may be floats of 16, 32 or 64 bits, or
-integers"""
+_INPUTS = """texts: one .jsonl with the keys query, document and, optionally, score in each line, or one .csv or .tsv
+with such columns; the score is the weight of the pair, 0: no pair. Or vectors: one .npz with the arrays queries (n, d)
+and documents (m, e), and optionally pairs (P, 2) and validation (V, 2), row numbers of queries and documents that
+belong together; or two .npy, queries and documents, which are read from disk block by block. Without pairs, query i
+belongs to document i. Numbers may be floats of 16, 32 or 64 bits, or integers"""
 
 
 class _Defaults(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows default values, except None, False and lists, which the help text itself explains; keeps examples as is."""
+    """Shows default values, except None, False and lists, which the help text explains, and examples as they are."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         if text.startswith("example"):
@@ -132,10 +142,11 @@ def _add_train(commands: Any) -> None:
     parser = _command(
         commands, "train", "train a retriever of texts, or adapters of vectors",
         "Bring queries near their documents. From texts: an encoder, the mean of a table's rows for hashed words, "
-        "pairs of words and n-grams of characters. From embeddings that you have: a linear map or a small network for "
-        "queries and another for documents. Both by symmetric InfoNCE with in-batch and mined negatives. The output "
-        "holds the parameters of the epoch that is best on held-back pairs. After every epoch the run is saved beside the output as OUTPUT.part. --resume "
-        "continues from there, with results bit-identical to a run without interruption.",
+        "pairs of words and n-grams of characters. From embeddings that you have: a linear map or a small network "
+        "for queries and another for documents. Both by symmetric InfoNCE with in-batch and mined negatives. The "
+        "output holds the parameters of the epoch that is best on held-back pairs. After every epoch the run is "
+        "saved beside the output as OUTPUT.part. --resume continues from there, with results bit-identical to a run "
+        "without interruption.",
         "rvtrain train texts.jsonl -o retriever.npz",
         "rvtrain train pairs.npz -o adapters.npz --metrics mrr@10",
     )  # fmt: skip

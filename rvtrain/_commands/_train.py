@@ -20,8 +20,8 @@ from rvtrain.training._saving import described
 
 _SETTINGS = (
     "kind", "shared", "dim", "rank", "hidden", "epochs", "batch_size", "lr", "weight_decay", "temperature",
-    "frozen_documents", "rows", "split_case", "negatives", "strategy", *_mining.FILTERS, "mine_from", "mine_every", "hold_back", "metric",
-    "metrics", "patience", "seed",
+    "frozen_documents", "rows", "split_case", "negatives", "strategy", *_mining.FILTERS, "mine_from", "mine_every",
+    "hold_back", "metric", "metrics", "patience", "seed",
 )  # fmt: skip
 """The options that a resumed run must share with the interrupted one."""
 
@@ -98,8 +98,8 @@ def _check(options: argparse.Namespace, part: str) -> None:
             f"{part} is of a run that was interrupted: --resume goes on from it; to begin again, remove it"
         )
     for name, low in (
-        ("dim", 1), ("rank", 1), ("hidden", 1), ("rows", 1), ("epochs", 1), ("negatives", 0), ("mine_from", 1), ("mine_every", 1),
-        ("patience", 1), ("memory", 0),
+        ("dim", 1), ("rank", 1), ("hidden", 1), ("rows", 1), ("epochs", 1), ("negatives", 0), ("mine_from", 1),
+        ("mine_every", 1), ("patience", 1), ("memory", 0),
     ):  # fmt: skip
         if getattr(options, name) is not None:
             check.integer(_flag(name), getattr(options, name), low=low)
