@@ -75,11 +75,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-_INPUTS = """texts: one .jsonl with the keys query, document and, optionally, score in each line, or one .csv or .tsv
-with such columns; the score is the weight of the pair, 0: no pair. Or vectors: one .npz with the arrays queries (n, d)
-and documents (m, e), and optionally pairs (P, 2) and validation (V, 2), row numbers that belong together; or two .npy,
-queries and documents, which are read from disk block by block. Without pairs, query i belongs to document i. Numbers
-may be floats of 16, 32 or 64 bits, or integers"""
+_INPUTS = """texts: one .jsonl with the keys query, document and, optionally, score in each line, or one .csv or
+.tsv with such columns; the score is the weight of the pair, 0: no pair. Or vectors: one .npz with the arrays queries
+(n, d) and documents (m, e), and optionally pairs (P, 2) and validation (V, 2), row numbers that belong together; or
+two .npy, queries and documents, which are read from disk block by block. Without pairs, query i belongs to document
+i. Numbers may be floats of 16, 32 or 64 bits, or integers"""
 
 
 class _Defaults(argparse.ArgumentDefaultsHelpFormatter):

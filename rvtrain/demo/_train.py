@@ -128,7 +128,7 @@ def rest(warm: rt.Trainer, data: Data, hard: bool) -> rt.Trainer:
         rt.InfoNCELoss(TEMPERATURE, symmetric=True),
         optimizer,
         schedule=lambda step: rate(done + step),
-        mining=rt.Mining(rt.HardNegativeMiner.hardest(relative_margin=0.05), k=2) if hard else None,
+        mining=rt.Mining(rt.HardNegativeMiner.hardest(relative_margin=0.2), k=1) if hard else None,
         epochs=LATE_EPOCHS,
         batch_size=BATCH,
         seed=warm.seed + 1,
