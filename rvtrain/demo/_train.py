@@ -88,11 +88,14 @@ def nearest(queries: rt.Bags, documents: rt.Bags, k: int) -> np.ndarray:
     owners = np.repeat(np.arange(len(documents)), np.diff(documents.offsets))[order]
     weights = documents.weights[order]
     starts = np.searchsorted(documents.indices[order], np.arange(documents.shape[1] + 1))
-    scores = np.zeros((len(queries), len(documents)), np.float32)
-    for query, (start, stop) in enumerate(zip(queries.offsets[:-1], queries.offsets[1:], strict=True)):
-        for row, weight in zip(queries.indices[start:stop], queries.weights[start:stop], strict=True):
-            having = slice(starts[row], starts[row + 1])
-            scores[query, owners[having]] += weight * weights[having]  # no document comes twice
+    scores = np.zeros((len(queries), len(documents)))
+    for out, start, stop in zip(scores, queries.offsets[:-1], queries.offsets[1:], strict=True):
+        rows = queries.indices[start:stop]
+        having = [slice(*bounds) for bounds in zip(starts[rows].tolist(), starts[rows + 1].tolist(), strict=True)]
+        if having:
+            products = np.repeat(queries.weights[start:stop], starts[rows + 1] - starts[rows])
+            products *= np.concatenate([weights[span] for span in having])
+            out += np.bincount(np.concatenate([owners[span] for span in having]), products, len(documents))
     return np.argsort(-scores, axis=1, kind="stable")[:, :k]
 
 
