@@ -106,7 +106,6 @@ def test_training__with_compact_state_finds_as_much():
         trainer.optimizer = rt.Adam(trainer.model.params, 0.005, state_dtype=state_dtype)
         trainer.schedule = None
         recall[state_dtype] = _train.fit(trainer, data, lambda samples: None, lambda text: None, "")[-1]
-    print(recall)
     assert abs(recall["bfloat16"] - recall["float32"]) <= 0.005
     assert abs(recall["int8"] - recall["float32"]) <= 0.005
 
