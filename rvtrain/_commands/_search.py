@@ -24,7 +24,7 @@ def run(options: argparse.Namespace) -> int:
     texts = _text_files.texts(options.documents)
     with _progress.shown(len(texts), "texts") as bar:
         bar.phase("embedding documents")
-        found = []
+        found: list[tuple[float, int]] = []
         for start in range(0, len(texts), _files.BLOCK_ROWS):
             block = texts[start : start + _files.BLOCK_ROWS]
             scores, rows = rt.top_k(queries, towers[1].transform(block), min(options.k, len(block)))

@@ -57,9 +57,9 @@ def split(data: Inputs, share: float, seed: int) -> Split:
     selection, report = (
         np.isin(data.pairs[:, 0], part) for part in (asking[: count // 2], asking[count // 2 : count])
     )
-    train = ~(selection | report)
-    weights = None if data.weights is None else data.weights[train]
-    return Split(data.pairs[train], data.pairs[selection], data.pairs[report], weights)
+    kept = ~(selection | report)
+    kept_weights = None if data.weights is None else data.weights[kept]
+    return Split(data.pairs[kept], data.pairs[selection], data.pairs[report], kept_weights)
 
 
 def fingerprint(data: Inputs) -> dict[str, str]:
