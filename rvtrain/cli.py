@@ -212,7 +212,7 @@ def _add_mine(commands: Any) -> None:
     _inputs(parser, model=True)
     add = parser.add_argument
     add("-o", "--output", required=True, metavar="FILE", help=".npy for row numbers (P, k), filled up with -1 if "
-        "there are too few; .jsonl for texts, with --texts")  # fmt: skip
+        "there are too few; .jsonl for texts: those of a file of texts, or of --texts")  # fmt: skip
     add("-k", type=int, help="number of negatives per pair (default: 4)")
     _miner(parser)
     add("--texts", nargs=2, metavar=("QUERIES", "DOCUMENTS"), help="text files with one line per row, from which the "

@@ -81,6 +81,12 @@ def test_train_search_evaluate_apply(run, tmp_path):
     np.testing.assert_array_equal(np.load("q.npy"), loaded.encode_query([query for query, _ in PAIRS]))
     code, out, _ = run("mine", "texts.jsonl", "--model", "m.npz", "-o", "n.npy", "-k", 2)
     assert code == 0 and np.load("n.npy").shape == (120, 2)
+    assert run("mine", "texts.jsonl", "--model", "m.npz", "-o", "n.jsonl", "-k", 2)[0] == 0
+    with open("n.jsonl", encoding="utf-8") as file:
+        triplets = [json.loads(line) for line in file]
+    assert [hit["negative"] for hit in triplets] == [documents[row] for row in np.load("n.npy").ravel()]
+    assert [(hit["anchor"], hit["positive"]) for hit in triplets[::2]] == PAIRS
+    assert run("train", "n.jsonl", "-o", "again.npz", *QUICK)[0] == 0  # negatives are passed over
 
 
 def test_train__twice_gives_the_same_model(run):
@@ -176,6 +182,10 @@ def test_train__refuses_what_does_not_go_with_texts(run):
         (("train", "texts.jsonl", "-o", "texts.jsonl"), "-o must end in .npz"),
         (("train", "pairs.npz", "-o", "m.npz", "--rows", "8"), "--rows is for texts, got vectors in pairs.npz"),
         (("evaluate", "texts.jsonl"), "--model is needed for texts"),
+        (
+            ("mine", "texts.jsonl", "-o", "n.jsonl", "--texts", "a.txt", "b.txt"),
+            "--texts is for vectors, got texts in texts.jsonl",
+        ),
     ):
         refused(run(*command), message)
 
