@@ -24,6 +24,7 @@ def _curves(axis: Any, result: Result) -> None:
     axis.axhline(result.rows[0].quality.recall_10, color="grey", label="untrained: n-grams by tf-idf")
     axis.axvline(WARM_EPOCHS + 0.5, color="black", linestyle=":", label="mining starts")
     axis.set(title="Held-back pairs while training", xlabel="epoch", ylabel="Recall@10")
+    axis.xaxis.get_major_locator().set_params(integer=True)
     axis.legend()
 
 
