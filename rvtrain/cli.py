@@ -11,11 +11,11 @@ import rvtrain
 
 _METRICS = "recall@k, precision@k, accuracy@k, mrr@k, ndcg@k, map@k or map@r"
 _STRATEGIES = ("hardest", "semi_hard", "distance_weighted", "random")
-_DEMO = """Train a retriever on real text. Queries are first sentences of docstrings of the Python standard library,
+_DEMO = """Train a retriever on raw texts. Queries are first sentences of docstrings of the Python standard library,
 documents are the names of the documented objects. Of about 4,700 pairs, 600 are held back to measure the retrieval of
-names among all names. The output is Recall@1, Recall@10 and NDCG@10 for untrained features, for two linear adapters
-trained with in-batch negatives, and for two trained with mined hard negatives too. The first run compiles its
-kernels."""
+names among all names. The output is Recall@1, Recall@10 and NDCG@10 of n-grams weighted by tf-idf, of an untrained
+encoder of them, of the encoder trained with in-batch negatives, and of one trained with mined hard negatives too. The
+first run compiles its kernels."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,45 +33,62 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="rvtrain", description="Train embeddings on CPUs with NumPy and Numba.")
+    parser = argparse.ArgumentParser(
+        prog="rvtrain",
+        description="Train embeddings on CPUs with NumPy and Numba.",
+        epilog=_examples(
+            "rvtrain train texts.jsonl -o retriever.npz",
+            'rvtrain search retriever.npz "how to sort a list" --documents texts.jsonl',
+            "rvtrain COMMAND --help",
+        ),
+        formatter_class=_Defaults,
+    )
     parser.add_argument("--version", action="version", version=f"rvtrain {rvtrain.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    demo = commands.add_parser(
-        "demo", help="train a retriever on real text and compare it with untrained features", description=_DEMO
-    )
+    demo = _command(
+        commands, "demo", "train a retriever on real text and compare it with untrained features", _DEMO,
+        "rvtrain demo --plot demo.png",
+    )  # fmt: skip
     demo.add_argument("--plot", metavar="FILE", help="write a picture of the learning curves and of the recall "
                       "before and after training (.png, .svg or .pdf; needs matplotlib)")  # fmt: skip
-    demo.add_argument("--seed", type=int, default=0, help="seed of the split and of the training (default: 0)")
+    demo.add_argument("--seed", type=int, default=0, help="seed of the split and of the training")
     demo.set_defaults(run=_demo)
-    info = commands.add_parser(
-        "info",
-        help="show versions, threads, vector width and the folder of compiled kernels",
-        description="Show versions, threading layer, number of threads, vector width and tile, and the cache folder.",
-    )
+    info = _command(
+        commands, "info", "show versions, threads, vector width and the folder of compiled kernels",
+        "Show versions, threading layer, number of threads, vector width and tile, and the cache folder.",
+        "rvtrain info --json",
+    )  # fmt: skip
     info.add_argument("--json", action="store_true", help="print JSON")
     info.set_defaults(run=_info)
-    warmup = commands.add_parser(
-        "warmup",
-        help="compile all kernels now, so that no later process has to wait for them",
-        description="Compile every kernel for this machine into the cache folder, for container images and for "
-        "clusters that share a folder. Takes a few minutes the first time, and seconds once the folder is filled.",
-    )
+    warmup = _command(
+        commands, "warmup", "compile all kernels now, so that no later process has to wait for them",
+        "Compile every kernel for this machine into the cache folder, for container images and for clusters that "
+        "share a folder. Takes a few minutes the first time, and seconds once the folder is filled.",
+        "rvtrain warmup",
+    )  # fmt: skip
     warmup.set_defaults(run=_warmup)
     _add_train(commands)
+    _add_search(commands)
     _add_mine(commands)
     _add_evaluate(commands)
     _add_apply(commands)
     return parser
 
 
-_INPUTS = """one .npz with the arrays queries (n, d) and documents (m, e), and optionally pairs (P, 2) and validation
-(V, 2), row numbers of queries and documents that belong together; or two .npy, queries and documents, which are read
-from disk block by block. Without pairs, query i belongs to document i. Numbers may be floats of 16, 32 or 64 bits, or
-integers"""
+_INPUTS = """texts: one .jsonl with the keys query, document and, optionally, score in each line, or one .csv or
+.tsv with such columns; the score is the weight of the pair, 0: no pair. Or vectors: one .npz with the arrays queries
+(n, d) and documents (m, e), and optionally pairs (P, 2) and validation (V, 2), row numbers that belong together; or
+two .npy, queries and documents, which are read from disk block by block. Without pairs, query i belongs to document
+i. Numbers may be floats of 16, 32 or 64 bits, or integers"""
 
 
 class _Defaults(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows default values, except None, False and lists, which the help text itself explains."""
+    """Shows default values, except None, False and lists, which the help text explains, and examples as they are."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        if text.startswith("example"):
+            return text
+        return super()._fill_text(text, width, indent)
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         if action.default is None or action.default is False or isinstance(action.default, list):
@@ -108,41 +125,59 @@ def _miner(parser: argparse.ArgumentParser) -> None:
         "similar, or a random choice")  # fmt: skip
 
 
-def _command(commands: Any, name: str, summary: str, description: str) -> argparse.ArgumentParser:
+def _command(commands: Any, name: str, summary: str, description: str, *examples: str) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(
-        name, help=summary, description=description, formatter_class=_Defaults
+        name, help=summary, description=description, formatter_class=_Defaults, epilog=_examples(*examples)
     )
     # The module is imported when the command runs, because numpy and numba take half a second, too long for --help.
     parser.set_defaults(run=lambda options: importlib.import_module(f"rvtrain._commands._{name}").run(options))
     return parser
 
 
+def _examples(*lines: str) -> str:
+    return "\n  ".join(["example:" if len(lines) == 1 else "examples:", *lines])
+
+
 def _add_train(commands: Any) -> None:
     parser = _command(
-        commands, "train", "train adapters that bring queries near their documents",
-        "Train a linear map or a small network for queries and another for documents, on embeddings that you have, "
-        "by symmetric InfoNCE with in-batch and mined negatives. The output holds the parameters of the epoch that "
-        "is best on held-back pairs. After every epoch the run is saved beside the output as OUTPUT.part. --resume "
-        "continues from there, with results bit-identical to a run without interruption.",
+        commands, "train", "train a retriever of texts, or adapters of vectors",
+        "Bring queries near their documents. From texts: an encoder, the mean of a table's rows for hashed words, "
+        "pairs of words and n-grams of characters. From embeddings that you have: a linear map or a small network "
+        "for queries and another for documents. Both by symmetric InfoNCE with in-batch and mined negatives. The "
+        "output holds the parameters of the epoch that is best on held-back pairs. After every epoch the run is "
+        "saved beside the output as OUTPUT.part. --resume continues from there, with results bit-identical to a run "
+        "without interruption.",
+        "rvtrain train texts.jsonl -o retriever.npz",
+        "rvtrain train pairs.npz -o adapters.npz --metrics mrr@10",
     )  # fmt: skip
     _inputs(parser, model=False)
     add = parser.add_argument
     add(
-        "-o", "--output", required=True, metavar="NPZ", help="file for the model, which apply, evaluate and mine read"
+        "-o",
+        "--output",
+        required=True,
+        metavar="NPZ",
+        help="file for the model, which search, apply, evaluate and mine read",
     )
-    add("--kind", choices=("linear", "mlp"), default="linear", help="kind of adapter")
-    add("--shared", action="store_true", help="one adapter for both sides")
-    add("--frozen-documents", action="store_true", help="train an adapter for queries alone, and leave the "
+    add("--kind", choices=("linear", "mlp"), help="vectors: kind of adapter (default: linear)")
+    add("--shared", action="store_true", help="vectors: one adapter for both sides; texts always share an encoder")
+    add("--frozen-documents", action="store_true", help="vectors: train an adapter for queries alone, and leave the "
         "documents as they are, so that an index of them stays valid")  # fmt: skip
-    add("--dim", type=int, help="dimension of the new embeddings (default: the smaller of both input dimensions)")
-    add("--rank", type=int, help="rank of the linear map (default: full)")
-    add("--hidden", type=int, help="width of the hidden layer of the mlp (default: the width of its input)")
-    add("--epochs", type=int, default=12, help="number of epochs")
+    add("--dim", type=int, help="dimension of the new embeddings (default: the smaller of both input "
+        "dimensions; texts: 256)")  # fmt: skip
+    add("--rows", type=int, help="texts: rows of the table that n-grams are hashed to (default: 65536)")
+    add("--split-case", action="store_true", help="texts: let capitals begin words, as in camelCase, for code")
+    add("--rank", type=int, help="vectors: rank of the linear map (default: full)")
+    add("--hidden", type=int, help="vectors: width of the hidden layer of the mlp (default: the width of its "
+        "input)")  # fmt: skip
+    add("--epochs", type=int, help="number of epochs (default: 12; texts: 6)")
     add("--batch-size", type=int, default=256, help="number of pairs per step; each is a negative for the others")
-    add("--lr", type=float, default=1e-3, help="peak learning rate; it rises linearly, then decays as a cosine")
-    add("--weight-decay", type=float, default=0.01, help="weight decay of AdamW, towards the identity map")
-    add("--temperature", type=float, default=0.05, help="temperature of InfoNCE")
-    add("--negatives", type=int, help="number of mined negatives per query; 0: in-batch negatives only (default: 4)")
+    add("--lr", type=float, help="peak learning rate; it rises linearly, then decays as a cosine (default: 0.001; "
+        "texts, whose optimizer is Adagrad: 0.05)")  # fmt: skip
+    add("--weight-decay", type=float, help="vectors: weight decay of AdamW, towards the identity map (default: 0.01)")
+    add("--temperature", type=float, help="temperature of InfoNCE (default: 0.05; texts: 0.1)")
+    add("--negatives", type=int, help="number of mined negatives per query; 0: in-batch negatives only (default: 4; "
+        "texts: 0)")  # fmt: skip
     _miner(parser)
     add("--mine-from", type=int, default=5, help="first epoch that mines, counted from 1")
     add("--mine-every", type=int, default=2, help="number of epochs from one mining to the next")
@@ -172,11 +207,12 @@ def _add_mine(commands: Any) -> None:
         "Search all documents exactly for the query of each pair, and write similar documents that do not belong to "
         "the query: as row numbers, or as lines of JSON with anchor, positive and negative for trainers that read "
         "texts.",
+        "rvtrain mine pairs.npz --model adapters.npz -o negatives.npy -k 8 --relative-margin 0.05",
     )  # fmt: skip
     _inputs(parser, model=True)
     add = parser.add_argument
     add("-o", "--output", required=True, metavar="FILE", help=".npy for row numbers (P, k), filled up with -1 if "
-        "there are too few; .jsonl for texts, with --texts")  # fmt: skip
+        "there are too few; .jsonl for texts: those of a file of texts, or of --texts")  # fmt: skip
     add("-k", type=int, help="number of negatives per pair (default: 4)")
     _miner(parser)
     add("--texts", nargs=2, metavar=("QUERIES", "DOCUMENTS"), help="text files with one line per row, from which the "
@@ -190,6 +226,8 @@ def _add_evaluate(commands: Any) -> None:
         "Rank all documents exactly for each query, and print metrics. With a model that was trained on these files, "
         "the queries are the ones that its training held back. Otherwise they are the queries of the validation "
         "pairs or, without validation pairs, of all pairs. The first line of the output says which.",
+        "rvtrain evaluate texts.jsonl --model retriever.npz",
+        "rvtrain evaluate pairs.npz --metrics recall@5 ndcg@10",
     )  # fmt: skip
     _inputs(parser, model=True)
     add = parser.add_argument
@@ -201,16 +239,37 @@ def _add_evaluate(commands: Any) -> None:
     add("--json", action="store_true", help="print JSON")
 
 
+def _add_search(commands: Any) -> None:
+    parser = _command(
+        commands, "search", "find the texts that are most similar to a query",
+        "Embed a query and all documents with a model that train has made of texts, and print the most similar "
+        "documents: rank, cosine and text. Of a document that comes several times, one is searched.",
+        'rvtrain search retriever.npz "how to sort a list" -k 3 --documents texts.jsonl',
+    )  # fmt: skip
+    add = parser.add_argument
+    add("model", metavar="NPZ", help="model of texts, written by train")
+    add("query", metavar="QUERY", help="the query, in quotes")
+    add("--documents", required=True, metavar="FILE", help="texts to search: the lines of a .txt, or the column "
+        "document, positive or text of a .jsonl, .csv or .tsv")  # fmt: skip
+    add("-k", type=int, default=10, help="number of documents to print")
+    add("--json", action="store_true", help="print lines of JSON with rank, score and text")
+
+
 def _add_apply(commands: Any) -> None:
     parser = _command(
-        commands, "apply", "transform any number of vectors with a model",
-        "Read a .npy block by block, transform its rows, and write another .npy. Neither file has to fit in memory.",
+        commands, "apply", "transform any number of vectors or texts with a model",
+        "Read a .npy block by block, transform its rows, and write another .npy. Neither file has to fit in memory. "
+        "Or embed the texts of a file: row i of the output is the embedding of text i.",
+        "rvtrain apply adapters.npz documents.npy --side document -o better.npy",
+        "rvtrain apply retriever.npz documents.txt -o documents.npy",
     )  # fmt: skip
     add = parser.add_argument
     add("model", metavar="NPZ", help="model written by train")
-    add("vectors", metavar="NPY", help="array (n, d) of queries or of documents")
+    add("source", metavar="FILE", help="array (n, d) of queries or of documents, as .npy; or texts: the lines of a "
+        ".txt, or the column of that side of a .jsonl, .csv or .tsv")  # fmt: skip
     add("-o", "--output", required=True, metavar="NPY", help="file for the transformed vectors")
-    add("--side", choices=("query", "document"), help="adapter to use; required if the model has one for each side")
+    add("--side", choices=("query", "document"), help="adapter to use; required if the model has one for each side. "
+        "Of files of pairs, the side to read (default: document)")  # fmt: skip
 
 
 def _demo(options: argparse.Namespace) -> int:

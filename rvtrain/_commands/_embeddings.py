@@ -17,6 +17,8 @@ _NEGATIVES = 4
 def towers(path: str | None, data: _files.Inputs) -> tuple[Any, Any]:
     """The adapters of a model file for queries and for documents; (None, None) if there is no model."""
     if path is None:
+        if data.are_texts:
+            raise ValueError("--model is needed for texts: one that was trained on texts")
         if data.queries.shape[1] != data.documents.shape[1]:
             raise ValueError(
                 f"without --model, queries and documents must have as many columns, got shapes {data.queries.shape} "
@@ -26,6 +28,9 @@ def towers(path: str | None, data: _files.Inputs) -> tuple[Any, Any]:
     model = rt.load_model(path)
     found = side(path, model, "query"), side(path, model, "document")
     for name, table, tower in zip(("queries", "documents"), (data.queries, data.documents), found, strict=True):
+        check_kind(path, tower, data.are_texts)
+        if data.are_texts:
+            continue
         if table.shape[1] != tower.in_features:
             raise ValueError(f"{name} must have {tower.in_features} columns for {path}, got shape {table.shape}")
     return found
@@ -36,6 +41,13 @@ def side(path: str, model: Any, name: str) -> Any:
     if isinstance(model, rt.EmbeddingTable):
         raise ValueError(f"{path} must hold adapters, got an EmbeddingTable, which transforms no vectors")
     return getattr(model, name) if isinstance(model, rt.TwoTower) else model
+
+
+def check_kind(path: str, tower: Any, of_texts: bool) -> None:
+    """ValueError if a model of vectors is to embed texts, or one of texts vectors."""
+    if (getattr(tower, "features", None) is not None) != of_texts:
+        kinds = ("texts", "vectors") if of_texts else ("vectors", "texts")
+        raise ValueError(f"{path} must be a model of {kinds[0]}, got one of {kinds[1]}")
 
 
 def embedded(tower: Any, table: np.ndarray, options: argparse.Namespace, bar: Bar, name: str) -> Any:
@@ -57,6 +69,8 @@ def embedded(tower: Any, table: np.ndarray, options: argparse.Namespace, bar: Ba
 
 def rows(tower: Any, table: np.ndarray, which: np.ndarray) -> np.ndarray:
     """The rows `which` of a table, embedded by the tower."""
+    if table.ndim == 1:
+        return tower.transform(table[which])
     some = check.readable(table[which], check.computed_dtype("vectors", table))
     return some if tower is None else tower.transform(some)
 
@@ -76,9 +90,11 @@ def measured(
 
 
 def _blocks(tower: Any, table: np.ndarray, bar: Bar, name: str) -> Iterator[np.ndarray]:
-    dtype = check.computed_dtype(name, table)
+    dtype = None if table.ndim == 1 else check.computed_dtype(name, table)
     for start in range(0, len(table), _files.BLOCK_ROWS):
-        block = check.readable(table[start : start + _files.BLOCK_ROWS], dtype)
+        block = table[start : start + _files.BLOCK_ROWS]
+        if dtype is not None:
+            block = check.readable(block, dtype)
         yield block if tower is None else tower.transform(block)
         bar.reach(start + len(block), len(table))
 

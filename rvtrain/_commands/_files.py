@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rvtrain import _validation as check
+from rvtrain._commands import _text_files
 
 BLOCK_ROWS = 8192
 """Number of rows that are read from a file at once."""
@@ -23,6 +24,13 @@ class Inputs(NamedTuple):
     """(P, 2), row numbers of queries and documents."""
     validation: np.ndarray | None
     """(V, 2), pairs for validation, if the file has them."""
+    weights: np.ndarray | None = None
+    """(P,), of the pairs, if a file of texts has scores."""
+
+    @property
+    def are_texts(self) -> bool:
+        """Whether queries and documents are object arrays of strings."""
+        return self.queries.ndim == 1
 
     @property
     def known(self) -> np.ndarray:
@@ -31,8 +39,15 @@ class Inputs(NamedTuple):
 
 
 def inputs(options: argparse.Namespace) -> Inputs:
-    """Read one .npz with the arrays queries, documents, pairs and validation, or open two .npy as memory maps."""
+    """Read a file of texts, or one .npz with queries, documents, pairs and validation, or map two .npy."""
     files = options.inputs
+    if any(map(_text_files.are_pairs, files)):
+        if len(files) > 1:
+            raise ValueError(f"expected one file of texts, got {len(files)} files")
+        if options.pairs:
+            raise ValueError(f"--pairs is for vectors, got {files[0]}, of which each line is a pair")
+        texts = _text_files.pairs(files[0])
+        return Inputs(texts.queries, texts.documents, texts.pairs, None, texts.weights)
     if len(files) == 1:
         found = _archive(files[0])
         names = {name: f"{name} of {files[0]}" for name in _NAMES}
@@ -40,7 +55,9 @@ def inputs(options: argparse.Namespace) -> Inputs:
         found = dict(zip(_NAMES, map(array, files), strict=False))
         names = dict(zip(_NAMES, files, strict=False))
     else:
-        raise ValueError(f"expected one .npz, or queries.npy and documents.npy, got {len(files)} files")
+        raise ValueError(
+            f"expected one .npz, one file of texts, or queries.npy and documents.npy, got {len(files)} files"
+        )
     if options.pairs:
         found["pairs"], names["pairs"] = array(options.pairs), options.pairs
     queries, documents = (_table(names[name], found[name]) for name in _NAMES[:2])
@@ -56,7 +73,7 @@ def inputs(options: argparse.Namespace) -> Inputs:
 
 def paths(options: argparse.Namespace) -> list[str]:
     """All input files among the arguments of a command."""
-    single = (getattr(options, name, None) for name in ("pairs", "model", "vectors"))
+    single = (getattr(options, name, None) for name in ("pairs", "model"))
     return [
         *getattr(options, "inputs", ()),
         *(getattr(options, "texts", None) or ()),
@@ -116,7 +133,7 @@ def answers(pairs: np.ndarray, queries: np.ndarray) -> np.ndarray:
 
 def _archive(path: str) -> dict[str, np.ndarray]:
     """The arrays of an .npz file that commands use."""
-    _expect(path, b"PK", ".npz", "; two .npy are given as queries.npy documents.npy")
+    _expect(path, b"PK", ".npz", "; two .npy are given as queries.npy documents.npy, texts as .jsonl, .csv or .tsv")
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             there = sorted(archive.files)

@@ -9,7 +9,7 @@ import numpy as np
 import rvtrain as rt
 from rvtrain import _progress
 from rvtrain import _validation as check
-from rvtrain._commands import _embeddings, _files, _mining, _outputs
+from rvtrain._commands import _embeddings, _files, _mining, _outputs, _text_files
 
 
 def run(options: argparse.Namespace) -> int:
@@ -19,7 +19,9 @@ def run(options: argparse.Namespace) -> int:
     data = _files.inputs(options)
     options.k = _embeddings.negatives("-k", options.k, len(data.documents))
     texts = None
-    if options.texts:
+    if data.are_texts and options.output.lower().endswith(".jsonl"):
+        texts = data.queries.tolist(), data.documents.tolist()
+    elif options.texts:
         queries, documents = options.texts
         texts = (
             _files.lines(queries, len(data.queries), "queries"),
@@ -42,7 +44,10 @@ def _check(options: argparse.Namespace) -> None:
     """Check the options, as far as is possible before the files are read."""
     _outputs.check({"-o": options.output}, _files.paths(options))
     kind = _outputs.ending("-o", options.output, ".npy", ".jsonl")
-    if kind == ".jsonl" and not options.texts:
+    of_texts = any(map(_text_files.are_pairs, options.inputs))
+    if of_texts and options.texts:
+        raise ValueError(f"--texts is for vectors, got texts in {options.inputs[0]}")
+    if kind == ".jsonl" and not (options.texts or of_texts):
         raise ValueError("-o with .jsonl writes texts and needs --texts QUERIES DOCUMENTS; .npy takes row numbers")
     if kind == ".npy" and options.texts:
         raise ValueError("--texts writes lines of JSON and needs -o with .jsonl; .npy takes row numbers")

@@ -19,6 +19,8 @@ class Split(NamedTuple):
     """Measured after every epoch, to keep the parameters of the best one."""
     report: np.ndarray | None
     """Measured once, with the kept parameters."""
+    weights: np.ndarray | None = None
+    """Of the pairs for training, if they have such."""
 
     @property
     def measured(self) -> np.ndarray | None:
@@ -47,7 +49,7 @@ def split(data: Inputs, share: float, seed: int) -> Split:
             raise ValueError(f"validation must hold no pair that trains, got {int(both.sum())}, such as {first}")
         return Split(data.pairs, data.validation, None)
     if not share:
-        return Split(data.pairs, None, None)
+        return Split(data.pairs, None, None, data.weights)
     asking = np.random.default_rng(seed).permutation(np.unique(data.pairs[:, 0]))
     count = max(2, round(share * len(asking)))
     if len(asking) - count < 1:
@@ -55,17 +57,24 @@ def split(data: Inputs, share: float, seed: int) -> Split:
     selection, report = (
         np.isin(data.pairs[:, 0], part) for part in (asking[: count // 2], asking[count // 2 : count])
     )
-    return Split(data.pairs[~(selection | report)], data.pairs[selection], data.pairs[report])
+    kept = ~(selection | report)
+    kept_weights = None if data.weights is None else data.weights[kept]
+    return Split(data.pairs[kept], data.pairs[selection], data.pairs[report], kept_weights)
 
 
 def fingerprint(data: Inputs) -> dict[str, str]:
-    """Digests by which these data are recognised: of the sizes, all pairs, and 64 rows of each table."""
+    """Digests by which these data are recognised: of the sizes, all pairs and texts, and 64 rows of each table."""
     tables = {"queries": data.queries, "documents": data.documents}
     found = {}
     for name, table in tables.items():
+        if data.are_texts:
+            found[name] = _digest(table.shape, np.frombuffer("\0".join(table).encode(), np.uint8))
+            continue
         rows = np.unique(np.linspace(0, len(table) - 1, _SAMPLED_ROWS).astype(np.int64))
         found[name] = _digest(table.shape, np.asarray(table[rows], np.float64))
     validation = np.empty((0, 2), np.int64) if data.validation is None else data.validation
+    if data.weights is not None:
+        found["scores"] = _digest(data.weights.shape, data.weights)
     return found | {
         "pairs": _digest(data.pairs.shape, data.pairs),
         "validation": _digest(validation.shape, validation),

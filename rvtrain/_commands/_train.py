@@ -1,4 +1,4 @@
-"""Train adapters, and write them when the last epoch is done."""
+"""Train adapters of vectors or an encoder of texts, and write them when the last epoch is done."""
 
 import argparse
 import json
@@ -12,7 +12,7 @@ import numpy as np
 import rvtrain as rt
 from rvtrain import _plots, _progress
 from rvtrain import _validation as check
-from rvtrain._commands import _embeddings, _files, _mining, _outputs
+from rvtrain._commands import _embeddings, _files, _mining, _outputs, _text_files
 from rvtrain._commands import _split as splits
 from rvtrain.training._logging import ENDINGS
 from rvtrain.training._metrics import parsed
@@ -20,22 +20,28 @@ from rvtrain.training._saving import described
 
 _SETTINGS = (
     "kind", "shared", "dim", "rank", "hidden", "epochs", "batch_size", "lr", "weight_decay", "temperature",
-    "frozen_documents", "negatives", "strategy", *_mining.FILTERS, "mine_from", "mine_every", "hold_back", "metric",
-    "metrics", "patience", "seed",
+    "frozen_documents", "rows", "split_case", "negatives", "strategy", *_mining.FILTERS, "mine_from", "mine_every",
+    "hold_back", "metric", "metrics", "patience", "seed",
 )  # fmt: skip
 """The options that a resumed run must share with the interrupted one."""
 
 _HOLD_BACK = 0.1
+_VECTORS = {"kind": "linear", "epochs": 12, "lr": 1e-3, "weight_decay": 0.01, "temperature": 0.05}
+_TEXTS = {"kind": "bags", "epochs": 6, "lr": 0.05, "temperature": 0.1, "dim": 256, "rows": 2**16, "negatives": 0}
+"""Values of options that depend on the kind of data."""
+_OF_VECTORS = ("kind", "shared", "rank", "hidden", "frozen_documents", "weight_decay")
+_OF_TEXTS = ("rows", "split_case")
 _Metrics = dict[str, float] | None
 
 
 def run(options: argparse.Namespace) -> int:
     """The command."""
     part = f"{options.output}.part"
+    _fill_in(options)
     _check(options, part)
     data = _files.inputs(options)
     split = _split(options, data)
-    model = _model(options, data)
+    model = _text_model(options, data, split) if data.are_texts else _model(options, data)
     trainer = _trainer(options, model, split, part)
     trainer.checkpoint_extra = {"settings": _settings(options, model, data)}
     if Path(part).exists():
@@ -46,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
         never = f"--mine-from {options.mine_from} is above --epochs {options.epochs}"
         print(f"rvtrain: no negatives will be mined: {never}", file=sys.stderr)
     with _progress.shown(None, "rows") as bar:
-        before = _quality(None, data, split, options, bar)
+        before = _quality(model if data.are_texts else None, data, split, options, bar)
     _fit(trainer, data, split)
     with _progress.shown(None, "rows") as bar:
         after = _quality(model, data, split, options, bar)
@@ -66,6 +72,18 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
+def _fill_in(options: argparse.Namespace) -> None:
+    """Give options their values for texts or for vectors; ValueError if one is of the other."""
+    of_texts = any(map(_text_files.are_pairs, options.inputs))
+    for name in _OF_VECTORS if of_texts else _OF_TEXTS:
+        if getattr(options, name) not in (None, False):
+            kinds = ("vectors", "texts") if of_texts else ("texts", "vectors")
+            raise ValueError(f"{_flag(name)} is for {kinds[0]}, got {kinds[1]} in {options.inputs[0]}")
+    for name, value in (_TEXTS if of_texts else _VECTORS).items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
+
+
 def _check(options: argparse.Namespace, part: str) -> None:
     """Everything that can be said before the files are read."""
     _outputs.ending("-o", options.output, ".npz")
@@ -80,13 +98,14 @@ def _check(options: argparse.Namespace, part: str) -> None:
             f"{part} is of a run that was interrupted: --resume goes on from it; to begin again, remove it"
         )
     for name, low in (
-        ("dim", 1), ("rank", 1), ("hidden", 1), ("epochs", 1), ("negatives", 0), ("mine_from", 1), ("mine_every", 1),
-        ("patience", 1), ("memory", 0),
+        ("dim", 1), ("rank", 1), ("hidden", 1), ("rows", 1), ("epochs", 1), ("negatives", 0), ("mine_from", 1),
+        ("mine_every", 1), ("patience", 1), ("memory", 0),
     ):  # fmt: skip
         if getattr(options, name) is not None:
             check.integer(_flag(name), getattr(options, name), low=low)
     for name in ("lr", "weight_decay"):
-        check.number(_flag(name), getattr(options, name), low=0.0, open_low=name == "lr")
+        if getattr(options, name) is not None:
+            check.number(_flag(name), getattr(options, name), low=0.0, open_low=name == "lr")
     _mining.miner(options)
     check.number("--temperature", options.temperature, low=1e-15, high=1e15)
     if options.hold_back is not None and not 0 <= options.hold_back < 1:
@@ -141,6 +160,13 @@ def _model(options: argparse.Namespace, data: _files.Inputs) -> Any:
     return rt.TwoTower(tower(sizes[0])) if options.shared else rt.TwoTower(tower(sizes[0]), tower(sizes[1]))
 
 
+def _text_model(options: argparse.Namespace, data: _files.Inputs, split: splits.Split) -> Any:
+    """One encoder for both sides, with features fitted on all documents and on the queries to train on."""
+    features = rt.HashedNgrams(options.rows, split_case=options.split_case)
+    features.fit([*data.queries[np.unique(split.train[:, 0])], *data.documents])
+    return rt.TwoTower(rt.BagEncoder(options.rows, options.dim, features=features, seed=options.seed), "shared")
+
+
 def _settings(options: argparse.Namespace, model: Any, data: _files.Inputs) -> dict[str, Any]:
     given = {name: getattr(options, name) for name in _SETTINGS}
     return given | {"dim": model.query.out_features, "data": splits.fingerprint(data)}
@@ -151,10 +177,15 @@ def _trainer(options: argparse.Namespace, model: Any, split: splits.Split, part:
     mining = None
     if options.negatives and options.mine_from <= options.epochs:
         mining = rt.Mining(_mining.miner(options), options.negatives, options.mine_from, options.mine_every)
+    optimizer: Any
+    if options.kind == "bags":
+        optimizer = rt.Adagrad(model.params, options.lr, rowwise=True)
+    else:
+        optimizer = rt.AdamW(model.params, options.lr, options.weight_decay)
     return rt.Trainer(
         model,
         rt.InfoNCELoss(options.temperature, symmetric=True),
-        rt.AdamW(model.params, options.lr, options.weight_decay),
+        optimizer,
         schedule=rt.warmup_cosine(options.lr, max(1, per_epoch // 2), max(2, options.epochs * per_epoch)),
         mining=mining,
         epochs=options.epochs,
@@ -186,7 +217,9 @@ def _check_resumed(trainer: rt.Trainer, part: str) -> None:
 def _fit(trainer: rt.Trainer, data: _files.Inputs, split: splits.Split) -> None:
     try:
         with _outputs.naming(str(trainer.checkpoint)):
-            trainer.fit(data.queries, data.documents, split.train, split.selection, resume=True)
+            trainer.fit(
+                data.queries, data.documents, split.train, split.selection, sample_weight=split.weights, resume=True
+            )
     except KeyboardInterrupt:
         again = f"the same command with --resume goes on after epoch {trainer.epoch} of {trainer.epochs}"
         raise KeyboardInterrupt(again if trainer.epoch else "before the first epoch was done") from None
@@ -207,7 +240,8 @@ def _quality(
 
 def _as_json(options: argparse.Namespace, run: _plots.Run, before: _Metrics, after: _Metrics) -> str:
     history = {name: [None if np.isnan(x) else x for x in column] for name, column in run.history.items()}
-    counts = {name: 0 if pairs is None else len(pairs) for name, pairs in run.split._asdict().items()}
+    parts = {name: getattr(run.split, name) for name in ("train", "selection", "report")}
+    counts = {name: 0 if pairs is None else len(pairs) for name, pairs in parts.items()}
     found = {"model": options.output, "metric": run.metric, "before": run.before, "after": run.after}
     found["metrics"] = {"before": before, "after": after}
     return json.dumps(found | {"best_epoch": run.kept, "pairs": counts, "history": history})

@@ -21,9 +21,10 @@ def _curves(axis: Any, result: Result) -> None:
         result.curves.items(), ("o-", "x--"), strict=True
     ):  # both seen where they are one
         axis.plot(range(1, len(curve) + 1), curve, style, label=name)
-    axis.axhline(result.rows[1].quality.recall_10, color="grey", label="strongest untrained")
+    axis.axhline(result.rows[0].quality.recall_10, color="grey", label="untrained: n-grams by tf-idf")
     axis.axvline(WARM_EPOCHS + 0.5, color="black", linestyle=":", label="mining starts")
     axis.set(title="Held-back pairs while training", xlabel="epoch", ylabel="Recall@10")
+    axis.xaxis.get_major_locator().set_params(integer=True)
     axis.legend()
 
 
