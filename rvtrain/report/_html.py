@@ -66,6 +66,11 @@ def number(value: float | None, shown: str | None = None, digits: int = 4) -> Ht
     return element("data", short(value, digits) if shown is None else shown, value=repr(value))
 
 
+def fixed(value: float, sign: str = "") -> Html:
+    """A number with three decimals; `sign` "+" shows that of a positive one too."""
+    return number(value, f"{value:{sign}.3f}".replace("-", "−"))
+
+
 def quoted(text: object) -> Html:
     """A text of a user: its direction is its own, and beyond 600 characters it is cut."""
     whole = str(text)
