@@ -34,15 +34,13 @@ def drawable(values: NDArray[np.float64]) -> NDArray[np.bool_]:
         return np.abs(values) < _LARGEST
 
 
-def limits(values: NDArray[np.float64], zero: bool = False) -> tuple[float, float]:
-    """The least and the greatest number that can be drawn, apart from each other; with `zero`, from 0 at most."""
+def limits(values: NDArray[np.float64]) -> tuple[float, float]:
+    """The least and the greatest number that can be drawn, apart from each other."""
     there = values[drawable(values)]
     low, high = (float(there.min()), float(there.max())) if there.size else (0.0, 1.0)
-    if zero:
-        low, high = min(low, 0.0), max(high, 0.0)
     if high - low <= 1e-12 * max(abs(low), abs(high)):
         room = 0.1 * abs(high) or 1.0
-        low, high = (low, high + room) if zero and low == 0 else (low - room, high + room)
+        low, high = low - room, high + room
     return low, high
 
 
@@ -77,16 +75,16 @@ def upwards(low: float, high: float) -> Scale:
     return Scale(low, high, HEIGHT - BOTTOM, TOP)
 
 
-def frame(x: Scale, y: Scale, name: str, whole: bool = False, x_ticks: Sequence[float] | None = None) -> Html:
-    """Grid lines, numbers at both axes, and the name of the horizontal one."""
+def frame(x: Scale, y: Scale, name: str, whole: str = "", x_ticks: Sequence[float] | None = None) -> Html:
+    """Grid lines, numbers at both axes, and the name of the horizontal one; `whole` is the axis of integers."""
     floor = HEIGHT - BOTTOM
     parts = []
-    for value in ticks(y.low, y.high, 4):
+    for value in ticks(y.low, y.high, 4, whole == "y"):
         parts += [
             line(LEFT, y(value), WIDTH - RIGHT, y(value), "grid"),
             label(LEFT - 6, y(value) + 4, _tick(value, y), "end"),
         ]
-    for value in ticks(x.low, x.high, 6, whole) if x_ticks is None else x_ticks:
+    for value in ticks(x.low, x.high, 6, whole == "x") if x_ticks is None else x_ticks:
         parts += [line(x(value), floor, x(value), floor + 4, "axis"), label(x(value), floor + 16, _tick(value, x))]
     parts += [line(LEFT, floor, WIDTH - RIGHT, floor, "axis"), label((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 6, name)]
     return joined(parts)

@@ -51,11 +51,12 @@ def _chart(title: str, epochs: NDArray[np.float64], series: History, best: float
     x = axes.across(*axes.limits(epochs))
     room = 0.04 * (high - low)
     y = axes.upwards(low - room, high + room)
-    parts: list[Content] = [axes.frame(x, y, "epoch", whole=True, x_ticks=[*epochs] if len(epochs) == 1 else None)]
+    parts: list[Content] = [axes.frame(x, y, "epoch", whole="x", x_ticks=[*epochs] if len(epochs) == 1 else None)]
     notes: list[Content] = []
     for place, (name, values) in enumerate(series.items()):
         parts.append(_curve(x, y, epochs, values, f"s{place}", best))
-        notes.append(axes.swatch(f"s{place}", f"{_LOSSES.get(name, name)}{_from_to(epochs, values)}"))
+        known = _LOSSES.get(name, "") if len(series) > 1 else ""
+        notes.append(axes.swatch(f"s{place}", (known + _from_to(epochs, values)).strip()))
     ends = "; ".join(f"{name}{_from_to(epochs, values)}" for name, values in series.items())
     left_out = [
         element(
@@ -64,7 +65,7 @@ def _chart(title: str, epochs: NDArray[np.float64], series: History, best: float
         for name, values in series.items()
         if (gone := ~axes.drawable(values) & ~((epochs == 0) & (name == "loss"))).any()
     ]
-    return figure(axes.picture(title, ends.strip(), parts), element("b", title), " ", *notes, *left_out)
+    return figure(axes.picture(title, ends.strip(), parts), element("b", title), element("br"), *notes, *left_out)
 
 
 def _curve(

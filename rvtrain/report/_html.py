@@ -9,9 +9,6 @@ _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufd
 """Characters that HTML or UTF-8 does not allow."""
 _VOID = ("meta", "br", "hr", "col")
 
-_LONGEST = 600
-"""Greatest number of characters of a text that is shown."""
-
 
 class Html(str):
     """Markup, which `element` does not escape again."""
@@ -71,10 +68,10 @@ def fixed(value: float, sign: str = "") -> Html:
     return number(value, f"{value:{sign}.3f}".replace("-", "−"))
 
 
-def quoted(text: object) -> Html:
-    """A text of a user: its direction is its own, and beyond 600 characters it is cut."""
+def quoted(text: object, longest: int) -> Html:
+    """A text of a user: its direction is its own, and beyond `longest` characters it is cut."""
     whole = str(text)
-    cut = whole[:_LONGEST].rstrip() if len(whole) > _LONGEST else whole
+    cut = whole[:longest].rstrip() if len(whole) > longest else whole
     rest = None
     if cut is not whole:
         rest = element("small", f"… (the first {len(cut)} of {len(whole):,} characters)")
@@ -99,8 +96,8 @@ def scrolled(label: str, content: Html) -> Html:
 
 
 def figure(picture: Html, *caption: Content, **attributes: Content) -> Html:
-    """A picture with its caption."""
-    return element("figure", picture, element("figcaption", *caption), **attributes)
+    """A picture below its caption."""
+    return element("figure", element("figcaption", *caption), picture, **attributes)
 
 
 def section(heading: str, *content: Content) -> Html:

@@ -101,7 +101,7 @@ def _shown(estimate: Estimate | None, sign: str = "") -> Html:
     if estimate is None:
         return Html("–")
     low, high = (None, None) if estimate.interval is None else (fixed(x, sign) for x in estimate.interval)
-    both = element("small", "–") if low is None else element("small", low, " … ", high)
+    both = element("small", "–") if low is None else element("small", low, "\u00a0… ", high)
     return joined([fixed(estimate.mean, sign), element("br"), both])
 
 
@@ -137,7 +137,7 @@ def _picture(found: list[Compared]) -> Html:
         if there
     ]
     title = "Metrics before and after training"
-    return figure(axes.picture(title, described, parts, height), *legend, element("span", "Bars: 95 % intervals."))
+    return figure(axes.picture(title, described, parts, height), *legend, element("span", "bars: 95 % intervals"))
 
 
 def _dot(x: axes.Scale, y: float, estimate: Estimate, kind: str) -> Html:

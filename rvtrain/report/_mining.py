@@ -51,4 +51,4 @@ def _spread(quartiles: tuple[float, float, float] | None) -> Html:
     if quartiles is None:
         return Html("–")
     low, middle, high = map(fixed, quartiles)
-    return joined([middle, element("br"), element("small", low, " … ", high)])
+    return joined([middle, element("br"), element("small", low, "\u00a0… ", high)])

@@ -34,9 +34,9 @@ def _card(ranking: Ranking, before: Ranking | None, i: int, queries: Names, docu
     expected, found = int(ranking.expected[i]), int(ranking.found[i])
     entries: list[Content] = []
     for term, name, score, more in (
-        ("query", queries[int(ranking.query_rows[i])], None, None),
-        ("expected", documents[expected], ranking.expected_scores[i], f"rank {rank}"),
-        ("found instead", documents[found], ranking.found_scores[i], None),
+        ("query", queries.shown(int(ranking.query_rows[i])), None, None),
+        ("expected", documents.shown(expected), ranking.expected_scores[i], f"rank {rank}"),
+        ("found instead", documents.shown(found), ranking.found_scores[i], None),
     ):
         facts = None
         if score is not None:

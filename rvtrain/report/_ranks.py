@@ -10,6 +10,8 @@ _BOUNDS = (1, 3, 10, 30)
 """The last rank of each range but those that end with the ranks searched."""
 _SHOWN = 5
 """Moves that are listed in either direction."""
+_LONGEST = 160
+"""Greatest number of characters of a query in these lists."""
 
 
 def moves(before: Ranking, after: Ranking, queries: Names) -> Html:
@@ -55,7 +57,7 @@ def _heat_map(before: Ranking, after: Ranking) -> Html:
     for i, name in enumerate(names):
         cells = [_cell(int(count), int(counts.max()), i - j) for j, count in enumerate(counts[i])]
         rows.append(element("tr", element("th", name, scope="row"), *cells))
-    caption = "Queries by rank before and after: green is better, orange is worse"
+    caption = "Queries by rank before and after: below the diagonal (green) better, above (orange) worse"
     content = element("caption", caption), element("thead", head), element("tbody", *rows)
     return scrolled(caption, element("table", *content, class_="heat", id="ranks"))
 
@@ -80,6 +82,8 @@ def _list(heading: str, before: Ranking, after: Ranking, sign: int, queries: Nam
     items: list[Content] = []
     for i in order:
         old, new = (shown(int(ranking.ranks[i]), ranking) for ranking in (before, after))
-        items.append(element("li", element("b", f"{old} → {new}"), " ", queries[int(after.query_rows[i])]))
+        items.append(
+            element("li", element("b", f"{old} → {new}"), " ", queries.shown(int(after.query_rows[i]), _LONGEST))
+        )
     content = element("ol", *items, class_="moves") if items else element("p", "None.")
     return joined([element("h3", heading), content])

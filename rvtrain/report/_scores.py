@@ -31,7 +31,7 @@ def _values(ranking: Ranking) -> tuple[np.ndarray, np.ndarray]:
 
 def _histogram(name: str, ranking: Ranking, edges: np.ndarray, counts: list[np.ndarray], top: int) -> Html:
     x, y = axes.across(float(edges[0]), float(edges[-1])), axes.upwards(0, top)
-    parts: list[Content] = [axes.frame(x, y, "cosine")]
+    parts: list[Content] = [axes.frame(x, y, "cosine", whole="y")]
     legend = []
     for place, (kind, count, values) in enumerate(zip(_KINDS, counts, _values(ranking), strict=True)):
         parts.append(_steps(x, y, edges, count, f"s{place}"))
@@ -47,7 +47,7 @@ def _histogram(name: str, ranking: Ranking, edges: np.ndarray, counts: list[np.n
     )
     title = f"Scores {name} training"
     shown = axes.picture(title, share, parts)
-    return figure(shown, element("b", title), " ", *legend, element("span", share, class_="note"))
+    return figure(shown, element("b", title), element("br"), *legend, element("span", share, class_="note"))
 
 
 def _steps(x: axes.Scale, y: axes.Scale, edges: np.ndarray, counts: np.ndarray, kind: str) -> Html:

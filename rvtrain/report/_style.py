@@ -14,7 +14,7 @@ h3{font-size:1rem;margin:1.2rem 0 .4rem}
 p{margin:.5rem 0;max-width:45rem}
 small,.note,figcaption,caption{color:var(--soft);font-size:.85rem}
 .note{display:block}
-.tiles{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,14rem),1fr));gap:.75rem;padding:0;
+.tiles{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,9.5rem),1fr));gap:.75rem;padding:0;
 margin:1rem 0}
 .tiles>div,.mistake,figure{background:var(--card);border:1px solid var(--rule);border-radius:8px;padding:.75rem}
 .tiles dt{color:var(--soft);font-size:.85rem}
@@ -48,7 +48,7 @@ th,td{padding:.3rem .5rem;text-align:end;border-bottom:1px solid var(--rule);ver
 th:first-child{text-align:start}
 thead th{vertical-align:bottom}
 th{font-weight:600}
-.heat{width:100%;max-width:40rem}
+.heat{width:100%;max-width:40rem;table-layout:fixed}
 .heat td,.heat th{padding:.4rem .25rem;text-align:center;font-size:.85rem}
 .heat td{border:1px solid var(--rule)}
 .heat .better{background:color-mix(in srgb,var(--better) var(--strength),transparent)}
@@ -57,7 +57,7 @@ th{font-weight:600}
 .moves{padding-inline-start:1.5rem;margin:.3rem 0}
 .mistake{margin:.75rem 0}
 dl{margin:0}
-.mistake div+div{margin-top:.5rem}
+.mistake dl{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,17rem),1fr));gap:.5rem 1.5rem}
 .mistake dt,.facts dt{color:var(--soft);font-size:.85rem}
 dd{margin:0;overflow-wrap:anywhere;white-space:pre-line}
 bdi{unicode-bidi:isolate}

@@ -30,9 +30,9 @@ class Names:
             raise ValueError(f"{argument} must have a text for each {kind}, {count}, got {len(texts)}")
         self._texts = by_place
 
-    def __getitem__(self, row: int) -> Html:
-        """The name of a row, as it is shown."""
+    def shown(self, row: int, longest: int = 600) -> Html:
+        """The name of a row; of a text at most so many characters."""
         number = f"{self._kind} {row}"
         if self._texts is None:
             return Html(number)
-        return joined([quoted(self._texts[int(row)]), " ", element("small", f"({number})", class_="row")])
+        return joined([quoted(self._texts[row], longest), " ", element("small", f"({number})", class_="row")])
