@@ -27,7 +27,7 @@ def mining(reports: Mapping[int, object]) -> Html:
         note = (
             "Scores are medians, with the quartiles below. Many queries left short: the filters are too strict. "
             "Negatives about as similar as the positives: they are too weak, and such negatives are often positives "
-            "that nobody labelled."
+            "that nobody labelled. Of a resumed run there are only the searches since then."
         )
         searches = table("Searches, by the epoch that began with each", head, rows, id="mining")
         content += [searches, element("p", note, class_="note")]
