@@ -53,6 +53,7 @@ PAGES = {
         s["trainer"].history["loss"][-1] < s["trainer"].history["loss"][1] and _lines(s["log"]) > 2 * 10
     ),
     "texts": lambda s: s["before"] < 0.35 < 0.6 < s["after"] and any("json" in name for name in s["answers"]),
+    "report": lambda s: _lines(s["path"]) > 50,
     "negatives": lambda s: (
         not (s["found"][:20] == np.arange(500, 520)[:, np.newaxis]).any() and _lines(s["path"]) == 1000
     ),

@@ -12,6 +12,8 @@ History = Mapping[str, NDArray[np.float64]]
 
 _NOT_METRICS = ("epoch", "step", "loss", "val_loss", "temperature", "learning_rate", "negatives", "seconds")
 _LOSSES = {"loss": "training", "val_loss": "validation"}
+_LEAST = 0.05
+"""Least length of the axis of a metric."""
 _MOST_POINTS = 60
 """Points are marked in curves that have no more of them."""
 
@@ -30,7 +32,8 @@ def curves(history: History, best: float | None) -> Html:
     pictures = []
     if losses:
         pictures.append(_chart("Loss by epoch", epochs, losses, None if "val_loss" not in losses else best))
-    pictures += [_chart(f"{name} by epoch", epochs, {name: history[name]}, best) for name in metrics_of(history)]
+    for name in metrics_of(history):
+        pictures.append(_chart(f"{name} by epoch", epochs, {name: history[name]}, best, _LEAST))
     note = "Epoch 0 is the untrained model."
     if best is not None:
         note += f" The parameters kept are those of epoch {short(best)}, the ringed point."
@@ -44,10 +47,15 @@ def has_value(values: NDArray[np.float64]) -> bool:
     return not bool(np.isnan(values).all())
 
 
-def _chart(title: str, epochs: NDArray[np.float64], series: History, best: float | None) -> Html:
-    """A figure with a curve for each of the series; points that cannot be drawn interrupt it and are named."""
-    everything = np.concatenate(list(series.values()))
-    low, high = axes.limits(everything)
+def _chart(title: str, epochs: NDArray[np.float64], series: History, best: float | None, least: float = 0.0) -> Html:
+    """A figure with a curve for each of the series; points that cannot be drawn interrupt it and are named.
+
+    The vertical axis is at least `least` long, so that small differences look small.
+    """
+    low, high = axes.limits(np.concatenate(list(series.values())))
+    room = (least - (high - low)) / 2
+    if room > 0:
+        low, high = low - room, high + room
     x = axes.across(*axes.limits(epochs))
     room = 0.04 * (high - low)
     y = axes.upwards(low - room, high + room)

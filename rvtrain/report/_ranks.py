@@ -51,7 +51,9 @@ def _heat_map(before: Ranking, after: Ranking) -> Html:
     np.add.at(counts, tuple(places), 1)
     names = [_name(first, last, depth) for first, last in spans]
     head = element(
-        "tr", element("th", "before ↓ after →", scope="col"), *(element("th", n, scope="col") for n in names)
+        "tr",
+        element("th", "before ↓", element("br"), "after →", scope="col"),
+        *(element("th", n, scope="col") for n in names),
     )
     rows = []
     for i, name in enumerate(names):

@@ -49,7 +49,7 @@ th:first-child{text-align:start}
 thead th{vertical-align:bottom}
 th{font-weight:600}
 .heat{width:100%;max-width:40rem;table-layout:fixed}
-.heat td,.heat th{padding:.4rem .25rem;text-align:center;font-size:.85rem}
+.heat td,.heat th{padding:.4rem .1rem;text-align:center;font-size:.8rem;white-space:nowrap}
 .heat td{border:1px solid var(--rule)}
 .heat .better{background:color-mix(in srgb,var(--better) var(--strength),transparent)}
 .heat .worse{background:color-mix(in srgb,var(--worse) var(--strength),transparent)}
@@ -64,6 +64,7 @@ bdi{unicode-bidi:isolate}
 .facts{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,20rem),1fr));gap:.5rem 1.5rem}
 .facts dd{font-family:ui-monospace,monospace;font-size:.85rem}
 summary{cursor:pointer;margin-top:.75rem}
+@media(max-width:30rem){table{font-size:.8rem}th,td{padding:.3rem .25rem}.heat th{font-size:.72rem}}
 pre{overflow-x:auto;background:var(--card);border:1px solid var(--rule);border-radius:8px;padding:.75rem;
 font-size:.85rem;white-space:pre-wrap}
 @media print{details>*{display:block}.tiles>div,.mistake,figure{break-inside:avoid}}

@@ -15,8 +15,9 @@ from rvtrain.report import rank_queries, write_report
 WIDTHS = (320, 390, 1280)
 MEASURE = """
 onload = () => { document.body.dataset.found = JSON.stringify([...document.querySelectorAll("iframe")].map(frame => {
-  const page = frame.contentDocument, wide = page.documentElement.scrollWidth, view = page.documentElement.clientWidth;
-  const texts = [...page.querySelectorAll("svg text")].map(text => text.getBoundingClientRect());
+  const page = frame.contentDocument, root = page.documentElement;
+  const wide = root.scrollWidth, view = root.clientWidth;
+  const texts = [...page.querySelectorAll("svg text")].map(x => x.getBoundingClientRect());
   const inside = [...page.querySelectorAll("svg")].every(svg => {
     const box = svg.getBoundingClientRect();
     return [...svg.querySelectorAll("text,circle")].every(x => {
