@@ -53,9 +53,10 @@ def _chart(title: str, epochs: NDArray[np.float64], series: History, best: float
     The vertical axis is at least `least` long, so that small differences look small.
     """
     low, high = axes.limits(np.concatenate(list(series.values())))
-    room = (least - (high - low)) / 2
-    if room > 0:
-        low, high = low - room, high + room
+    if high - low < least:
+        middle = (low + high) / 2
+        low = max(middle - least / 2, min(0.0, low))
+        high = low + least
     x = axes.across(*axes.limits(epochs))
     room = 0.04 * (high - low)
     y = axes.upwards(low - room, high + room)

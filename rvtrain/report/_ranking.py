@@ -8,14 +8,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from rvtrain import _validation as check
 from rvtrain.mining import Neighbours
-from rvtrain.text._texts import Texts
+from rvtrain.text._texts import Texts, are_texts
 from rvtrain.training._embedding import Sides, embedded
 from rvtrain.training._featurizing import featurized
 from rvtrain.training._hits import Indices, PerQuery, distinct, hits
 from rvtrain.training._metrics import depth_of, parsed, values
 from rvtrain.training._models import forward_rows
+from rvtrain.training._options import check_model
 from rvtrain.training._pair_data import PairData
-from rvtrain.training._sparse import SparseRows
+from rvtrain.training._sparse import SparseRows, is_sparse
 
 _DEPTH = 100
 """Number of ranks that are searched at least."""
@@ -98,7 +99,11 @@ def rank_queries(
     if not kinds:
         raise ValueError("metrics must not be empty")
     memory_limit = check.integer("memory_limit", memory_limit, low=0)
+    if model is not None and check_model(model):
+        raise TypeError("rank_queries needs a model with forward and backward, got a table of embeddings")
     sides = None if model is None else Sides(model)
+    if sides is None and any(is_sparse(x) or are_texts(x) for x in (queries, documents)):
+        raise TypeError("without a model, queries and documents must be dense arrays of numbers")
     towers = (None, None) if sides is None else (sides.query, sides.document)
     rows = featurized(towers[0], "queries", queries), featurized(towers[1], "documents", documents)
     data = PairData(*rows, pairs)

@@ -60,6 +60,7 @@ dl{margin:0}
 .mistake dl{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,17rem),1fr));gap:.5rem 1.5rem}
 .mistake dt,.facts dt{color:var(--soft);font-size:.85rem}
 dd{margin:0;overflow-wrap:anywhere;white-space:pre-line}
+td small{font-size:.92em}
 bdi{unicode-bidi:isolate}
 .facts{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,20rem),1fr));gap:.5rem 1.5rem}
 .facts dd{font-family:ui-monospace,monospace;font-size:.85rem}

@@ -42,7 +42,10 @@ def write_report(
     .. math:: [\hat q_{0.025}, \hat q_{0.975}] \text{ of } \tfrac 1Q \textstyle\sum_i w_i m_i,
         \quad w \sim \mathrm{Multinomial}(Q, \tfrac 1Q)
 
-    and from 5,000 queries on mean ± 1.96 standard errors. The p value is that of `paired_test`.
+    The p value is that of `paired_test`. From 5,000 queries on, where both are normal distributions for all purposes,
+    intervals are mean ± 1.96 standard errors, and with :math:`d_i` the differences of the queries
+
+    .. math:: p = \mathrm{erfc}\Big(\Big|\sum_i d_i\Big| \Big/ \sqrt{2 \textstyle\sum_i d_i^2}\Big).
 
     Parameters
     ----------
@@ -117,11 +120,16 @@ def _history(training: Trainer | Mapping[str, ArrayLike]) -> History:
     given = training.history if isinstance(training, Trainer) else training
     if not isinstance(given, Mapping):
         raise TypeError(f"training must be a Trainer or a dict of arrays, got {type(given).__name__}")
-    history = {str(name): np.asarray(column, np.float64) for name, column in given.items()}
-    if "epoch" not in history:
-        raise ValueError(f"training must have a column 'epoch', got {sorted(history)}")
-    for name, column in history.items():
-        check.same_shape(f"training[{name!r}]", column, "training['epoch']", (history["epoch"].size,))
+    if "epoch" not in given:
+        raise ValueError(f"training must have a column 'epoch', got {sorted(map(str, given))}")
+    history = {}
+    for name, column in given.items():
+        try:
+            history[str(name)] = values = np.asarray(column, np.float64)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"training[{name!r}] must be numbers: {error}") from None
+        if values.shape != (np.size(given["epoch"]),):
+            raise ValueError(f"training[{name!r}] must have a number for each epoch, got shape {values.shape}")
     return history
 
 
@@ -147,11 +155,9 @@ def _replace(path: str | os.PathLike[str], page: str) -> None:
         if target.exists():
             os.chmod(temporary, target.stat().st_mode & 0o777)
         os.replace(temporary, target)
-    except OSError as error:
+    except OSError as error:  # it names the temporary file, or none
         temporary.unlink(missing_ok=True)
-        if error.filename is None and error.errno is not None:
-            raise OSError(error.errno, error.strerror, os.fspath(path)) from None
-        raise
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from None
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

@@ -75,3 +75,13 @@ def test_rank_queries__refuses_what_does_not_fit():
     ):
         with pytest.raises(ValueError, match=message):
             rank_queries(*arguments, **options)
+
+
+def test_rank_queries__refuses_what_it_cannot_embed():
+    for message, arguments in (
+        ("must be dense arrays of numbers", (None, ["a", "b"], ["a", "b"])),
+        ("got a table of embeddings", (rt.EmbeddingTable(3, 3), np.eye(3), np.eye(3))),
+        ("model must", (5, np.eye(3), np.eye(3))),
+    ):
+        with pytest.raises(TypeError, match=message):
+            rank_queries(*arguments)

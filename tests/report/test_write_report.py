@@ -238,7 +238,8 @@ def test_write_report__refuses_what_does_not_fit(rng, path):
     for error, message, arguments, options in (
         (TypeError, "training must be a Trainer or a dict of arrays, got list", ([],), {}),
         (ValueError, "training must have a column 'epoch'", ({"loss": [1]},), {}),
-        (ValueError, r"training\['loss'\] must", ({"epoch": [0], "loss": [1, 2]},), {}),
+        (ValueError, r"training\['loss'\] must have a number for each epoch", ({"epoch": [0], "loss": [1, 2]},), {}),
+        (ValueError, r"training\['loss'\] must be numbers", ({"epoch": [0], "loss": ["a"]},), {}),
         (TypeError, "before must be a Ranking, as rank_queries returns, got dict", (history, {}), {}),
         (ValueError, "before and after must be rankings of the same queries", (history, a, b), {}),
         (ValueError, "query_texts must have a text for each query, 60, got 1", (history, a), {"query_texts": ["a"]}),
@@ -253,5 +254,23 @@ def test_write_report__refuses_what_does_not_fit(rng, path):
         with pytest.raises(error, match=message):
             write_report(path, *arguments, **options)
     assert not path.exists()
-    with pytest.raises(FileNotFoundError):
-        write_report(path / "nowhere" / "report.html", history)
+    for place, error in ((path / "nowhere" / "report.html", FileNotFoundError), (path.parent, OSError)):
+        with pytest.raises(error) as caught:
+            write_report(place, history)
+        assert caught.value.filename == str(place)
+
+
+def test_write_report__of_many_queries_has_the_same_figures_faster(rng, path):
+    values = {count: rng.random((count, 2)) < [0.5, 0.512] for count in (4_900, 5_000)}
+    rows = []
+    for count, (before, after) in ((count, both.T.astype(float)) for count, both in values.items()):
+        ranking = rank_queries(None, np.eye(1, 3), np.eye(2, 3), [[0, 0]])
+        scores = [np.repeat(each, count) for each in ranking[:6]]
+        many = [type(ranking)(*scores, {"recall@1": each}, *ranking[7:]) for each in (before, after)]
+        write_report(path, {"epoch": [0]}, *many)
+        rows.append(Page(path).numbers("metrics")[0][1:])
+        test = rt.paired_test(after, before)
+        assert rows[-1][2][0] == pytest.approx(test.difference)
+        assert rows[-1][3][0] == pytest.approx(test.p_value, abs=0.02)
+    np.testing.assert_allclose(np.ptp(rows[0][0][1:]), np.ptp(rows[1][0][1:]), rtol=0.1)
+    assert "in its normal limit" in Page(path).text
