@@ -93,6 +93,7 @@ _HOMES = {
         "spearman",
         "uniformity",
     ),
+    "report": (),
     "_engine._scratch": ("release_workspaces",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

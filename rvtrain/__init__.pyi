@@ -7,6 +7,7 @@ from rvtrain import graph as graph
 from rvtrain import losses as losses
 from rvtrain import mining as mining
 from rvtrain import optimizers as optimizers
+from rvtrain import report as report
 from rvtrain import text as text
 from rvtrain import training as training
 from rvtrain._engine._scratch import release_workspaces as release_workspaces

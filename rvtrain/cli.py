@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -21,6 +22,7 @@ first run compiles its kernels."""
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0 if it worked, 1 if it failed, 2 for wrong usage."""
     options = _parser().parse_args(arguments)
+    options.command_line = shlex.join(["rvtrain", *(sys.argv[1:] if arguments is None else arguments)])
     try:
         code: int = options.run(options)
         return code
@@ -198,6 +200,9 @@ def _add_train(commands: Any) -> None:
     add("--resume", action="store_true", help="continue from OUTPUT.part; settings and data must be the same")
     add("--plot", metavar="FILE", help="write a picture of loss and metric by epoch, of metrics before and after "
         "training, and of scores (.png, .svg or .pdf; needs matplotlib)")  # fmt: skip
+    add("--report", metavar="HTML", help="write one page about the training, complete in itself: learning curves, "
+        "metrics before and after with confidence intervals, scores, moves of ranks, the worst mistakes, mining, "
+        "settings and versions")  # fmt: skip
     add("--json", action="store_true", help="print the results and the history as JSON")
 
 

@@ -22,6 +22,7 @@ LAYERS = [
     {"losses", "optimizers", "mining", "curriculum", "functional", "checkpoint", "text"},
     {"training"},
     {"demo", "_machine", "_warmup"},
+    {"report"},
     {"sklearn"},
     {"_commands", "_plots"},
     {"cli"},

@@ -54,6 +54,7 @@ PAGES = {
     ),
     "texts": lambda s: s["before"] < 0.35 < 0.6 < s["after"] and any("json" in name for name in s["answers"]),
     "lbfgs": lambda s: s["found"].fun < 0.95 * s["adam"] and s["before"] < 0.5 < s["after"],
+    "report": lambda s: _lines(s["path"]) > 50,
     "negatives": lambda s: (
         not (s["found"][:20] == np.arange(500, 520)[:, np.newaxis]).any() and _lines(s["path"]) == 1000
     ),

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 import rvtrain as rt
-from rvtrain import _plots, _progress
+from rvtrain import _plots, _progress, report
 from rvtrain import _validation as check
 from rvtrain._commands import _embeddings, _files, _mining, _outputs, _text_files
 from rvtrain._commands import _split as splits
@@ -51,8 +51,10 @@ def run(options: argparse.Namespace) -> int:
     if options.negatives and options.mine_from > options.epochs:
         never = f"--mine-from {options.mine_from} is above --epochs {options.epochs}"
         print(f"rvtrain: no negatives will be mined: {never}", file=sys.stderr)
+    untrained = model if data.are_texts else None
     with _progress.shown(None, "rows") as bar:
-        before = _quality(model if data.are_texts else None, data, split, options, bar)
+        before = _quality(untrained, data, split, options, bar)
+    first_ranking = _ranking(untrained, data, split, options) if options.report else None
     _fit(trainer, data, split)
     with _progress.shown(None, "rows") as bar:
         after = _quality(model, data, split, options, bar)
@@ -69,6 +71,13 @@ def run(options: argparse.Namespace) -> int:
         print("\n".join(_summary(options, done, before, after)))
     if options.plot:
         _plots.draw(options.plot, done)
+    if options.report:
+        last_ranking = _ranking(model, data, split, options)
+        texts = {"query_texts": data.queries, "document_texts": data.documents} if data.are_texts else {}
+        report.write_report(
+            options.report, trainer, first_ranking, last_ranking, title=f"Training of {Path(options.output).name}",
+            settings=_facts(options, data, split), command=options.command_line, seed=options.seed, **texts,
+        )  # fmt: skip
     return 0
 
 
@@ -87,10 +96,15 @@ def _fill_in(options: argparse.Namespace) -> None:
 def _check(options: argparse.Namespace, part: str) -> None:
     """Everything that can be said before the files are read."""
     _outputs.ending("-o", options.output, ".npz")
-    written = {"-o": options.output, "the checkpoint": part, "--plot": options.plot, "--log": options.log}
+    written = {
+        "-o": options.output, "the checkpoint": part, "--plot": options.plot, "--log": options.log,
+        "--report": options.report,
+    }  # fmt: skip
     _outputs.check(written, _files.paths(options))
     if options.log:
         _outputs.ending("--log", options.log, *ENDINGS)
+    if options.report:
+        _outputs.ending("--report", options.report, ".html", ".htm")
     if options.plot:
         _plots.needed(options.plot)
     if Path(part).exists() and not options.resume:
@@ -238,6 +252,25 @@ def _quality(
     return _embeddings.measured(both, data, split.measured, [options.metric, *options.metrics], options, bar)
 
 
+def _ranking(
+    model: Any, data: _files.Inputs, split: splits.Split, options: argparse.Namespace
+) -> report.Ranking | None:
+    """Ranks for the report, of the queries that `_quality` measures; None where they are not defined."""
+    if split.measured is None or (model is None and data.queries.shape[1] != data.documents.shape[1]):
+        return None
+    names, limit = (options.metric, *options.metrics), options.memory << 20
+    vectors = data.queries, data.documents
+    return report.rank_queries(model, *vectors, split.measured, names, known=data.known, memory_limit=limit)
+
+
+def _facts(options: argparse.Namespace, data: _files.Inputs, split: splits.Split) -> dict[str, object]:
+    """The settings that the trainer does not have: the split, and digests of the data."""
+    parts = {name: getattr(split, name) for name in ("train", "selection", "report")}
+    counts = {f"pairs to {name}": len(pairs) for name, pairs in parts.items() if pairs is not None}
+    digests = ", ".join(f"{name} {digest}" for name, digest in splits.fingerprint(data).items())
+    return {"hold back": options.hold_back, **counts, "digests of the data": digests}
+
+
 def _as_json(options: argparse.Namespace, run: _plots.Run, before: _Metrics, after: _Metrics) -> str:
     history = {name: [None if np.isnan(x) else x for x in column] for name, column in run.history.items()}
     parts = {name: getattr(run.split, name) for name in ("train", "selection", "report")}
@@ -255,9 +288,9 @@ def _summary(options: argparse.Namespace, run: _plots.Run, before: _Metrics, aft
             yield f"{name} on {len(run.split.measured)} {kind}: {value:.3f}{untrained}"
         chosen = "these pairs" if run.split.report is None else f"{len(run.split.selection)} others"
         yield f"best epoch: {run.kept} of {len(run.history['epoch']) - 1}, chosen on {chosen}"
-    yield f"written: {options.output}"
-    if options.plot:
-        yield f"written: {options.plot}"
+    for path in (options.output, options.plot, options.report):
+        if path:
+            yield f"written: {path}"
 
 
 def _print_line(trainer: Any, record: dict[str, float]) -> None:
