@@ -1,17 +1,16 @@
 """Adagrad, for elements and for rows."""
 
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from rvtrain import _validation as check
 from rvtrain._kernels import in_order, kernel
-from rvtrain.optimizers._arrays import Params
-from rvtrain.optimizers._base import Groups, Optimizer
-from rvtrain.optimizers._rows import Gradient, Owed, by_table
-from rvtrain.optimizers._rule import element, implements
+from rvtrain.optimizers import _array_rule as base
+from rvtrain.optimizers._base import Optimizer
+from rvtrain.optimizers._rows import Gradient, by_table
+from rvtrain.optimizers._rule import element, implements_in_order
 from rvtrain.optimizers._state import Layout, as_table
-from rvtrain.optimizers._steps import dense_step_of
 
 
 class Scaled(NamedTuple):
@@ -22,13 +21,8 @@ class Scaled(NamedTuple):
     sign: float
 
 
-@implements(element, Scaled)
+@implements_in_order(element, Scaled)
 def _(c, p, g, buffers):
-    return _moved(c, p, g, buffers)
-
-
-@in_order
-def _moved(c, p, g, buffers):
     g = c.sign * g
     total = buffers[0] + g * g
     return p - c.rate * (g / (np.sqrt(total) + c.eps)), (total,)
@@ -62,6 +56,32 @@ def _less(p, factor, g):
     return p - factor * g
 
 
+class Rule(base.Rule):
+    constants, buffers, owes = Scaled, ("sum",), False
+
+    def layout(self, o: Any, shape: tuple[int, ...]) -> Layout:
+        rows = shape[0] if len(shape) == 2 else 1
+        return {"sum": ((rows,), None)} if o.rowwise else super().layout(o, shape)
+
+    def numbers(self, o: Any, step: int, state: base.State) -> Scaled:
+        return Scaled(o._rate(step), o.eps, 1.0)
+
+    def prepared(self, o: Any, p: np.ndarray, g: Gradient, state: base.State, name: str) -> Any:
+        if not o.rowwise:
+            return super().prepared(o, p, g, state, name)
+        table, of_table, run = as_table(p), by_table(g), step_by_row.sized(4 * p.size)
+        return lambda numbers, wipe: run(len(table), table, of_table, state["sum"], numbers, wipe)
+
+    def step_rows(
+        self, o: Any, p: np.ndarray, rows: np.ndarray, g: Any, state: base.State, numbers: Any, owed: Any, name: str
+    ) -> None:
+        if o.rowwise:
+            step_by_row.sized(8 * len(rows) * p.shape[1])(len(rows), p, g, state["sum"], numbers, False)
+        else:
+            super().step_rows(o, p, rows, g, state, numbers, owed, name)
+
+
+@dataclass(eq=False, repr=False)
 class Adagrad(Optimizer):
     r"""Adagrad, whose steps become shorter where gradients have been large; the semantics of ``torch.optim.Adagrad``.
 
@@ -95,54 +115,9 @@ class Adagrad(Optimizer):
     array([0.9151, 0.8869])
     """
 
-    _options = ("eps", "rowwise", "lazy", "nonfinite", "groups")
-    _dense_step = dense_step_of(Scaled)
-    _buffers = ("sum",)
-    _owes = False
+    lr: float = 1e-2
+    eps: float = 1e-10
+    rowwise: bool = False
+    state_dtype: str = field(default="float32", init=False)
 
-    def __init__(
-        self,
-        params: Params,
-        lr: float = 1e-2,
-        eps: float = 1e-10,
-        rowwise: bool = False,
-        *,
-        lazy: str = "idle",
-        nonfinite: str = "raise",
-        groups: Groups | None = None,
-    ) -> None:
-        super().__init__(params, lr, lazy=lazy, nonfinite=nonfinite, groups=groups)
-        self.eps = check.number("eps", eps, low=0.0)
-        self.rowwise = check.flag("rowwise", rowwise)
-        self._make_rules()
-
-    def _layout(self, shape: tuple[int, ...]) -> Layout:
-        rows = shape[0] if len(shape) == 2 else 1
-        return {"sum": ((rows,), None)} if self.rowwise else super()._layout(shape)
-
-    def _numbers(self, step: int, state: object = None) -> Scaled:
-        return Scaled(self.learning_rate, self.eps, 1.0)
-
-    def _step_all(
-        self, p: np.ndarray, g: Gradient, state: dict[str, Any], numbers: Any, name: str, wipe: bool
-    ) -> None:
-        if self.rowwise:
-            table = as_table(p)
-            step_by_row.sized(4 * p.size)(len(table), table, by_table(g), state["sum"], numbers, wipe)
-        else:
-            super()._step_all(p, g, state, numbers, name, wipe)
-
-    def _step_rows(
-        self,
-        p: np.ndarray,
-        rows: np.ndarray,
-        g: Gradient | None,
-        state: dict[str, Any],
-        numbers: Any,
-        owed: Owed | None,
-        name: str,
-    ) -> None:
-        if self.rowwise:
-            step_by_row.sized(8 * len(rows) * p.shape[1])(len(rows), p, g, state["sum"], numbers, False)
-        else:
-            super()._step_rows(p, rows, g, state, numbers, owed, name)
+    _rule = Rule()

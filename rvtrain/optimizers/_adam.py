@@ -1,16 +1,17 @@
 """Adam and AdamW."""
 
 import math
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from rvtrain import _validation as check
-from rvtrain._kernels import in_order, njit
+from rvtrain._kernels import njit
+from rvtrain.optimizers import _array_rule as base
 from rvtrain.optimizers._arrays import Params
-from rvtrain.optimizers._base import Groups, Optimizer, checked_betas
-from rvtrain.optimizers._rule import before, element, holds, idle, implements
-from rvtrain.optimizers._steps import dense_step_of
+from rvtrain.optimizers._base import Optimizer
+from rvtrain.optimizers._options import Groups
+from rvtrain.optimizers._rule import before, element, holds, idle, implements, implements_in_order
 
 
 class Moments(NamedTuple):
@@ -35,13 +36,8 @@ class Moments(NamedTuple):
     sign: float
 
 
-@implements(element, Moments)
+@implements_in_order(element, Moments)
 def _(c, p, g, buffers):
-    return _moved(c, p, g, buffers)
-
-
-@in_order
-def _moved(c, p, g, buffers):
     g = c.sign * g + c.decay * p
     m = c.b1 * buffers[0] + c.n1 * g
     v = c.b2 * buffers[1] + c.n2 * g * g
@@ -113,6 +109,33 @@ def _idle(total, p, buffers):
     return p, (m * total.b1, buffers[1] * total.b2, *buffers[2:])
 
 
+class Rule(base.Rule):
+    constants, buffers = Moments, ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
+    positive = buffers[1:]
+
+    def names(self, o: Any) -> tuple[str, ...]:
+        return self.buffers if o.amsgrad else self.buffers[:2]
+
+    def decays(self, o: Any, rate: float) -> tuple[float, float]:
+        """The factor of the L2 term in the gradient, and the factor of the parameters."""
+        return o.weight_decay, 1.0
+
+    def numbers(self, o: Any, step: int, state: base.State) -> Moments:
+        (b1, b2), lr = o.betas, o._rate(step)
+        rate, root = lr / (1.0 - b1**step), math.sqrt(1.0 - b2**step)
+        sign = -1.0 if o.maximize else 1.0
+        return Moments(o.eps, b1, 1.0 - b1, b2, 1.0 - b2, rate, root, 1.0 / root, *self.decays(o, lr), sign)
+
+    def no_step(self, o: Any, left_out: float) -> Series:
+        return Series(float(o.amsgrad), left_out)
+
+
+class Decoupled(Rule):
+    def decays(self, o: Any, rate: float) -> tuple[float, float]:
+        return 0.0, 1.0 - rate * o.weight_decay
+
+
+@dataclass(eq=False, repr=False)
 class Adam(Optimizer):
     r"""Adam, with weight decay as L2 in the gradient; the semantics of ``torch.optim.Adam``.
 
@@ -171,58 +194,14 @@ class Adam(Optimizer):
     array([0.9, 2.1])
     """
 
-    _options: tuple[str, ...] = (
-        "betas",
-        "eps",
-        "weight_decay",
-        "amsgrad",
-        "maximize",
-        "lazy",
-        "state_dtype",
-        "nonfinite",
-        "groups",
-    )
-    _positive = ("exp_avg_sq", "max_exp_avg_sq")
+    lr: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    amsgrad: bool = False
+    maximize: bool = False
 
-    _dense_step = dense_step_of(Moments)
-
-    def __init__(
-        self,
-        params: Params,
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-        amsgrad: bool = False,
-        maximize: bool = False,
-        *,
-        lazy: str = "idle",
-        state_dtype: str = "float32",
-        nonfinite: str = "raise",
-        groups: Groups | None = None,
-    ) -> None:
-        super().__init__(
-            params, lr, maximize=maximize, lazy=lazy, state_dtype=state_dtype, nonfinite=nonfinite, groups=groups
-        )
-        self.betas = checked_betas(betas)
-        self.eps = check.number("eps", eps, low=0.0)
-        self.weight_decay = check.number("weight_decay", weight_decay, low=0.0)
-        self.amsgrad = check.flag("amsgrad", amsgrad)
-        self._buffers = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq") if self.amsgrad else ("exp_avg", "exp_avg_sq")
-        self._make_rules()
-
-    def _decays(self) -> tuple[float, float]:
-        """The factor of the L2 term in the gradient, and the factor of the parameters."""
-        return self.weight_decay, 1.0
-
-    def _numbers(self, step: int, state: object = None) -> Moments:
-        b1, b2 = self.betas
-        rate, root = self.learning_rate / (1.0 - b1**step), math.sqrt(1.0 - b2**step)
-        sign = -1.0 if self.maximize else 1.0
-        return Moments(self.eps, b1, 1.0 - b1, b2, 1.0 - b2, rate, root, 1.0 / root, *self._decays(), sign)
-
-    def _no_step(self, left_out: float) -> Series:
-        return Series(float(self.amsgrad), left_out)
+    _rule = Rule()
 
 
 class AdamW(Adam):
@@ -252,6 +231,8 @@ class AdamW(Adam):
     (np.float64(0.95), array([-0.1, -0.1]))
     """
 
+    _rule = Decoupled()
+
     def __init__(
         self,
         params: Params,
@@ -280,6 +261,3 @@ class AdamW(Adam):
             nonfinite=nonfinite,
             groups=groups,
         )
-
-    def _decays(self) -> tuple[float, float]:
-        return 0.0, 1.0 - self.learning_rate * self.weight_decay

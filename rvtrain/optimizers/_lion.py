@@ -1,13 +1,11 @@
 """Lion."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-from rvtrain import _validation as check
-from rvtrain._kernels import in_order
-from rvtrain.optimizers._arrays import Params
-from rvtrain.optimizers._base import Groups, Optimizer, checked_betas
-from rvtrain.optimizers._rule import before, element, holds, idle, implements
-from rvtrain.optimizers._steps import dense_step_of
+from rvtrain.optimizers import _array_rule as base
+from rvtrain.optimizers._base import Optimizer
+from rvtrain.optimizers._rule import always, before, element, idle, implements, implements_in_order
 
 
 class Direction(NamedTuple):
@@ -24,19 +22,15 @@ class Direction(NamedTuple):
     sign: float
 
 
-@implements(element, Direction)
+@implements_in_order(element, Direction)
 def _(c, p, g, buffers):
-    return _moved(c, p, g, buffers)
-
-
-@in_order
-def _moved(c, p, g, buffers):
     g = c.sign * g
     u = c.b1 * buffers[0] + c.n1 * g
     u = c.rate if u > 0 else -c.rate if u < 0 else u  # 0 and NaN stay
     return c.shrink * p - u, (c.b2 * buffers[0] + c.n2 * g,)
 
 
+@always
 class Directions(NamedTuple):
     """Idle steps, in which m keeps its sign: p ← shrink · p − moved · sign(m), m ← b2 · m. Those of no step."""
 
@@ -52,23 +46,25 @@ def _(total, c):
     return Directions(total.shrink * c.shrink, later + now, total.b2 * c.b2)
 
 
-@implements(holds, Directions)
-def _(total, buffers):
-    return True
-
-
-@implements(idle, Directions)
+@implements_in_order(idle, Directions)
 def _(total, p, buffers):
-    return _idle(total, p, buffers)
-
-
-@in_order
-def _idle(total, p, buffers):
     m = buffers[0]
     u = total.moved if m > 0 else -total.moved if m < 0 else m
     return total.shrink * p - u, (total.b2 * m,)
 
 
+class Rule(base.Rule):
+    constants, buffers = Direction, ("exp_avg",)
+
+    def numbers(self, o: Any, step: int, state: base.State) -> Direction:
+        (b1, b2), rate = o.betas, o._rate(step)
+        return Direction(rate, 1.0 - rate * o.weight_decay, b1, 1.0 - b1, b2, 1.0 - b2, 1.0)
+
+    def no_step(self, o: Any, left_out: float) -> Directions:
+        return Directions()
+
+
+@dataclass(eq=False, repr=False)
 class Lion(Optimizer):
     r"""Lion: steps of one length in every element, in the direction of an average.
 
@@ -99,30 +95,8 @@ class Lion(Optimizer):
     array([0.9, 2.1])
     """
 
-    _options = ("betas", "weight_decay", "lazy", "state_dtype", "nonfinite", "groups")
-    _dense_step = dense_step_of(Direction)
-    _buffers = ("exp_avg",)
+    lr: float = 1e-4
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = 0.0
 
-    def __init__(
-        self,
-        params: Params,
-        lr: float = 1e-4,
-        betas: tuple[float, float] = (0.9, 0.99),
-        weight_decay: float = 0.0,
-        *,
-        lazy: str = "idle",
-        state_dtype: str = "float32",
-        nonfinite: str = "raise",
-        groups: Groups | None = None,
-    ) -> None:
-        super().__init__(params, lr, lazy=lazy, state_dtype=state_dtype, nonfinite=nonfinite, groups=groups)
-        self.betas = checked_betas(betas)
-        self.weight_decay = check.number("weight_decay", weight_decay, low=0.0)
-        self._make_rules()
-
-    def _numbers(self, step: int, state: object = None) -> Direction:
-        (b1, b2), rate = self.betas, self.learning_rate
-        return Direction(rate, 1.0 - rate * self.weight_decay, b1, 1.0 - b1, b2, 1.0 - b2, 1.0)
-
-    def _no_step(self, left_out: float) -> Directions:
-        return Directions()
+    _rule = Rule()

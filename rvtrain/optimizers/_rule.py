@@ -10,17 +10,14 @@
 #         decay: float
 #         sign: float            # ±1, times the factor of clipping: every rule multiplies g by it
 #
-#     @implements(element, Momentum)
-#     def _(c, p, g, buffers): return momentum(c, p, g, buffers)
-#
-#     @in_order
-#     def momentum(c, p, g, buffers):
+#     @implements_in_order(element, Momentum)
+#     def _(c, p, g, buffers):
 #         b = c.decay * buffers[0] + c.sign * g
 #         return p - c.rate * b, (b,)
 #
-# `element` calls a function that is `in_order`, because under fastmath the compiler may fuse and reorder products
-# differently in vectors, in scalar tails and in cached code, so that results depended on the number of threads.
-# Nothing is lost, because steps wait for memory.
+# It is compiled in order, because under fastmath the compiler may fuse and reorder products differently in vectors,
+# in scalar tails and in cached code, so that results depended on the number of threads. Nothing is lost, because
+# steps wait for memory.
 #
 # An idle row is one that several steps did not name: under lazy="exact" it owes as many steps with g = 0. A rule may
 # have a closed form of these. It is a second named tuple, of the numbers of several steps together:
@@ -38,9 +35,32 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from rvtrain._kernels import disabled, implements, overload, seam
+from rvtrain._kernels import disabled, implements, in_order, overload, seam
 
-__all__ = ["before", "element", "holds", "idle", "implements"]
+__all__ = ["always", "before", "element", "holds", "idle", "implements", "implements_in_order"]
+
+
+def implements_in_order(function: Any, cls: Any) -> Callable[[Any], Any]:
+    """As `implements`, but compiled without fastmath."""
+
+    def decorate(func: Any) -> Any:
+        ordered = in_order(func)
+        parameters = ", ".join(inspect.signature(func).parameters)
+        text = f"lambda {parameters}: ordered({parameters})"  # numba compares the names of parameters
+        implements(function, cls)(eval(compile(text, func.__code__.co_filename, "eval"), {"ordered": ordered}))
+        return func
+
+    return decorate
+
+
+def always(cls: Any) -> Any:
+    """Decorate a class of the numbers of idle steps whose closed form holds for every element."""
+    implements(holds, cls)(_yes)
+    return cls
+
+
+def _yes(total: Any, buffers: Any) -> bool:
+    return True
 
 
 @seam

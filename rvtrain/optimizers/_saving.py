@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from rvtrain import _validation as check
+from rvtrain.optimizers._state import Layout
 
 
 def flatten(nested: Mapping[str, Any], path: str = "") -> dict[str, Any]:
@@ -33,7 +34,7 @@ def nest(flat: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, Any]:
             found[kind] = _plain(value)
         elif kind == "options" and not name:
             found["options"][leaf] = _plain(value)
-        elif kind == "options" and name.startswith("groups/") and name[7:] in names:
+        elif kind == "options" and name.startswith("groups/"):
             found["options"].setdefault("groups", {}).setdefault(name[7:], {})[leaf] = _plain(value)
         elif kind == "state" and name in names:
             found["state"].setdefault(name, {})[leaf] = value
@@ -47,9 +48,11 @@ def _plain(value: Any) -> Any:
     return tuple(plain) if isinstance(plain, list) else plain
 
 
-def restored(name: str, stored: Mapping[str, Any], shape: tuple[int, ...], rule: Any) -> dict[str, Any]:
-    """The state of one array, checked against `rule`, the optimizer that is to use it."""
-    wanted: dict[str, Any] = rule._layout(shape)
+def restored(
+    name: str, stored: Mapping[str, Any], shape: tuple[int, ...], layout: Layout, columns: int
+) -> dict[str, Any]:
+    """The state of one array, checked: it must have the arrays of the layout, and a history of `columns` numbers."""
+    wanted: dict[str, Any] = dict(layout)
     if "touched" in stored:
         wanted |= {"touched": (shape[:1], np.int64), "history": (None, np.float64)}
     numbers = {"step"} | ({"history_start"} if "touched" in stored else set())
@@ -64,7 +67,7 @@ def restored(name: str, stored: Mapping[str, Any], shape: tuple[int, ...], rule:
             raise ValueError(f"state/{name}/{key} must be {np.dtype(dtype or np.float32)}, got {array.dtype}")
         state[key] = array
     if "touched" in stored:
-        columns, steps = len(rule._numbers(1)), state["step"] - state["history_start"]
+        steps = state["step"] - state["history_start"]
         if (
             state["history"].ndim != 2
             or state["history"].shape[1] != columns

@@ -1,17 +1,18 @@
 """Schedule-Free AdamW."""
 
 import math
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from rvtrain import _validation as check
 from rvtrain._kernels import in_order, kernel
-from rvtrain.optimizers._arrays import Arrays, Params, by_name, called, fitting
-from rvtrain.optimizers._base import Groups, Optimizer, checked_betas
-from rvtrain.optimizers._rule import before, element, holds, idle, implements
+from rvtrain.optimizers import _array_rule as base
+from rvtrain.optimizers._arrays import Arrays, by_name, called, fitting
+from rvtrain.optimizers._base import Optimizer
+from rvtrain.optimizers._rule import always, before, element, idle, implements, implements_in_order
 from rvtrain.optimizers._state import Layout
-from rvtrain.optimizers._steps import dense_step_of
 
 
 class Average(NamedTuple):
@@ -32,19 +33,15 @@ class Average(NamedTuple):
     sign: float
 
 
-@implements(element, Average)
-def _(c, p, g, buffers):
-    return _moved(c, p, g, buffers)
-
-
-@in_order
-def _moved(c, y, g, buffers):
+@implements_in_order(element, Average)
+def _(c, y, g, buffers):
     g = c.sign * g
     z, v = buffers[0], c.b2 * buffers[1] + c.n2 * g * g
     u = g / (np.sqrt(v) * c.inverse + c.eps) + c.decay * y
     return y + c.part * (z - y) - c.of_y * u, (z - c.rate * u, v)
 
 
+@always
 class Averages(NamedTuple):
     """Idle steps: (y, z) ← matrix · (y, z), v ← v · b2. Those of no step."""
 
@@ -67,18 +64,8 @@ def _(total, c):
     )
 
 
-@implements(holds, Averages)
-def _(total, buffers):
-    return True
-
-
-@implements(idle, Averages)
-def _(total, p, buffers):
-    return _idle(total, p, buffers)
-
-
-@in_order
-def _idle(total, y, buffers):
+@implements_in_order(idle, Averages)
+def _(total, y, buffers):
     z, v = buffers[0], buffers[1]
     return total.yy * y + total.yz * z, (total.zy * y + total.zz * z, total.b2 * v)
 
@@ -96,6 +83,37 @@ def _between(x, z, part):
     return x + part * (z - x)
 
 
+class Rule(base.Rule):
+    constants, buffers = Average, ("z", "exp_avg_sq")
+
+    def check(self, o: Any) -> None:
+        check.number("betas[0]", o.betas[0], low=0.0, open_low=True)
+
+    def layout(self, o: Any, shape: tuple[int, ...]) -> Layout:
+        return super().layout(o, shape) | {"weight_sum": ((), np.float64), "evaluating": ((), np.int64)}
+
+    def new_state(self, o: Any, values: np.ndarray) -> base.State:
+        return super().new_state(o, values) | {"z": values.copy()}
+
+    def rate(self, o: Any, step: int) -> float:
+        """η_t."""
+        return float(o._rate(step) * min(1.0, step / max(o.warmup_steps, 1)))
+
+    def count(self, o: Any, state: base.State) -> None:
+        super().count(o, state)
+        state["weight_sum"] += self.rate(o, state["step"]) ** 2
+
+    def numbers(self, o: Any, step: int, state: base.State) -> Average:
+        (b1, b2), rate, total = o.betas, self.rate(o, step), float(state["weight_sum"])
+        part = rate * rate / total if total > 0.0 else 0.0
+        root, of_y = math.sqrt(1.0 - b2**step), rate * (1.0 - b1 * (1.0 - part))
+        return Average(b2, 1.0 - b2, 1.0 / root, o.eps, o.weight_decay, part, of_y, rate, 1.0)
+
+    def no_step(self, o: Any, left_out: float) -> Averages:
+        return Averages()
+
+
+@dataclass(eq=False, repr=False)
 class ScheduleFreeAdamW(Optimizer):
     r"""AdamW with an average in the place of a schedule that ends: any step may be the last one.
 
@@ -135,30 +153,14 @@ class ScheduleFreeAdamW(Optimizer):
     True
     """
 
-    _options = ("betas", "eps", "weight_decay", "warmup_steps", "lazy", "nonfinite", "groups")
-    _dense_step = dense_step_of(Average)
-    _buffers = ("z", "exp_avg_sq")
+    lr: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    warmup_steps: int = 0
+    state_dtype: str = field(default="float32", init=False)
 
-    def __init__(
-        self,
-        params: Params,
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-        warmup_steps: int = 0,
-        *,
-        lazy: str = "idle",
-        nonfinite: str = "raise",
-        groups: Groups | None = None,
-    ) -> None:
-        super().__init__(params, lr, lazy=lazy, nonfinite=nonfinite, groups=groups)
-        self.betas = checked_betas(betas)
-        check.number("betas[0]", self.betas[0], low=0.0, open_low=True)
-        self.eps = check.number("eps", eps, low=0.0)
-        self.weight_decay = check.number("weight_decay", weight_decay, low=0.0)
-        self.warmup_steps = check.integer("warmup_steps", warmup_steps, low=0)
-        self._make_rules()
+    _rule = Rule()
 
     def eval(self, params: Arrays) -> None:
         """Make the parameters x, the average, for use; does nothing if they are."""
@@ -176,7 +178,7 @@ class ScheduleFreeAdamW(Optimizer):
         for name, target in zip(names, targets, strict=True):
             self._check_dtype(name, target)
         for name, target in zip(names, targets, strict=True):
-            state, b1 = self._state[name], self._rules.get(name, self).betas[0]  # type: ignore[attr-defined]
+            state, b1 = self._state[name], self._options_of(name).betas[0]
             values = target if target.flags.c_contiguous else np.ascontiguousarray(target)
             part = 1.0 - 1.0 / b1 if evaluating else 1.0 - b1
             approach.sized(2 * values.size)(values.size, values.reshape(-1), state["z"].reshape(-1), part)
@@ -187,26 +189,3 @@ class ScheduleFreeAdamW(Optimizer):
     def _check_mode(self) -> None:
         if any(state["evaluating"] for state in self._state.values()):
             raise RuntimeError("call optimizer.train(params) before the next step: the parameters are those of eval")
-
-    def _layout(self, shape: tuple[int, ...]) -> Layout:
-        return super()._layout(shape) | {"weight_sum": ((), np.float64), "evaluating": ((), np.int64)}
-
-    def _new_state(self, values: np.ndarray) -> dict[str, Any]:
-        return super()._new_state(values) | {"z": values.copy()}
-
-    def _rate(self, step: int) -> float:
-        return self.learning_rate * min(1.0, step / max(self.warmup_steps, 1))
-
-    def _count(self, state: dict[str, Any]) -> None:
-        super()._count(state)
-        state["weight_sum"] += self._rate(state["step"]) ** 2
-
-    def _numbers(self, step: int, state: dict[str, Any] | None = None) -> Average:
-        (b1, b2), rate = self.betas, self._rate(step)
-        total = rate * rate if state is None else float(state["weight_sum"])
-        part = rate * rate / total if total > 0.0 else 0.0
-        root, of_y = math.sqrt(1.0 - b2**step), rate * (1.0 - b1 * (1.0 - part))
-        return Average(b2, 1.0 - b2, 1.0 / root, self.eps, self.weight_decay, part, of_y, rate, 1.0)
-
-    def _no_step(self, left_out: float) -> Averages:
-        return Averages()

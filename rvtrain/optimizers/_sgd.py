@@ -1,13 +1,11 @@
 """Stochastic gradient descent."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-from rvtrain import _validation as check
-from rvtrain._kernels import in_order
-from rvtrain.optimizers._arrays import Params
-from rvtrain.optimizers._base import Groups, Optimizer
-from rvtrain.optimizers._rule import before, element, holds, idle, implements
-from rvtrain.optimizers._steps import dense_step_of
+from rvtrain.optimizers import _array_rule as base
+from rvtrain.optimizers._base import Optimizer
+from rvtrain.optimizers._rule import always, before, element, idle, implements, implements_in_order
 
 
 class Momentum(NamedTuple):
@@ -24,13 +22,8 @@ class Momentum(NamedTuple):
     of_b: float
 
 
-@implements(element, Momentum)
+@implements_in_order(element, Momentum)
 def _(c, p, g, buffers):
-    return _moved(c, p, g, buffers)
-
-
-@in_order
-def _moved(c, p, g, buffers):
     g = c.sign * g + c.decay * p
     if len(buffers) == 0:
         return p - c.rate * g, buffers
@@ -38,6 +31,7 @@ def _moved(c, p, g, buffers):
     return p - c.rate * (c.of_g * g + c.of_b * b), (b,)
 
 
+@always
 class Matrix(NamedTuple):
     """Idle steps: a step with g = 0 is linear in (p, b), by one 2 × 2 matrix for all elements. That of no step."""
 
@@ -64,23 +58,33 @@ def _(total, c):
     )
 
 
-@implements(holds, Matrix)
-def _(total, buffers):
-    return True
-
-
-@implements(idle, Matrix)
+@implements_in_order(idle, Matrix)
 def _(total, p, buffers):
-    return _idle(total, p, buffers)
-
-
-@in_order
-def _idle(total, p, buffers):
     if len(buffers) == 0:
         return total.pp * p, buffers
     return total.pp * p + total.pb * buffers[0], (total.bp * p + total.bb * buffers[0],)
 
 
+class Rule(base.Rule):
+    constants, buffers = Momentum, ("momentum_buffer",)
+
+    def check(self, o: Any) -> None:
+        if o.nesterov and (o.momentum == 0.0 or o.dampening != 0.0):
+            raise ValueError("nesterov needs momentum > 0 and dampening = 0")
+
+    def names(self, o: Any) -> tuple[str, ...]:
+        return self.buffers if o.momentum else ()
+
+    def numbers(self, o: Any, step: int, state: base.State) -> Momentum:
+        mu, fresh = (0.0, 1.0) if step == 1 else (o.momentum, 1.0 - o.dampening)
+        of_g, of_b = (1.0, o.momentum) if o.nesterov else (0.0, 1.0)
+        return Momentum(o._rate(step), mu, fresh, o.weight_decay, -1.0 if o.maximize else 1.0, of_g, of_b)
+
+    def no_step(self, o: Any, left_out: float) -> Matrix:
+        return Matrix(momentum=float(bool(o.momentum)))
+
+
+@dataclass(eq=False, repr=False)
 class SGD(Optimizer):
     r"""Stochastic gradient descent with momentum; the semantics of ``torch.optim.SGD``.
 
@@ -138,53 +142,10 @@ class SGD(Optimizer):
     array([0.71, 2.  ])
     """
 
-    _options: tuple[str, ...] = (
-        "momentum",
-        "dampening",
-        "weight_decay",
-        "nesterov",
-        "maximize",
-        "lazy",
-        "state_dtype",
-        "nonfinite",
-        "groups",
-    )
-    _sign = 4
+    momentum: float = 0.0
+    dampening: float = 0.0
+    weight_decay: float = 0.0
+    nesterov: bool = False
+    maximize: bool = False
 
-    _dense_step = dense_step_of(Momentum)
-
-    def __init__(
-        self,
-        params: Params,
-        lr: float,
-        momentum: float = 0.0,
-        dampening: float = 0.0,
-        weight_decay: float = 0.0,
-        nesterov: bool = False,
-        maximize: bool = False,
-        *,
-        lazy: str = "idle",
-        state_dtype: str = "float32",
-        nonfinite: str = "raise",
-        groups: Groups | None = None,
-    ) -> None:
-        super().__init__(
-            params, lr, maximize=maximize, lazy=lazy, state_dtype=state_dtype, nonfinite=nonfinite, groups=groups
-        )
-        self.momentum = check.number("momentum", momentum, low=0.0)
-        self.dampening = check.number("dampening", dampening)
-        self.weight_decay = check.number("weight_decay", weight_decay, low=0.0)
-        self.nesterov = check.flag("nesterov", nesterov)
-        if self.nesterov and (self.momentum == 0.0 or self.dampening != 0.0):
-            raise ValueError("nesterov needs momentum > 0 and dampening = 0")
-        self._buffers = ("momentum_buffer",) if self.momentum else ()
-        self._make_rules()
-
-    def _numbers(self, step: int, state: object = None) -> Momentum:
-        mu, fresh = (0.0, 1.0) if step == 1 else (self.momentum, 1.0 - self.dampening)
-        of_g, of_b = (1.0, self.momentum) if self.nesterov else (0.0, 1.0)
-        sign = -1.0 if self.maximize else 1.0
-        return Momentum(self.learning_rate, mu, fresh, self.weight_decay, sign, of_g, of_b)
-
-    def _no_step(self, left_out: float) -> Matrix:
-        return Matrix(momentum=float(bool(self._buffers)))
+    _rule = Rule()

@@ -382,8 +382,8 @@ def test_reset__starts_over(case, rng):
 def test_dense_step__stays_in_float32(case):
     # One Python float, or ** 0.5, and the compiler converts every element to float64 and back.
     optimizer, p = make(case, 5), np.ones(5, np.float32)
-    compiled = numba.njit(optimizer._dense_step._body.func, fastmath=FASTMATH, error_model="numpy")
-    args = 0, 5, p, p, tuple(p for _ in optimizer._buffers), tuple(optimizer._numbers(1)), False
+    compiled = numba.njit(optimizer._rule.dense_step._body.func, fastmath=FASTMATH, error_model="numpy")
+    args = 0, 5, p, p, tuple(p for _ in optimizer._rule.names(optimizer)), tuple(optimizer._rule.kind), False
     compiled.compile(tuple(numba.typeof(arg) for arg in args))
     (assembly,) = compiled.inspect_asm().values()
     assert "ps\t" in assembly

@@ -221,9 +221,9 @@ def test_groups__an_array_steps_as_if_alone_with_its_options(rng):
 @pytest.mark.parametrize(
     ("groups", "message"),
     [
-        ({"other": {}}, "groups must have keys of params, got 'other'"),
+        ({"other": {}}, "groups must have patterns of the keys of params, got 'other'"),
         ({"w": {"speed": 1}}, r"groups\['w'\] may set .* got \['speed'\]"),
-        ({"w": {"eps": -1.0}}, "eps must be"),
+        ({"w": {"eps": -1.0}}, r"groups\['w'\]\['eps'\] must be"),
     ],
 )
 def test_groups__refuses_what_it_does_not_know(groups, message):
