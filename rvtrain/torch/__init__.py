@@ -23,20 +23,28 @@ from rvtrain.torch._losses import (
     SpreadRegularization,
     SupConLoss,
 )
+from rvtrain.torch._optimizers import SGD, Adagrad, Adam, AdamW, Lion, RvtrainOptimizer, ScheduleFreeAdamW
 
 __all__ = [
+    "SGD",
+    "Adagrad",
+    "Adam",
+    "AdamW",
     "CoSENTLoss",
     "CosineSimilarityLoss",
     "DecoupledContrastiveLoss",
     "DistillKLLoss",
     "HardNegativeContrastiveLoss",
     "InfoNCELoss",
+    "Lion",
     "ListNetLoss",
     "LocalContrastiveLoss",
     "LossModule",
     "MarginMSELoss",
     "MatryoshkaLoss",
     "MultiSimilarityLoss",
+    "RvtrainOptimizer",
+    "ScheduleFreeAdamW",
     "SigmoidLoss",
     "SpectralRegularization",
     "SpreadRegularization",

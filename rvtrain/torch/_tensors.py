@@ -19,3 +19,14 @@ def array_of(name: str, value: Any) -> Any:
         raise TypeError(f"{name} must be a dense tensor, got layout {value.layout}")
     plain = value.detach().resolve_neg()
     return (plain.float() if plain.dtype in _HALF else plain).numpy()
+
+
+def in_place(name: str, tensor: torch.Tensor) -> Any:
+    """The memory of a parameter as an array that may be written; TypeError or ValueError if there is none."""
+    if tensor.device.type != "cpu":
+        raise ValueError(f"{name} must be on the CPU, got a tensor of shape {tuple(tensor.shape)} on {tensor.device}")
+    if tensor.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"{name} must be float32 or float64, got a tensor of {tensor.dtype}")
+    if tensor.layout != torch.strided or not tensor.is_contiguous():
+        raise ValueError(f"{name} must be contiguous, got a tensor of shape {tuple(tensor.shape)}")
+    return tensor.detach().numpy().reshape(tuple(tensor.shape) or (1,))
