@@ -23,7 +23,7 @@ LAYERS = [
     {"training"},
     {"demo", "_machine", "_warmup"},
     {"report"},
-    {"sklearn"},
+    {"sklearn", "torch"},
     {"_commands", "_plots"},
     {"cli"},
     {"__main__"},

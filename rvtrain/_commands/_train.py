@@ -73,10 +73,11 @@ def run(options: argparse.Namespace) -> int:
         _plots.draw(options.plot, done)
     if options.report:
         last_ranking = _ranking(model, data, split, options)
-        texts = {"query_texts": data.queries, "document_texts": data.documents} if data.are_texts else {}
+        texts = (data.queries, data.documents) if data.are_texts else (None, None)
         report.write_report(
             options.report, trainer, first_ranking, last_ranking, title=f"Training of {Path(options.output).name}",
-            settings=_facts(options, data, split), command=options.command_line, seed=options.seed, **texts,
+            settings=_facts(options, data, split), command=options.command_line, seed=options.seed,
+            query_texts=texts[0], document_texts=texts[1],
         )  # fmt: skip
     return 0
 

@@ -1,0 +1,52 @@
+"""Losses, optimizers and mining for torch's tensors on the CPU. It needs torch; the rest of rvtrain does not."""
+
+try:
+    import torch  # noqa: F401
+except ImportError as error:
+    raise ImportError("rvtrain.torch needs torch: pip install torch") from error
+
+from rvtrain.torch._losses import (
+    CoSENTLoss,
+    CosineSimilarityLoss,
+    DecoupledContrastiveLoss,
+    DistillKLLoss,
+    HardNegativeContrastiveLoss,
+    InfoNCELoss,
+    ListNetLoss,
+    LocalContrastiveLoss,
+    LossModule,
+    MarginMSELoss,
+    MatryoshkaLoss,
+    MultiSimilarityLoss,
+    SigmoidLoss,
+    SpectralRegularization,
+    SpreadRegularization,
+    SupConLoss,
+)
+from rvtrain.torch._optimizers import SGD, Adagrad, Adam, AdamW, Lion, RvtrainOptimizer, ScheduleFreeAdamW
+
+__all__ = [
+    "SGD",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "CoSENTLoss",
+    "CosineSimilarityLoss",
+    "DecoupledContrastiveLoss",
+    "DistillKLLoss",
+    "HardNegativeContrastiveLoss",
+    "InfoNCELoss",
+    "Lion",
+    "ListNetLoss",
+    "LocalContrastiveLoss",
+    "LossModule",
+    "MarginMSELoss",
+    "MatryoshkaLoss",
+    "MultiSimilarityLoss",
+    "RvtrainOptimizer",
+    "ScheduleFreeAdamW",
+    "SigmoidLoss",
+    "SpectralRegularization",
+    "SpreadRegularization",
+    "SupConLoss",
+]
