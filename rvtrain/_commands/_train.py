@@ -73,7 +73,7 @@ def run(options: argparse.Namespace) -> int:
         _plots.draw(options.plot, done)
     if options.report:
         last_ranking = _ranking(model, data, split, options)
-        texts = (data.queries, data.documents) if data.are_texts else (None, None)
+        texts = (list(data.queries), list(data.documents)) if data.are_texts else (None, None)
         report.write_report(
             options.report, trainer, first_ranking, last_ranking, title=f"Training of {Path(options.output).name}",
             settings=_facts(options, data, split), command=options.command_line, seed=options.seed,
