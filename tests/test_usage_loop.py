@@ -53,6 +53,7 @@ PAGES = {
         s["trainer"].history["loss"][-1] < s["trainer"].history["loss"][1] and _lines(s["log"]) > 2 * 10
     ),
     "texts": lambda s: s["before"] < 0.35 < 0.6 < s["after"] and any("json" in name for name in s["answers"]),
+    "torch": lambda s: s["values"][-1] < 0.5 * s["values"][0] and s["loss"].logit_scale.item() > 2.0,
     "lbfgs": lambda s: s["found"].fun < 0.95 * s["adam"] and s["before"] < 0.5 < s["after"],
     "report": lambda s: _lines(s["path"]) > 50,
     "negatives": lambda s: (
@@ -68,8 +69,8 @@ def _lines(path):
 @pytest.mark.parametrize("page", PAGES)
 def test_example__runs_and_shows_what_it_says(page):
     text = (README.parent / "docs" / "examples" / f"{page}.md").read_text(encoding="utf-8")
-    for package in ("sklearn", "scipy"):
-        if package in text:
+    for package in ("sklearn", "scipy", "torch"):
+        if f"from {package}" in text or f"import {package}\n" in text:
             pytest.importorskip(package)
     scope: dict = {}
     for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):

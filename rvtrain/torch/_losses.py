@@ -123,7 +123,7 @@ class _Value(torch.autograd.Function):
         ctx.gradients = []
         for name, gradient, tensor in zip(names, gradients, tensors, strict=True):
             slope = _slope(name, tensor.item()) if name in _PARAMETERS else 1
-            ctx.gradients.append(torch.as_tensor(gradient if slope == 1 else slope * gradient).to(tensor.dtype))
+            ctx.gradients.append((torch.as_tensor(gradient if slope == 1 else slope * gradient), tensor.dtype))
         return torch.as_tensor(value, dtype=dtype)
 
     @staticmethod
@@ -139,7 +139,7 @@ class _Value(torch.autograd.Function):
                 "give sample_weight to the loss instead of weighing its values"
             )
         by = by.flatten()[0]
-        return None, None, None, *(g * by.to(g.dtype) for g in ctx.gradients)
+        return None, None, None, *((g * by.to(g.dtype)).to(dtype) for g, dtype in ctx.gradients)
 
 
 _PARAMETERS = {"temperature": "logit_scale", "scale": "logit_scale", "bias": "logit_bias"}

@@ -93,6 +93,7 @@ class RvtrainOptimizer(torch.optim.Optimizer):
             optimizer = self._optimizer(group, p)
             optimizer.learning_rate = float(group["lr"])
             optimizer.step(in_place("params", p), gradient, rows=rows)
+            torch.autograd.graph.increment_version(p)  # so that a backward through older values is refused
         return value
 
     def state_dict(self) -> dict[str, Any]:
