@@ -135,7 +135,7 @@ def _arguments_of(part: Any) -> str | None:
         names = list(inspect.signature(type(part)).parameters)
     except (TypeError, ValueError):
         names = []
-    kept = {name: getattr(part, name, part) for name in names if name not in ("lr", "learning_rate")}
+    kept = {n: getattr(part, n) for n in names if n not in ("lr", "learning_rate") and hasattr(part, n)}
     shown = ", ".join(f"{name}={value!r}" for name, value in kept.items() if _is_plain(value))
     return f"{type(part).__name__}({shown})"
 

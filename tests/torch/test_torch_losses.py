@@ -161,6 +161,15 @@ def test_upstream__scales_the_gradients_and_the_graph_may_be_kept():
     assert layer.weight.grad is not None
 
 
+def test_gradients_of_half_inputs__are_scaled_before_they_are_rounded():
+    x, y = (rows(COUNT, DIM, seed=seed, dtype=torch.float16) * 100 for seed in (0, 1))
+    tiny = [x.clone().requires_grad_(), x.float().requires_grad_()]
+    for each in tiny:  # as a GradScaler does
+        (rtt.InfoNCELoss(50.0)(each, y.to(each.dtype)) * 2.0**16).backward()
+    torch.testing.assert_close(tiny[0].grad, tiny[1].grad.half(), rtol=0, atol=0)
+    assert ((tiny[1].grad / 2**16).half() * 2**16 != tiny[0].grad).any()  # had they been rounded first
+
+
 def test_strided_transposed_and_expanded_rows_are_taken():
     loss = rtt.InfoNCELoss(0.5)
     wide = rows(DIM, 2 * COUNT).requires_grad_()

@@ -235,3 +235,13 @@ def test_refused__with_the_name_of_the_argument():
     with pytest.raises(ValueError, match="weight_decay"):
         optimizer.add_param_group({"params": [torch.nn.Parameter(torch.ones(2))], "weight_decay": -1.0})
     assert len(optimizer.param_groups) == 1
+
+
+def test_step__is_known_to_graphs_that_were_made_before():
+    p = torch.nn.Parameter(torch.ones(3))
+    optimizer = rtt.SGD([p], 0.1)
+    value = (p * p).sum()
+    value.backward(retain_graph=True)
+    optimizer.step()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        value.backward()
