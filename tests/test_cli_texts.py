@@ -89,6 +89,14 @@ def test_train_search_evaluate_apply(run, tmp_path):
     assert run("train", "n.jsonl", "-o", "again.npz", *QUICK)[0] == 0  # negatives are passed over
 
 
+def test_train__reports_on_texts_by_the_texts(run, tmp_path):
+    code, out, _ = run("train", "texts.jsonl", "-o", "m.npz", *QUICK, "--epochs", "1", "--report", "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert code == 0 and "written: report.html" in out
+    assert "how to " in page and any(document in page for _, document in PAIRS)
+    assert "pairs to train" in page and "pairs to weights" not in page
+
+
 def test_train__twice_gives_the_same_model(run):
     tables = []
     for name in ("a.npz", "b.npz"):
