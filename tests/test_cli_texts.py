@@ -93,7 +93,7 @@ def test_train__reports_on_texts_by_the_texts(run, tmp_path):
     code, out, _ = run("train", "texts.jsonl", "-o", "m.npz", *QUICK, "--epochs", "1", "--report", "report.html")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert code == 0 and "written: report.html" in out
-    assert "how to " in page and any(document in page for _, document in PAIRS)
+    assert any(query in page for query, _ in PAIRS)
     assert "pairs to train" in page and "pairs to weights" not in page
 
 
