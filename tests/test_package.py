@@ -48,6 +48,11 @@ def test_import__of_everything_needs_only_numpy_and_numba():
     )
 
 
+def test_import__of_the_part_for_torch_says_that_it_needs_torch():
+    code = "import sys; sys.modules['torch'] = None\ntry: import rvtrain.torch\nexcept ImportError as e: print(e)"
+    assert run(code) == "rvtrain.torch needs torch: pip install torch"
+
+
 def test_getattr__knows_its_names_and_no_others():
     for name in rvtrain.__all__:
         assert getattr(rvtrain, name) is not None

@@ -36,7 +36,7 @@ from rvtrain._kernels import Driver, _bodies
 from rvtrain._engine._byte_tile import byte_tile
 
 for module in pkgutil.walk_packages(rvtrain.__path__, "rvtrain."):
-    if module.name not in ("rvtrain.__main__", "rvtrain.demo.build_data"):
+    if module.name not in ("rvtrain.__main__", "rvtrain.demo.build_data") and "torch" not in module.name:
         importlib.import_module(module.name)
 for task in [(name, "float32") for name in _warmup.WORK] + [("infonce", "float64")]:  # some kernels have no float32
     _warmup.compile_one(task)
