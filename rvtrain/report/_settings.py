@@ -16,18 +16,8 @@ _TRAINER = (
     "model", "optimizer", "schedule", "curriculum", "annealing", "mining", "epochs", "batch_size", "micro_batch_size",
     "max_grad_norm", "metrics", "patience", "eval_every", "loss_learning_rate", "seed",
 )  # fmt: skip
-_VERSIONS = (
-    "rvtrain",
-    "python",
-    "numpy",
-    "numba",
-    "llvmlite",
-    "tbb",
-    "threading layer",
-    "threads",
-    "vector bits",
-    "caches",
-)
+_FOLDERS = ("tbb file", "cache folder")
+"""Facts about the machine that no page should tell: they name the folders of a user."""
 _LONGEST = 2000
 
 
@@ -52,8 +42,7 @@ def settings(given: Mapping[str, object], command: str | None) -> Html:
 
 
 def _machine() -> dict[str, str]:
-    found = facts()
-    rows = {name: str(found[name]) for name in _VERSIONS if name in found}
+    rows = {name: str(fact) for name, fact in facts().items() if name not in _FOLDERS}
     rows |= {"machine": f"{platform.machine()}, {_processor()}, {os.cpu_count()} processors", "system": _system()}
     return rows | {"written": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")}
 
