@@ -45,6 +45,17 @@ def exists(name: str, format_: str) -> bool:
     return OPTIMIZERS[name].compact or format_.startswith("full")
 
 
+def cases() -> list[tuple[str, str, str]]:
+    """Each optimizer with each dtype and format that it has."""
+    return [
+        (name, dtype, format_)
+        for name in OPTIMIZERS
+        for dtype in DTYPES
+        for format_ in FORMATS
+        if exists(name, format_)
+    ]
+
+
 def make(name: str, like: Any, format_: str = "full", **more: Any) -> Any:
     """An optimizer of the table for parameters shaped as `like`."""
     entry = OPTIMIZERS[name]

@@ -6,23 +6,23 @@ import rvtrain as rt
 
 from . import optimizer_table
 from .common import Benchmark, Headline
-from .optimizer_table import DTYPES, FORMATS, OPTIMIZERS, make
+from .optimizer_table import OPTIMIZERS, make
 
 LARGE = 2_000_000
 
 
 class Steps(Benchmark):
-    """One step of two million parameters, which no cache of a core holds; both threads only in the usual format."""
+    """One step of two million parameters, which no cache of a core holds, by each rule, dtype and format of its state.
 
-    version = "2"
-    params = (list(OPTIMIZERS), list(DTYPES), list(FORMATS), [1, "all"])
-    param_names = ("optimizer", "dtype", "format", "threads")
+    They are one parameter, because asv starts a process for each combination, also for those that do not exist.
+    """
 
-    def prepare(self, name, dtype, format_, threads):
-        if not optimizer_table.exists(name, format_) or (
-            threads == "all" and (dtype, format_) != ("float32", "full")
-        ):
-            raise NotImplementedError("no such format, or timed by one thread only")
+    version = "3"
+    params = ([f"{name}, {dtype}, {format_}" for name, dtype, format_ in optimizer_table.cases()],)
+    param_names = ("step",)
+
+    def prepare(self, case):
+        name, dtype, format_ = case.split(", ")
         self.p, self.g = self.normal(2, *optimizer_table.shape(name, LARGE), dtype=dtype)
         self.optimizer = make(name, self.p, format_)
         self.time_step()
@@ -31,6 +31,16 @@ class Steps(Benchmark):
         self.optimizer.step(self.p, self.g)
 
     time_step.pretty_name = "optimizer step"
+
+
+class StepsThreads(Steps):
+    """The same by all threads, in the usual format."""
+
+    params = ([f"{name}, float32, full" for name in OPTIMIZERS], ["all"])
+    param_names = ("step", "threads")
+
+    def prepare(self, case, threads):
+        super().prepare(case)
 
 
 class Bound(Benchmark):
