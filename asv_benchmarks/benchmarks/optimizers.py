@@ -12,7 +12,7 @@ LARGE = 2_000_000
 
 
 class Steps(Benchmark):
-    """One step of two million parameters, which no cache of a core holds, by each rule, dtype and format of its state.
+    """One step of two million parameters, which no cache of a core holds, by rule, dtype and format of the state.
 
     They are one parameter, because asv starts a process for each combination, also for those that do not exist.
     """
