@@ -49,14 +49,17 @@ class SpectralThreads(Spectral):
 
 
 class Laplacian(Graph):
-    """Value and gradient of 100,000 nodes and 500,000 edges, prepared once, and from the list of edges."""
+    """Value and gradient of 50,000 nodes and 250,000 edges, prepared once, and from the list of edges."""
+
+    version = "2"
+    nodes = 50_000
 
     params = (["plain", "normalized"], [1, "all"])
     param_names = ("form", "threads")
 
     def prepare(self, form, threads):
-        self.make(100_000, 64)
-        self.graph = rt.Graph(self.edges, 100_000)
+        self.make(self.nodes, 64)
+        self.graph = rt.Graph(self.edges, self.nodes)
         self.loss = rt.SpectralRegularization(0.01, normalized=form == "normalized")
         self.time_prepared()
         self.time_edges()

@@ -5,10 +5,11 @@ import numpy as np
 import rvtrain as rt
 
 from . import optimizer_table
-from .common import Benchmark, Headline
+from .common import ONCE, Benchmark, Headline
 from .optimizer_table import OPTIMIZERS, make
 
 LARGE = 2_000_000
+USUAL = ["SGD", "Adam", "AdamW", "Lion"]
 
 
 class Steps(Benchmark):
@@ -18,6 +19,7 @@ class Steps(Benchmark):
     """
 
     version = "3"
+    repeat = (1, 1, 0) if ONCE else (1, 3, 0.2)
     params = ([f"{name}, {dtype}, {format_}" for name, dtype, format_ in optimizer_table.cases()],)
     param_names = ("step",)
 
@@ -36,7 +38,7 @@ class Steps(Benchmark):
 class StepsThreads(Steps):
     """The same by all threads, in the usual format."""
 
-    params = ([f"{name}, float32, full" for name in OPTIMIZERS], ["all"])
+    params = ([f"{name}, float32, full" for name in USUAL], ["all"])
     param_names = ("step", "threads")
 
     def prepare(self, case, threads):
@@ -46,7 +48,7 @@ class StepsThreads(Steps):
 class Bound(Benchmark):
     """2,000 steps of 512 parameters: nearly all of it is the call, plain or bound."""
 
-    params = (list(OPTIMIZERS), ["plain", "bound"])
+    params = (USUAL, ["plain", "bound"])
     param_names = ("optimizer", "call")
 
     def prepare(self, name, call):

@@ -93,7 +93,10 @@ def _pack_right(start, stop, w, transposed, residual, panels):
 
 @njit
 def _pack_block(first, w, transposed, residual, panels):
-    """Pack _ROWS values of k from `first` on, reading the rows of w in order."""
+    """Pack _ROWS values of k from `first` on, a panel after the other.
+
+    k by k, the panels' lines would often be apart by a power of two, and evict each other from the first-level cache.
+    """
     width, depth = nr(panels), panels.shape[1]
     across = len(w) if transposed else w.shape[1]
     whole, last = across // width, min(first + _ROWS, depth)
@@ -102,10 +105,11 @@ def _pack_block(first, w, transposed, residual, panels):
             for k in range(first, last):
                 panels[c // width, k, c % width] = w[c, k]
     else:
-        for k in range(first, last):
-            for j in range(whole):
+        for j in range(whole):
+            for k in range(first, last):
                 for q in range(0, width, mr(panels)):
                     copy_part(w, k, j * width + q, panels, (j * depth + k) * width + q)
+        for k in range(first, last):
             for c in range(whole * width, across):
                 panels[whole, k, c - whole * width] = w[k, c]
     if across > whole * width:
@@ -201,13 +205,19 @@ def _pack_rows_of(x, rows, first, start, stop, left):
 
 @njit
 def _pack_columns_of(x, rows, first, start, stop, left):
-    """left[p, k − start, r] = element first + p · MR + r of row rows[k], 0 beyond the last element."""
+    """left[p, k − start, r] = element first + p · MR + r of row rows[k], 0 beyond the last element.
+
+    A panel after the other for _ROWS values of k, because lines of several panels evict each other from the cache.
+    """
     height, stretch, columns = mr(left), left.shape[1], x.shape[1]
     whole = min(len(left), (columns - first) // height)
-    for k in range(start, stop):
+    for begin in range(start, stop, _ROWS):
+        end = min(begin + _ROWS, stop)
         for p in range(whole):
-            copy_part(x, rows[k], first + p * height, left, (p * stretch + k - start) * height)
-        for p in range(whole, len(left)):
+            for k in range(begin, end):
+                copy_part(x, rows[k], first + p * height, left, (p * stretch + k - start) * height)
+    for p in range(whole, len(left)):
+        for k in range(start, stop):
             for r in range(height):
                 c = first + p * height + r
                 left[p, k - start, r] = x[rows[k], c] if c < columns else 0
