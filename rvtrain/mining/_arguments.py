@@ -13,11 +13,19 @@ def excluded_of(exclude: ArrayLike, rows: int, size: int | None, single: bool) -
     return np.atleast_2d(check.indices("exclude", exclude, shape, stop, missing=True))
 
 
-def ids_of(ids: ArrayLike, rows: int, single: bool) -> NDArray[np.int64]:
-    """`anchor_ids` as (B, P)."""
-    array = np.asarray(ids)
+def ids_of(
+    anchor_ids: ArrayLike | None, candidate_ids: ArrayLike | None, rows: int, size: int | None, single: bool
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """`anchor_ids` as (B, P) and `candidate_ids` as (N,); (B, 0) and (0,) if there are none."""
+    if (anchor_ids is None) != (candidate_ids is None):
+        raise ValueError("anchor_ids and candidate_ids must be given together, got only one of them")
+    if anchor_ids is None or candidate_ids is None:
+        return np.empty((rows, 0), np.int64), np.empty(0, np.int64)
+    array = np.asarray(anchor_ids)
     if single and array.ndim < 2:
         array = array.reshape(1, -1)
     if array.ndim == 2:
-        return check.integer_array("anchor_ids", array, (rows, None))
-    return check.integer_array("anchor_ids", array, (rows,))[:, np.newaxis]
+        of_rows = check.integer_array("anchor_ids", array, (rows, None))
+    else:
+        of_rows = check.integer_array("anchor_ids", array, (rows,))[:, np.newaxis]
+    return of_rows, check.integer_array("candidate_ids", candidate_ids, (size,))

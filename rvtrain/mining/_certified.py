@@ -17,6 +17,7 @@ from rvtrain.mining._selection_kernels import Best, Limits
 
 _FEWEST_QUERIES, _FEWEST_PER_RESULT = 32 if TILE is VNNI else 96, 16
 FEWEST_CANDIDATES = 4096 if TILE is VNNI else 8192
+_FEWEST_INFORMED = 4096
 """With fewer queries, candidates per result or candidates, encoding costs more than it saves. With AVX2 the search of
 5,000 candidates gains a tenth, less than the time to compile the kernels."""
 
@@ -45,24 +46,30 @@ def is_possible(candidates: int, dim: int, dtype: np.dtype) -> bool:
     return byte_tile() is not None and dtype == np.float32 and candidates * 4 * words(dim) <= _CODE_BYTES
 
 
-def is_worthwhile(queries: int, candidates: int, k: int) -> bool:
-    """Whether `certified` is expected to be faster than scoring all candidates in floating point."""
-    return queries >= _FEWEST_QUERIES and candidates >= max(FEWEST_CANDIDATES, _FEWEST_PER_RESULT * k)
+def is_worthwhile(queries: int, candidates: int, k: int, informed: bool = False) -> bool:
+    """Whether `certified` is expected to be faster than scoring all candidates in floating point.
+
+    It is faster if `informed` of likely candidates.
+    """
+    fewest = _FEWEST_INFORMED if informed else FEWEST_CANDIDATES
+    return queries >= _FEWEST_QUERIES and candidates >= max(fewest, _FEWEST_PER_RESULT * k)
 
 
 def certified(
-    queries: engine.Rows, candidates: engine.Rows, limits: Limits, best: Best, codes: Codes | None = None
-) -> NDArray[np.int64]:
+    queries: engine.Rows, candidates: engine.Rows, limits: Limits, best: Best, codes: Codes | None = None,
+    likely: NDArray[np.int64] | None = None,
+) -> NDArray[np.int64]:  # fmt: skip
     """Push the k candidates most similar to each query on its heap; returns the queries that were given up.
 
-    `codes` are those of the candidates, if they have been kept.
+    `codes` are those of the candidates, if they have been kept. `likely` (B, m), −1 for none, are candidates that are
+    likely among the best: they save time if they are, and never change the result.
     """
     given_up = []
     with scratch() as memory:
         if codes is None:
             codes = codes_of(candidates, memory)
         for first, stop in _slabs(len(queries.x)):
-            left = _search_slab(queries, first, stop, candidates, codes, limits, best)
+            left = _search_slab(queries, first, stop, candidates, codes, limits, best, likely)
             given_up.append(first + np.flatnonzero(left < 0))
             too_many = max(len(candidates.x) // MOST_WAITING, 4 * best.keys.shape[2])
             if first == 0 and 2 * np.count_nonzero((left < 0) | (left > too_many)) > stop:
@@ -72,8 +79,9 @@ def certified(
 
 
 def _search_slab(
-    queries: engine.Rows, first: int, stop: int, candidates: engine.Rows, codes: Codes, limits: Limits, best: Best
-) -> NDArray[np.int64]:
+    queries: engine.Rows, first: int, stop: int, candidates: engine.Rows, codes: Codes, limits: Limits, best: Best,
+    likely: NDArray[np.int64] | None,
+) -> NDArray[np.int64]:  # fmt: skip
     """Search for queries first … stop − 1. Returns how many candidates the bounds left of each, −1 if given up."""
     part, count, dim, k = slice(first, stop), stop - first, candidates.x.shape[1], best.keys.shape[2]
     capacity, block = max(_FEWEST_WAITING, 4 * k), max(1, _BLOCK_BYTES // (COLUMNS * 4 * words(dim)))
@@ -102,6 +110,8 @@ def _search_slab(
             memory.array((tasks, TOGETHER), np.float32),
         )
         search = Search(queries, first, candidates, query_codes, codes, limits, waiting)
+        if likely is not None and likely.shape[1] >= k:
+            kernels.guess_from.sized(4 * count * likely.shape[1] * dim)(count, search, likely[part])
         kernels.certify(tasks, search, block, of_tasks, best)
     best.dropped[0, part] = waiting.dropped
     return waiting.sizes

@@ -17,7 +17,8 @@
 # T starts at a guess, because from nothing it rises slowly and admits ten times as many candidates. One panel in
 # SAMPLED goes first. The m-th best q̃ · x̃ of this sample, m well above k / SAMPLED, is likely below the k-th score
 # of all. It need not be: if k scores are at the guess or above, no candidate with an upper bound below it was
-# missed; otherwise the query is given up.
+# missed; otherwise the query is given up. The k-th highest cosine of candidates that are likely among the best, as
+# those that another search of the same data has found, is a guess too, and mostly a higher one.
 #
 # The float scores are those of the tile engine to the bit, so the result is that of `scan`. h also covers the
 # rounding of float32 arithmetic, there and here. A query whose list overflows is given up, and left to `scan`.
@@ -249,6 +250,30 @@ def certify(start, stop, search, block, scratch, best):
         for i in range(begin * ROWS, min(end * ROWS, len(waiting.sizes))):
             if waiting.sizes[i] >= 0:
                 _rescore(search, i, scratch.query[task], scratch.others[task], scratch.scores[task], best)
+
+
+@kernel
+def guess_from(start, stop, search, likely):
+    """Raise the sample's guesses to the k-th highest cosine of the likely candidates in the window.
+
+    Shapes: likely (B, m) int64, −1 for none, for the queries of `search.waiting`.
+    """
+    queries, first, candidates, query_codes, _, limits, waiting = search
+    count, dim = candidates.x.shape
+    slack = _slack(dim)
+    for i in range(start, stop):
+        heap, size = waiting.lower[i], 0
+        for m in range(likely.shape[1]):
+            j = likely[i, m]
+            if 0 <= j < count and is_allowed(first + i, j, j, limits):
+                cosine = _cosine(queries, first + i, candidates, j)
+                if cosine < limits.ceilings[first + i] - slack and cosine < np.float32(2):
+                    size = push(heap, None, None, size, cosine, None, None)
+        if size == len(heap) and heap[0] - slack > waiting.sample[i, 0]:
+            guess = heap[0] - slack
+            for m in range(waiting.sample.shape[1]):
+                waiting.sample[i, m] = guess
+            waiting.needs[i] = guess / _scale(query_codes, i // ROWS, i % ROWS)
 
 
 @body

@@ -25,6 +25,7 @@ from rvtrain.mining._strategy import MiningStrategy
 _M = TypeVar("_M", bound="HardNegativeMiner")
 
 DENSITIES = {"exponential": EXPONENTIAL, "wu2017": WU2017}
+_NONE = None, np.empty((0, 0), np.int64)
 
 
 class HardNegativeMiner:
@@ -114,6 +115,7 @@ class HardNegativeMiner:
         self.filters.check_use(self.strategy, None)
         self._draws = Draws()
         self._last: MiningReport | Outcome | None = None
+        self._chosen: tuple[int | None, NDArray[np.int64]] = _NONE
 
     @classmethod
     def hardest(
@@ -388,14 +390,9 @@ class HardNegativeMiner:
         check.flag("return_scores", return_scores)
         method = check.choice("method", method, METHODS)
         filters = self.filters.replaced(
-            range_min=range_min,
-            range_max=range_max,
-            min_score=min_score,
-            max_score=max_score,
-            absolute_margin=absolute_margin,
-            relative_margin=relative_margin,
-            sampling=sampling,
-        )
+            range_min=range_min, range_max=range_max, min_score=min_score, max_score=max_score,
+            absolute_margin=absolute_margin, relative_margin=relative_margin, sampling=sampling,
+        )  # fmt: skip
         filters.check_use(self.strategy, rescore)
         if rescore is not None and self.strategy is MiningStrategy.DISTANCE_WEIGHTED and self.density == "wu2017":
             raise ValueError("rescore is not for the density wu2017, which is one of cosines")
@@ -411,16 +408,11 @@ class HardNegativeMiner:
             given = given.within(pool)
             own = given.least(rows, pool)
             excluded = excluded if given.indices is None else np.hstack([excluded, given.indices])
-        row_ids, column_ids = none, none.ravel()
-        if (anchor_ids is None) != (candidate_ids is None):
-            raise ValueError("anchor_ids and candidate_ids must be given together, got only one of them")
-        if anchor_ids is not None:
-            row_ids = ids_of(anchor_ids, len(a), single)
-            column_ids = check.integer_array("candidate_ids", candidate_ids, (pool.size,))
-        limits = Limits(*filters.window(own, len(a), pool.dtype), excluded, row_ids, column_ids)
+        ids = ids_of(anchor_ids, candidate_ids, len(a), pool.size, single)
+        limits = Limits(*filters.window(own, len(a), pool.dtype), excluded, *ids)
         drops = Drops(len(a))
         with reporting(progress) as report, self._draws.counted(self._rule(filters.sampling, a.shape[1])) as rule:
-            asked = Pool(rows, pool, limits, filters, report, method, drops)
+            asked = Pool(rows, pool, limits, filters, report, method, drops, self._likely(len(a), pool.size))
             if rescore is None:
                 found = self._choose(asked, k, own, rule)
             else:
@@ -432,6 +424,7 @@ class HardNegativeMiner:
         if (ceiling := self._ceiling(own)) is not None:
             caps["semi_hard"] = ceiling
         self._last = Outcome(k, found[1], own, caps, drops, filters.range_min > 0)
+        self._chosen = pool.size, found[0]
         indices = padded(found[0], k, -1)
         if not return_scores:
             return indices[0] if single else indices
@@ -481,8 +474,14 @@ class HardNegativeMiner:
             last = self._last = last.report()
         return last
 
+    def _likely(self, rows: int, candidates: int | None) -> NDArray[np.int64] | None:
+        """The choice of the last call, if it was of as many rows and candidates: perhaps the same, trained since."""
+        size, chosen = self._chosen
+        return chosen if size == candidates and len(chosen) == rows else None
+
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"_last": self.last_report, "_draws": Draws(self._draws.count)}
+        last = {"_last": self.last_report, "_draws": Draws(self._draws.count), "_chosen": _NONE}
+        return vars(self) | last
 
     def reset(self) -> None:
         """Begin the sequence of draws again."""

@@ -25,6 +25,8 @@ class Pool(NamedTuple):
     method: str
     drops: Drops
     """of the last search"""
+    likely: NDArray[np.int64] | None = None
+    """(B, m) candidates that are likely among the best"""
 
     @property
     def dtype(self) -> np.dtype:
@@ -73,4 +75,6 @@ class Pool(NamedTuple):
         return self._search(count, Rule(BY_SCORE), limits)[:2]
 
     def _search(self, k: int, rule: Rule, limits: Limits) -> Result:
-        return search(self.queries, self.candidates, k, rule, limits, self.progress, method=self.method)
+        return search(
+            self.queries, self.candidates, k, rule, limits, self.progress, method=self.method, likely=self.likely
+        )

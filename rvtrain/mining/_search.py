@@ -53,23 +53,28 @@ def search(
     progress: Progress | None = None,
     *,
     method: str = "auto",
+    likely: NDArray[np.int64] | None = None,
 ) -> Result:
     """The k candidates with the largest keys for each query, or all N if there are fewer.
 
-    limits.column_ids are those of all candidates. `method` is one of METHODS, as in `top_k`.
+    limits.column_ids are those of all candidates. `method` is one of METHODS, as in `top_k`; `likely` (B, m) as in
+    `certified`.
     """
-    bounds = takes_bounds(method, len(queries.x), candidates, k, rule)
+    informed = likely is not None and likely.shape[1] >= k
+    bounds = takes_bounds(method, len(queries.x), candidates, k, rule, informed)
     if bounds and not (method == "auto" and ceilings_are_crowded(queries, candidates, limits)):
-        return _certified(queries, candidates, min(k, len(candidates.source)), limits, progress)
+        return _certified(queries, candidates, min(k, len(candidates.source)), limits, progress, likely)
     return _scanned(queries, candidates, k, rule, limits, progress)
 
 
-def takes_bounds(method: str, queries: int, candidates: Candidates, k: int, rule: Rule) -> bool:
+def takes_bounds(
+    method: str, queries: int, candidates: Candidates, k: int, rule: Rule, informed: bool = False
+) -> bool:
     """Whether this search is one by bounds."""
     if method == "float" or rule.kind != BY_SCORE or not candidates.at_hand:
         return False
     count, dim = candidates.source.shape
-    wanted = method == "bounds" or is_worthwhile(queries, count, k)
+    wanted = method == "bounds" or is_worthwhile(queries, count, k, informed)
     return wanted and is_possible(count, dim, candidates.dtype)
 
 
@@ -132,15 +137,16 @@ def _with_room(best: Best, entries: int, most: int) -> Best:
 
 
 def _certified(
-    queries: engine.Rows, candidates: Candidates, k: int, limits: Limits, progress: Progress | None
-) -> Result:
+    queries: engine.Rows, candidates: Candidates, k: int, limits: Limits, progress: Progress | None,
+    likely: NDArray[np.int64] | None,
+) -> Result:  # fmt: skip
     """Search by bounds; queries whose bounds are too wide for these candidates are searched for by float scores."""
     best = empty_best(len(queries.x), k, candidates.dtype)
     rows, codes = candidates.all_rows(), None
     if isinstance(candidates, Prepared):
         codes = candidates.codes or codes_of(rows, Scratch())
         candidates.codes = codes
-    rest = certified(queries, rows, limits, best, codes)
+    rest = certified(queries, rows, limits, best, codes, likely)
     finish.sized(20 * best.keys.size)(len(queries.x), best)
     found = Result(best.columns[0], best.scores[0], best.dropped[0])
     if len(rest):

@@ -107,6 +107,33 @@ def test_method__decides_how_candidates_are_scored():
     assert not takes_bounds("bounds", 40, 9000, kind=UNIFORM)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("options", [{}, {"max_score": 0.2}, {"relative_margin": 0.05}, {"range_min": 2}])
+def test_mine__does_not_depend_on_the_call_before(kind, options, threads, rng):
+    """A search by bounds begins with what the last call has found, whatever that was."""
+    rows = np.arange(130)
+    candidates = [data(kind, 64, rng) for _ in range(2)]
+    candidates.append(candidates[0] + 0.01 * data("random", 64, rng))
+    miner = rt.HardNegativeMiner.hardest(**options)
+    for turn in (0, 0, 2, 1, 0):
+        drawn, k = rng.integers(0, COUNT, size=(2, 130)), int(rng.integers(1, 7))
+        pool, given = candidates[turn], {"positives": rows, "exclude": drawn[0][:, np.newaxis], "return_scores": True}
+        found = miner.mine(pool[:130], pool, k, method="bounds", **given)
+        expected = rt.HardNegativeMiner.hardest(**options).mine(pool[:130], pool, k, method="float", **given)
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_mine__twice__searches_by_bounds_where_these_are_faster_then(monkeypatch, rng):
+    candidates = rng.normal(size=(5000, 8)).astype(np.float32)
+    used, miner = [], rt.HardNegativeMiner.hardest()
+    search = _search._certified
+    monkeypatch.setattr(_search, "_certified", lambda *given: used.append(len(given[0].x)) or search(*given))
+    for queries, calls in ((200, 0), (200, 1), (201, 1), (201, 2)):
+        miner.mine(candidates[:queries], candidates, 3)
+        assert len(used) == calls or byte_tile() is _certified.VNNI
+
+
 @pytest.mark.parametrize("kind", ["random", "duplicated"])
 def test_mine__keeps_to_its_exclusions(kind, rng):
     anchors, candidates = rng.normal(size=(45, 96)).astype(np.float32), data(kind, 96, rng)
