@@ -227,7 +227,7 @@ class HardNegativeMiner:
         return f"{type(self).__name__}({self.strategy.value}{''.join(used)})"
 
     @staticmethod
-    def prepare(candidates: ArrayLike) -> Prepared:
+    def prepare(candidates: ArrayLike | Prepared) -> Prepared:
         """Prepare candidates that are mined more than once.
 
         Their norms are computed and checked here, and their 8-bit codes are kept from the first search by bounds on
@@ -257,7 +257,7 @@ class HardNegativeMiner:
         >>> miner.mine(np.array([0.1, 0.9, 0.2]), documents, k=2)
         array([1, 2])
         """
-        return Prepared("candidates", candidates)
+        return candidates if isinstance(candidates, Prepared) else Prepared("candidates", candidates)
 
     @overload
     def mine(

@@ -128,3 +128,8 @@ def test_trainer__with_prepared_documents_trains_as_without(rng):
         weights.append({name: value.copy() for name, value in model.params.items()})
     for name, value in weights[0].items():
         np.testing.assert_array_equal(value, weights[1][name])
+
+
+def test_prepare__twice__is_the_same(data):
+    prepared = rt.HardNegativeMiner.prepare(data[1])
+    assert rt.HardNegativeMiner.prepare(prepared) is prepared
