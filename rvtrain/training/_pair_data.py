@@ -169,7 +169,9 @@ class Pool:
         self._rest = np.empty(0, np.int64)
         if negatives is not None:
             found = np.sort(negatives, axis=None)
-            found = found[np.diff(found, prepend=-1) > 0]  # distinct, without the −1 of "none"
+            distinct = found >= 0
+            distinct[1:] &= found[1:] != found[:-1]
+            found = found[distinct]
             near = np.minimum(np.searchsorted(self._ordered, found), self.first - 1)
             self._rest = found[self._ordered[near] != found]
         self.rows = np.concatenate([mine, self._rest]) if len(self._rest) else mine
