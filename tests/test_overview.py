@@ -16,7 +16,8 @@ def overview(monkeypatch):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     yield module
-    for name in [name for name in sys.modules if name.split(".")[0] in ("benchmarks", "scaling", "tables")]:
+    loaded = ("benchmarks", "dimensions", "machine", "scaling", "tables")
+    for name in [name for name in sys.modules if name.split(".")[0] in loaded]:
         del sys.modules[name]
 
 
@@ -47,3 +48,13 @@ def test_scaling__writes_a_table_for_each_machine(overview):
     here = {"machine": "here", "processor": "P", "threads": 2, "date": "D", "commit": "C", "versions": {}}
     block = scaling.block([here | {"times": [(1024, (0.1, 0.2, 0.4)), (65_536, (9.0, None, None))]}])
     assert "| 1,024 |" in block and "| 0.50 | 4.0× |" in block and "|  |  |" in block
+
+
+def test_dimensions__writes_a_table_for_each_machine(overview):
+    import dimensions
+
+    here = {"machine": "here", "processor": "P", "threads": 2, "date": "D", "commit": "C", "versions": {}}
+    times = {dimensions.OURS: 0.1, dimensions.PRODUCTS: 0.2, "torch": 0.25}
+    block = dimensions.block([here | {"times": [[1024, times]]}] * 2)
+    assert block.count("| d | GFLOP/s | over three sgemms | faster than torch |") == 2
+    assert block.count("| 1,024 | 1031 | 0.50 | 2.50× |") == 2

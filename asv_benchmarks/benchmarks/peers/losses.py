@@ -12,16 +12,17 @@ TAU = 0.07
 BOTH = ("anchors", "positives")
 
 
-def torch_infonce(anchors, positives, compiled=False):
-    """Normalise, multiply, cross-entropy, backward, as one writes it in torch."""
+def torch_infonce(anchors, positives, compiled=False, bfloat16=False):
+    """Normalise, multiply, cross-entropy, backward, as one writes it in torch; products in bfloat16 by autocast."""
     import torch
 
     leaves = [torch.tensor(x, requires_grad=True) for x in (anchors, positives)]
     labels = torch.arange(len(anchors))
 
     def loss(anchors, positives):
-        a, p = (torch.nn.functional.normalize(x, dim=1) for x in (anchors, positives))
-        return torch.nn.functional.cross_entropy(a @ p.T / TAU, labels)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            a, p = (torch.nn.functional.normalize(x, dim=1) for x in (anchors, positives))
+            return torch.nn.functional.cross_entropy(a @ p.T / TAU, labels)
 
     loss = torch.compile(loss) if compiled else loss
 
