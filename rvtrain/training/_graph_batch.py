@@ -25,22 +25,35 @@ class Nodes:
         self._place = np.full(count, -1, np.int32)
         self._room: tuple[int, int] = (0, 0)
 
-    def find(self, edges: Rows, negatives: NDArray[np.int32]) -> Rows:
-        """The distinct nodes of edges (B, 2) and negatives (B, k), −1 for none, in the order in which they come."""
+    def find(self, edges: Rows, negatives: NDArray[np.int32], used: NDArray[Any] | None = None) -> Rows:
+        """The distinct nodes of edges (B, 2) and negatives (B, k), −1 for none, without an order.
+
+        Pairs whose used (B, 1 + k) is 0 are left out.
+        """
         size, width = len(edges), negatives.shape[1] + 2
         if width != self._room[1] or size > self._room[0]:
             self._room, most = (size, width), size * width
             self._nodes, self._bounds = np.empty(most, np.int64), np.empty(most + 1, np.int32)
             self._local = np.empty((size, width), np.int32)
             self.owners, self.columns = np.empty((2, most), np.int32)
+        if used is None:
+            used = np.ones((size, width - 1), np.float32)
         self.local = self._local[:size]
-        sizes = np.empty(2, np.int64)
+        sizes = np.empty(1, np.int64)
         kernels.group_nodes.serial(
-            edges, negatives, self._place, self._nodes, self._bounds, self.local, self.owners, self.columns, sizes
+            edges,
+            negatives,
+            used,
+            self._place,
+            self._nodes,
+            self._bounds,
+            self.local,
+            self.owners,
+            self.columns,
+            sizes,
         )
-        self.count, self.drawn = int(sizes[0]), int(sizes[1])
-        self.bounds = self._bounds[: self.count + 1]
-        self.nodes = self._nodes[: self.count]
+        count = int(sizes[0])
+        self.bounds, self.nodes = self._bounds[: count + 1], self._nodes[:count]
         return self.nodes
 
 
@@ -75,7 +88,10 @@ class EdgeLosses:
     def evaluate(
         self, loss: Any, weight: float, table: Floats, edges: Rows, negatives: NDArray[np.int32], nodes: Nodes
     ) -> tuple[float, Floats]:
-        """The loss, and the gradient of weight · loss to the nodes (m, d), which the next call overwrites."""
+        """weight · loss, and its gradient to those of the nodes that have one, `nodes.nodes` afterwards.
+
+        Both arrays are overwritten by the next call.
+        """
         count, dim = len(edges), table.shape[1]
         pairs, kind = (count, 1 + negatives.shape[1]), table.dtype
         values, to_source = self._array("values", (count,), np.float64), self._array("source", (count, dim), kind)
@@ -98,17 +114,19 @@ class EdgeLosses:
                 *outputs,
             )
         elif loss.form == "pairwise":
-            far = weight / max(nodes.drawn, 1) if mean else weight
+            far = weight / max(int(np.count_nonzero(negatives >= 0)), 1) if mean else weight
             kernels.pairwise_edges.sized(work)(count, table, edges, negatives, loss.margin, each, far, *outputs)
         else:
             distances = self._array("scores", pairs, np.float64)
             kernels.edge_distances.sized(work)(count, table, edges, negatives, distances)
-            groups = nodes.bounds, nodes.local, nodes.owners, nodes.columns
+            nodes.find(edges[:, :1].repeat(2, axis=1), negatives[:, :0])
+            groups = nodes.bounds, nodes.local, nodes.owners
             kernels.triplet_edges.sized(work)(
                 count, table, edges, negatives, loss.margin, each, distances, *groups, *outputs
             )
-        grads = self._array("grads", (nodes.count, dim), kind)
+        found = nodes.find(edges, negatives, other)
+        grads = self._array("grads", (len(found), dim), kind)
         kernels.gather_nodes.sized(work)(
-            nodes.count, table, edges, nodes.nodes, nodes.bounds, nodes.owners, nodes.columns, *outputs[1:], grads
+            len(found), table, edges, found, nodes.bounds, nodes.owners, nodes.columns, *outputs[1:], grads
         )
-        return float(values.sum()) / weight if weight else 0.0, grads
+        return float(values.sum()), grads

@@ -1,11 +1,11 @@
 """Drawn negatives of edges, and losses of edges with their gradients by node.
 
-# Design: an edge e = (i, j) has k drawn nodes n, and a pair is (i, j) or one (i, n). A batch passes three loops:
+# Design: an edge e = (i, j) has k drawn nodes n, and a pair is (i, j) or one (i, n). A batch passes four loops:
 #
 #     draw_negatives   each edge: k nodes without a link to i                          (B, k)
-#     group_nodes      the distinct nodes of the batch, and where each stands          serial, two passes
 #     … _edges         each edge: the value, the gradient to i, and for the other node v of each pair the numbers
 #                      a and b of its gradient a z_i + b z_v
+#     group_nodes      the distinct nodes that have a gradient, and where each stands   serial, two passes
 #     gather_nodes     each distinct node: the sum of its gradients, in the order of the edges
 #
 # Rows are read from the table where they stand. No row is written by two threads, so that the sums do not depend on
@@ -23,6 +23,11 @@ from rvtrain._kernels import driver, inlined, kernel, njit
 _TRIES = 20
 """Draws for an edge that has hit a neighbour each time before it goes without."""
 _EPS = 1e-8
+_ONE = np.uint64(1)
+_SHORT = 128
+"""Neighbours of which bits are set before nodes are drawn: most of these are then known to be no neighbour."""
+_AHEAD = 8
+"""Entries from the row that is added to the row that is fetched."""
 
 
 @njit
@@ -48,7 +53,13 @@ def draw_negatives(start, stop, edges, key, starts, others, keep, alias, out):
     nodes, width = len(starts) - 1, out.shape[1]
     for e in range(start, stop):
         i, j = edges[e, 0], edges[e, 1]
-        row = row_key(key, 0, e)
+        row, low, high = row_key(key, 0, e), starts[i], starts[i + 1]
+        bits = _ONE << np.uint64(i & 63) | _ONE << np.uint64(j & 63)
+        if high - low > _SHORT:
+            bits = ~np.uint64(0)
+        else:
+            for r in range(low, high):
+                bits |= _ONE << np.uint64(others[r] & 63)
         for c in range(width):
             found = -1
             for t in range(_TRIES):
@@ -56,7 +67,9 @@ def draw_negatives(start, stop, edges, key, starts, others, keep, alias, out):
                 v = min(int(place), nodes - 1)
                 if len(keep) and place - v >= keep[v]:
                     v = alias[v]
-                if v != i and v != j and not is_linked(starts, others, i, v):
+                if not bits >> np.uint64(v & 63) & _ONE or (
+                    v != i and v != j and not is_linked(starts, others, i, v)
+                ):
                     found = v
                     break
             out[e, c] = found
@@ -94,24 +107,25 @@ def alias_table(threads, weights, keep, alias, small, large):
 
 
 @driver
-def group_nodes(threads, edges, negatives, place, nodes, bounds, local, owners, columns, sizes):
+def group_nodes(threads, edges, negatives, used, place, nodes, bounds, local, owners, columns, sizes):
     """The distinct nodes of a batch, in the order in which they first come, and the entries of each.
 
-    Entry (e, c) of edge e is its first node for c = 0, its second for c = 1, and its drawn node c − 2 above. The
-    entries of nodes[r] are (owners[s], columns[s]), s from bounds[r] to bounds[r + 1], in the order of the edges.
-    local[e, c] is the r of an entry, −1 for a node that is −1. sizes: the numbers of nodes and of drawn nodes.
-    Shapes: edges (B, 2), negatives (B, k), place (n,) of −1, left so; nodes (m,), bounds (m + 1,), local (B, 2 + k),
-    owners and columns (m,), with m = B · (2 + k).
+    Entry (e, c) of edge e is its first node for c = 0, its second for c = 1, and its drawn node c − 2 above. Those
+    whose used[e, c − 1] is 0 are left out, and the first node if all are. The entries of nodes[r] are (owners[s],
+    columns[s]), s from bounds[r] to bounds[r + 1], in the order of the edges. local[e, c] is the r of an entry, −1 of
+    one that is left out. sizes[0]: the number of nodes. Shapes: edges (B, 2), negatives (B, k), used (B, 1 + k), place
+    (n,) of −1, left so; nodes (m,), bounds (m + 1,), local (B, 2 + k), owners and columns (m,), with m = B · (2 + k).
     """
-    count = drawn = 0
+    count = entries = 0
     width = local.shape[1]
     for e in range(len(edges)):
-        for c in range(width):
+        any_used = False
+        for c in range(width - 1, -1, -1):
             v = edges[e, c] if c < 2 else negatives[e, c - 2]
-            if v < 0:
+            if v < 0 or (used[e, c - 1] == 0 if c > 0 else not any_used):
                 local[e, c] = -1
                 continue
-            drawn += c > 1
+            any_used = True
             r = place[v]
             if r < 0:
                 r = count
@@ -120,6 +134,7 @@ def group_nodes(threads, edges, negatives, place, nodes, bounds, local, owners, 
                 count += 1
             bounds[r + 1] += 1
             local[e, c] = r
+            entries += 1
     bounds[0] = 0
     for r in range(count):
         place[nodes[r]] = -1
@@ -132,8 +147,8 @@ def group_nodes(threads, edges, negatives, place, nodes, bounds, local, owners, 
                 owners[bounds[r + 1]], columns[bounds[r + 1]] = e, c
     for r in range(count):
         bounds[r] = bounds[r + 1]
-    bounds[count] = len(edges) * 2 + drawn
-    sizes[0], sizes[1] = count, drawn
+    bounds[count] = entries
+    sizes[0] = count
 
 
 @inlined
@@ -208,26 +223,25 @@ def edge_distances(start, stop, z, edges, negatives, distances):
 
 @kernel
 def triplet_edges(
-    start, stop, z, edges, negatives, margin, weight, distances, bounds, local, owners, columns, values, to_source,
-    own, other,
+    start, stop, z, edges, negatives, margin, weight, distances, bounds, local, owners, values, to_source, own, other,
 ):  # fmt: skip
     """values[e] = weight · mean of max(0, d(i, j) − d(i, n) + m) over the drawn nodes of all edges from i.
 
-    Shapes and gradients as in `pairwise_edges`; distances of `edge_distances`, and groups of `group_nodes`.
+    Shapes and gradients as in `pairwise_edges`; distances of `edge_distances`. The edges from
+    i are owners[s], s from bounds[r] to bounds[r + 1] with r = local[e, 0].
     """
     real = z.dtype.type
     for e in range(start, stop):
         i, r = edges[e, 0], local[e, 0]
         count, active, total = 0, 0, 0.0
         for s in range(bounds[r], bounds[r + 1]):
-            if columns[s] == 0:
-                for c in range(1, own.shape[1]):
-                    far = distances[owners[s], c]
-                    gap = distances[e, 0] + margin - far
-                    count += far >= 0.0
-                    if far >= 0.0 and gap > 0.0:
-                        total += gap
-                        active += 1
+            for c in range(1, own.shape[1]):
+                far = distances[owners[s], c]
+                gap = distances[e, 0] + margin - far
+                count += far >= 0.0
+                if far >= 0.0 and gap > 0.0:
+                    total += gap
+                    active += 1
         share = weight / max(count, 1)
         values[e] = share * total
         for k in range(z.shape[1]):
@@ -239,8 +253,7 @@ def triplet_edges(
             elif distance >= 0.0:
                 pushing = 0
                 for s in range(bounds[r], bounds[r + 1]):
-                    if columns[s] == 0:
-                        pushing += distances[owners[s], 0] + margin - distance > 0.0
+                    pushing += distances[owners[s], 0] + margin - distance > 0.0
                 slope = -share * pushing
             factor = real(slope / distance if distance > 0.0 else 0.0)
             own[e, c], other[e, c] = factor, -factor
@@ -318,18 +331,27 @@ def _prefetch_edge(z, edges, negatives, e, stop):
 
 @kernel
 def gather_nodes(start, stop, z, edges, nodes, bounds, owners, columns, to_source, own, other, out):
-    """out[r] = Σ over the entries of nodes[r] of to_source[e], or of own[e, c] z_v + other[e, c] z_i with v = nodes[r].
+    """out[r] = Σ over the entries of v = nodes[r] of to_source[e], or of own[e, c] z_v + other[e, c] z_i.
 
     Shapes: as in `pairwise_edges` and `group_nodes`; out (m, d). The range is over r.
     """
+    last = bounds[len(nodes)]
     for r in range(start, stop):
         v = nodes[r]
+        if r + _AHEAD < len(nodes):
+            prefetch_row(z, nodes[r + _AHEAD])
         for k in range(z.shape[1]):
             out[r, k] = 0
         for s in range(bounds[r], bounds[r + 1]):
+            if s + _AHEAD < last:
+                following = owners[s + _AHEAD]
+                if columns[s + _AHEAD] == 0:
+                    prefetch_row(to_source, following)
+                else:
+                    prefetch_row(z, edges[following, 0])
             e, c = owners[s], columns[s] - 1
             if c < 0:
                 for k in range(z.shape[1]):
                     out[r, k] += to_source[e, k]
-            elif other[e, c] != 0:
+            else:
                 _add_pair(z, v, edges[e, 0], own[e, c], other[e, c], out, r)

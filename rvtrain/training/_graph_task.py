@@ -1,6 +1,6 @@
 """Learning from a graph: one epoch, one batch, and the validation."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -18,19 +18,20 @@ from rvtrain.training._losses import LossCall, Weighted
 from rvtrain.training._models import Floats
 from rvtrain.training._protocols import EmbeddingModel
 from rvtrain.training._run import fingerprint
-from rvtrain.training._task import Gradients, Rows, Task, plus
+from rvtrain.training._task import BeforeReading, Gradients, Rows, Task, plus
 
 
 class GraphTask(Task):
     """Linked nodes near each other, and drawn nodes far from them.
 
-    A *sample* is the number of a listed edge, or with walks of a pair of nodes in a walk. `calls` are checked for what
-    they need; `before_reading` is called with rows of the table that are about to be read.
+    A *sample* is the number of a listed edge, or with walks of a pair of nodes in a walk. `calls` are checked for
+    what they need; `before_reading` is called with rows of the table
+    that are about to be read.
     """
 
     def __init__(
         self, table: EmbeddingModel, edges: ArrayLike | SparseMatrix | Graph, negatives: int,
-        validation: ArrayLike | None, calls: list[LossCall], before_reading: Callable[[Rows], None], *,
+        validation: ArrayLike | None, calls: list[LossCall], before_reading: BeforeReading | None, *,
         ns_exponent: float = 0.0, shared: bool = True, walks: RandomWalks | None = None,
     ) -> None:  # fmt: skip
         self.table, self.drawn, self.before_reading = table, negatives, before_reading
@@ -87,16 +88,19 @@ class GraphTask(Task):
         return np.stack([self._walked[walk, self._offsets[place, side]] for side in (0, 1)], axis=1).astype(np.int64)
 
     def gradients(self, batch: Rows, losses: list[Weighted]) -> Gradients:
-        """Only the rows of the batch's nodes are read and changed."""
+        """Only the rows of the batch's nodes are read, and only those that have a gradient are changed."""
         edges = self._pairs(batch)
         drawn = self._draw(edges, self.rng)
-        nodes = self._nodes.find(edges, drawn)
-        self.before_reading(nodes)
-        if has_kernel(losses, self.shared) and self.table.weight.flags.c_contiguous:
-            ((call, weight),) = losses
-            value, grads = self._losses.evaluate(call.loss, weight, self.table.weight, edges, drawn, self._nodes)
-            return Gradients(weight * value, {"weight": grads}, [{}], {"weight": nodes})
-        return self._by_protocol(losses)
+        fast = has_kernel(losses, self.shared) and self.table.weight.flags.c_contiguous
+        if self.before_reading is not None or not fast:
+            nodes = self._nodes.find(edges, drawn)
+            if self.before_reading is not None:
+                self.before_reading({"weight": nodes})
+        if not fast:
+            return self._by_protocol(losses)
+        ((call, weight),) = losses
+        value, grads = self._losses.evaluate(call.loss, weight, self.table.weight, edges, drawn, self._nodes)
+        return Gradients(value, {"weight": grads}, [{}], {"weight": self._nodes.nodes})
 
     def _by_protocol(self, losses: list[Weighted]) -> Gradients:
         """The gradients of the batch in `_nodes`, of any losses."""
@@ -110,7 +114,8 @@ class GraphTask(Task):
             if g is not None:
                 grads = plus(grads, weight, g)
             learned.append({name: weight * float(x) for name, x in own.items()})
-        return Gradients(total, {"weight": grads}, learned, {"weight": nodes})
+        moved = grads.any(axis=1)
+        return Gradients(total, {"weight": grads[moved]}, learned, {"weight": nodes[moved]})
 
     def _draw(self, edges: Rows, rng: np.random.Generator) -> NDArray[np.int32]:
         """For each edge `drawn` nodes that its source has no link to (B, k); −1 where only links are hit."""

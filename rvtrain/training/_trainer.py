@@ -450,7 +450,15 @@ class Trainer:
         if walks is not None and not isinstance(walks, RandomWalks):
             raise TypeError(f"walks must be RandomWalks, got {walks!r}")
         task = _graph_task.GraphTask(
-            table, edges, drawn, validation, calls, self._catch_up, ns_exponent=exponent, shared=shared, walks=walks
+            table,
+            edges,
+            drawn,
+            validation,
+            calls,
+            self._before_reading(),
+            ns_exponent=exponent,
+            shared=shared,
+            walks=walks,
         )
         return self._train(self._started(task, calls, resume))
 
