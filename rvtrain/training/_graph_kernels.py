@@ -16,7 +16,7 @@ import math
 
 import numpy as np
 
-from rvtrain._engine._prefetch import prefetch_row
+from rvtrain._engine._prefetch import prefetch_part, prefetch_row
 from rvtrain._engine._random import row_key, uniform
 from rvtrain._kernels import driver, inlined, kernel, njit
 
@@ -52,6 +52,10 @@ def draw_negatives(start, stop, edges, key, starts, others, keep, alias, out):
     """
     nodes, width = len(starts) - 1, out.shape[1]
     for e in range(start, stop):
+        if e + 2 * _AHEAD < stop:
+            prefetch_part(starts, edges[e + 2 * _AHEAD, 0], 1)
+        if e + _AHEAD < stop:
+            prefetch_part(others, starts[edges[e + _AHEAD, 0]], 32)
         i, j = edges[e, 0], edges[e, 1]
         row, low, high = row_key(key, 0, e), starts[i], starts[i + 1]
         bits = _ONE << np.uint64(i & 63) | _ONE << np.uint64(j & 63)
@@ -108,13 +112,15 @@ def alias_table(threads, weights, keep, alias, small, large):
 
 @driver
 def group_nodes(threads, edges, negatives, used, place, nodes, bounds, local, owners, columns, sizes):
-    """The distinct nodes of a batch, in the order in which they first come, and the entries of each.
+    """The distinct nodes of a batch, without an order, and the entries of each.
 
     Entry (e, c) of edge e is its first node for c = 0, its second for c = 1, and its drawn node c − 2 above. Those
     whose used[e, c − 1] is 0 are left out, and the first node if all are. The entries of nodes[r] are (owners[s],
     columns[s]), s from bounds[r] to bounds[r + 1], in the order of the edges. local[e, c] is the r of an entry, −1 of
-    one that is left out. sizes[0]: the number of nodes. Shapes: edges (B, 2), negatives (B, k), used (B, 1 + k), place
-    (n,) of −1, left so; nodes (m,), bounds (m + 1,), local (B, 2 + k), owners and columns (m,), with m = B · (2 + k).
+    one that is left out. sizes[0]: the number of nodes.
+
+    Shapes: edges (B, 2), negatives (B, k), used (B, 1 + k), place (n,) of −1, left so; nodes (m,), bounds (m + 1,),
+    local (B, 2 + k), owners and columns (m,), with m = B · (2 + k).
     """
     count = entries = 0
     width = local.shape[1]
