@@ -44,13 +44,15 @@ def is_linked(starts, others, i, j):
 
 
 @kernel
-def draw_negatives(start, stop, edges, key, starts, others, keep, alias, out):
+def draw_negatives(start, stop, edges, key, starts, others, keep, alias, pool, out):
     """out[e, c] = a node that is no end of edge e and has no link to its first node; −1 if none is hit.
 
-    Node v is drawn with the probabilities of an alias table, or all alike if it is empty. Each number depends on key,
-    e and c alone. Shapes: edges (B, 2), starts (n + 1,), others (R,), keep and alias (n,) or (0,), out (B, k).
+    A node is drawn from pool; if that is empty, with the probabilities of an alias table, or all alike if there is
+    none. Each number depends on key, e and c alone.
+
+    Shapes: edges (B, 2), starts (n + 1,), others (R,), keep and alias (n,) or (0,), pool (P,) or (0,), out (B, k).
     """
-    nodes, width = len(starts) - 1, out.shape[1]
+    nodes, width = len(pool) if len(pool) else len(starts) - 1, out.shape[1]
     for e in range(start, stop):
         if e + 2 * _AHEAD < stop:
             prefetch_part(starts, edges[e + 2 * _AHEAD, 0], 1)
@@ -69,7 +71,9 @@ def draw_negatives(start, stop, edges, key, starts, others, keep, alias, out):
             for t in range(_TRIES):
                 place = uniform(row, t * width + c) * nodes
                 v = min(int(place), nodes - 1)
-                if len(keep) and place - v >= keep[v]:
+                if len(pool):
+                    v = pool[v]
+                elif len(keep) and place - v >= keep[v]:
                     v = alias[v]
                 if not bits >> np.uint64(v & 63) & _ONE or (
                     v != i and v != j and not is_linked(starts, others, i, v)

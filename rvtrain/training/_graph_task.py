@@ -33,9 +33,10 @@ class GraphTask(Task):
         self, table: EmbeddingModel, edges: ArrayLike | SparseMatrix | Graph, negatives: int,
         validation: ArrayLike | None, calls: list[LossCall], before_reading: BeforeReading | None, *,
         ns_exponent: float = 0.0, shared: bool = True, walks: RandomWalks | None = None,
+        pool: int | None = None,
     ) -> None:  # fmt: skip
         self.table, self.drawn, self.before_reading = table, negatives, before_reading
-        self.ns_exponent, self.shared, self.walks = ns_exponent, shared, walks
+        self.ns_exponent, self.shared, self.walks, self.pool = ns_exponent, shared, walks, pool
         self.count = len(table.weight)
         self.graph = _graph(edges, self.count)
         self.edges = self.graph.edges
@@ -119,9 +120,13 @@ class GraphTask(Task):
 
     def _draw(self, edges: Rows, rng: np.random.Generator) -> NDArray[np.int32]:
         """For each edge `drawn` nodes that its source has no link to (B, k); −1 where only links are hit."""
-        out, graph = np.empty((len(edges), self.drawn), np.int32), self.graph
+        out, graph, pool = np.empty((len(edges), self.drawn), np.int32), self.graph, np.empty(0, np.int64)
+        if self.pool is not None:
+            pool = rng.integers(0, self.count, self.pool)
+            if len(self._keep):
+                pool = np.where(rng.random(self.pool) < self._keep[pool], pool, self._alias[pool])
         kernels.draw_negatives.sized(50 * out.size)(
-            len(edges), edges, _key(rng), graph._starts, graph._others, self._keep, self._alias, out
+            len(edges), edges, _key(rng), graph._starts, graph._others, self._keep, self._alias, pool, out
         )
         return out
 
@@ -156,7 +161,12 @@ class GraphTask(Task):
         """Fingerprints of edges and validation, and the options of drawing."""
         held = "" if self.validation is None else fingerprint(self.validation)
         found = {"edges": fingerprint(self.edges), "validation": held, "negatives": str(self.drawn)}
-        options = {"ns_exponent": self.ns_exponent, "shared_negatives": self.shared, "walks": self.walks}
+        options = {
+            "ns_exponent": self.ns_exponent,
+            "shared_negatives": self.shared,
+            "walks": self.walks,
+            "negative_pool": self.pool,
+        }
         return found | {name: repr(value) for name, value in options.items()}
 
 

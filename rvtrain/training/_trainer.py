@@ -397,6 +397,7 @@ class Trainer:
         negatives: int = 4,
         ns_exponent: float = 0.0,
         shared_negatives: bool = True,
+        negative_pool: int | None = None,
         walks: RandomWalks | None = None,
         resume: bool = False,
     ) -> "Trainer":
@@ -422,6 +423,9 @@ class Trainer:
         shared_negatives : bool
             Whether a loss of pairs compares an edge with the nodes of the whole batch, or with its own drawn nodes
             alone, which takes less time where batches are large.
+        negative_pool : int, optional
+            Number of nodes that are drawn for a batch, of which those of each edge are drawn: fewer rows are read and
+            changed. None: each edge draws from all nodes.
         walks : RandomWalks, optional
             The pairs are then nodes near each other on random walks along the edges, and not the edges.
         resume : bool
@@ -450,16 +454,9 @@ class Trainer:
         if walks is not None and not isinstance(walks, RandomWalks):
             raise TypeError(f"walks must be RandomWalks, got {walks!r}")
         task = _graph_task.GraphTask(
-            table,
-            edges,
-            drawn,
-            validation,
-            calls,
-            self._before_reading(),
-            ns_exponent=exponent,
-            shared=shared,
-            walks=walks,
-        )
+            table, edges, drawn, validation, calls, self._before_reading(), ns_exponent=exponent, shared=shared,
+            walks=walks, pool=_options.optional_integer("negative_pool", negative_pool),
+        )  # fmt: skip
         return self._train(self._started(task, calls, resume))
 
     def evaluate(

@@ -78,6 +78,22 @@ def test_drawn_nodes__have_no_link_to_the_source(rng):
         assert all(0 <= v < 60 and v not in (i, j) and (i, v) not in linked for v in row)
 
 
+@pytest.mark.parametrize("exponent", [0.0, 0.75])
+def test_a_pool__is_drawn_once_a_batch(exponent, rng):
+    edges = random_edges(rng)
+    task, _ = task_of(LOSSES[0], rt.EmbeddingTable(90, 4), edges, 9, pool=8, ns_exponent=exponent)
+    drawn = task._draw(edges, np.random.default_rng(0))
+    other = task._draw(edges, np.random.default_rng(1))
+    pools = [np.unique(x[x >= 0]) for x in (drawn, other)]
+    assert max(map(len, pools)) <= 8 and set(pools[0]) != set(pools[1])
+    assert not (drawn == edges[:, :1]).any() and not (drawn == edges[:, 1:]).any()
+    assert exponent == 0 or pools[0].max() < 60
+    table = rt.EmbeddingTable(90, 8)
+    trainer = rt.Trainer(table, epochs=3, batch_size=32, progress=False)
+    losses = trainer.fit_graph(edges, negative_pool=4, shared_negatives=False, ns_exponent=exponent).history["loss"]
+    assert losses[3] < losses[1]
+
+
 def test_ns_exponent__draws_by_degree(rng):
     star = np.array([[0, i] for i in range(1, 9)] + [[10, i] for i in (11, 12)] + [[20, 21]] * 2000)
     task, _ = task_of(LOSSES[0], rt.EmbeddingTable(30, 4), star, 10, ns_exponent=0.75)
@@ -177,6 +193,7 @@ def test_options__are_refused_by_name():
         ({"walks": 5}, TypeError, "walks must be RandomWalks, got 5"),
         ({"ns_exponent": np.nan}, ValueError, "ns_exponent must be"),
         ({"shared_negatives": 1}, TypeError, "shared_negatives"),
+        ({"negative_pool": 0}, ValueError, "negative_pool"),
     ):
         with pytest.raises(error, match=message):
             trainer.fit_graph([[0, 1]], **options)
