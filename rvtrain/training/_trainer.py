@@ -16,6 +16,7 @@ from rvtrain.training._callbacks import Callback, Record, check_callbacks
 from rvtrain.training._embedding import Sides
 from rvtrain.training._featurizing import features_fitted, featurized
 from rvtrain.training._graph_walks import RandomWalks
+from rvtrain.training._ids import ids_as_rows
 from rvtrain.training._loop import Loop
 from rvtrain.training._losses import LossCall
 from rvtrain.training._mining import Mining
@@ -259,6 +260,7 @@ class Trainer:
         negatives: ArrayLike | None = None,
         teacher_scores: ArrayLike | None = None,
         guide: tuple[ArrayLike, ArrayLike] | None = None,
+        log_q: ArrayLike | bool | None = None,
         resume: bool = False,
     ) -> "Trainer":
         """Bring queries near their documents.
@@ -270,10 +272,11 @@ class Trainer:
             Of any real type, also float16: lists, arrays, data frames, CPU tensors. Rows are converted to the model's
             dtype as they are read. Of an ``np.memmap``, only the rows needed are read. A side of the model that has
             ``accepts_sparse = True`` (see `Model`) also takes matrices of scipy.sparse, of any format; one with
-            features, as `BagEncoder`, takes strings, which are featurised once.
+            features, as `BagEncoder`, takes strings, which are featurised once. An `EmbeddingTable` takes ids (n,).
         pairs : integer array of shape (P, 2), optional
             Rows of queries and documents that belong together. A query may have several documents: none of them is
-            a negative for it, see the Notes. None: row i of one belongs to row i of the other.
+            a negative for it, see the Notes. None: row i of one belongs to row i of the other. Of two tables these
+            are pairs of ids, like those of `validation`; queries and documents are then all ids of the tables.
         validation : integer array of shape (V, 2), or tuple (queries, documents[, pairs]), optional
             Other pairs of the same arrays, or of others, on which each epoch is measured.
         sample_weight : array of shape (P,), optional
@@ -289,6 +292,10 @@ class Trainer:
         guide : tuple of arrays of shapes (n, g) and (m, g), optional
             Vectors of another model for queries and documents, by which a loss such as `InfoNCELoss` finds negatives
             that are none.
+        log_q : True, or array of shape (m,), optional
+            Log-probability of each document to come in a pair, which `InfoNCELoss` subtracts from its logits. True:
+            of its frequency in `pairs`. The negatives are then the documents of the batch's other pairs, as often as
+            they come.
         resume : bool
             Go on with the run in `checkpoint`, if there is one.
 
@@ -309,13 +316,14 @@ class Trainer:
         if self._is_table:
             raise TypeError("fit needs a model with forward and backward; a table is for fit_graph")
         sides, calls = Sides(self.model), self._calls()
+        queries, documents, pairs, validation = ids_as_rows(sides, queries, documents, pairs, validation)
         with features_fitted(sides, queries, documents, pairs):
             rows = featurized(sides.query, "queries", queries), featurized(sides.document, "documents", documents)
             data = PairData(*rows, pairs, document_ids)
             held_back = None if validation is None else _pair_task.validation_data(sides, *rows, validation)
             extra = _pair_task.PerPair(
                 data, sample_weight=sample_weight, scores=scores, teacher_scores=teacher_scores, negatives=negatives,
-                guide=guide,
+                guide=guide, log_q=log_q,
             )  # fmt: skip
             _pair_task.check_losses(calls, extra, self.mining is not None)
             if self.mining is None and extra.negatives is None:
@@ -490,6 +498,7 @@ class Trainer:
         if not names:
             raise ValueError("metrics must not be empty")
         sides = Sides(self.model)
+        queries, documents, pairs, _ = ids_as_rows(sides, queries, documents, pairs)
         rows = featurized(sides.query, "queries", queries), featurized(sides.document, "documents", documents)
         task = _pair_task.PairTask(sides, PairData(*rows, pairs), None, self.memory_limit, None)
         return task.measured(task.data, names)
