@@ -177,8 +177,8 @@ def _by_side(query: Mapping[str, Floats], document: Mapping[str, Floats]) -> Par
 class EmbeddingTable:
     """Free embeddings, a row for each of n things, by its number, its *id*; trained row by row.
 
-    Alone it is a model of a graph's nodes, for `Trainer.fit_graph`. As a tower of a `TwoTower`, for `Trainer.fit`, its
-    inputs are ids, such as those of users or items.
+    Alone it is a model of a graph's nodes, for `Trainer.fit_graph`. As a tower of a `TwoTower`, for `Trainer.fit`,
+    its inputs are ids, such as those of users or items.
 
     Parameters
     ----------
