@@ -27,7 +27,7 @@ def walk(start, stop, first, key, starts, others, sums, p, q, out):
             v = np.int64(out[w, step - 1])
             t = np.int64(out[w, step - 2]) if step > 1 else -1
             low, high = starts[v], starts[v + 1]
-            chosen = -1
+            chosen = np.int64(-1)
             for _ in range(_TRIES):
                 u, accept = uniform(row, drawn), uniform(row, drawn + 1)
                 drawn += 2
