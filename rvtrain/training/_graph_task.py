@@ -1,5 +1,6 @@
 """Learning from a graph: one epoch, one batch, and the validation."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -7,7 +8,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rvtrain import _validation as check
+from rvtrain._errors import NotFiniteError
 from rvtrain.graph import Graph, SparseMatrix
+from rvtrain.optimizers._own_rows import OwnRows
 from rvtrain.training import _graph_kernels as kernels
 from rvtrain.training import _metrics as metrics
 from rvtrain.training._adapter_kernels import add_rows
@@ -59,7 +62,8 @@ class GraphTask(Task):
                 raise ValueError("edges must have one between two nodes, on which a walk can go, got none")
         if any(_is_triplet(call) for call in calls) and not self._has_strangers():
             raise ValueError("edges must leave a source without a link to some node, of which a triplet is made")
-        self._nodes, self._losses = Nodes(self.count), EdgeLosses()
+        self._nodes = Nodes(self.count)
+        self._losses = EdgeLosses(self._nodes)
 
     @property
     def negatives(self) -> int:
@@ -89,19 +93,50 @@ class GraphTask(Task):
         return np.stack([self._walked[walk, self._offsets[place, side]] for side in (0, 1)], axis=1).astype(np.int64)
 
     def gradients(self, batch: Rows, losses: list[Weighted]) -> Gradients:
-        """Only the rows of the batch's nodes are read, and only those that have a gradient are changed."""
+        """Only the rows of the batch's nodes are read and changed."""
         edges = self._pairs(batch)
         drawn = self._draw(edges, self.rng)
-        fast = has_kernel(losses, self.shared) and self.table.weight.flags.c_contiguous
-        if self.before_reading is not None or not fast:
-            nodes = self._nodes.find(edges, drawn)
-            if self.before_reading is not None:
-                self.before_reading({"weight": nodes})
-        if not fast:
+        nodes = self._nodes.find(edges, drawn)
+        if self.before_reading is not None:
+            self.before_reading({"weight": nodes})
+        if not self._is_fast(losses):
             return self._by_protocol(losses)
         ((call, weight),) = losses
-        value, grads = self._losses.evaluate(call.loss, weight, self.table.weight, edges, drawn, self._nodes)
-        return Gradients(value, {"weight": grads}, [{}], {"weight": self._nodes.nodes})
+        value, _ = self._losses.evaluate(call.loss, weight, self.table.weight, edges, drawn)
+        return self._summed(value)
+
+    def step(self, batch: Rows, losses: list[Weighted], optimizer: Any) -> float | None:
+        """The step of a batch, row by row as the gradient of each is summed."""
+        table = self.table.weight
+        rows = OwnRows(optimizer, "weight", table)
+        if self.before_reading is not None or not self._is_fast(losses) or not rows.can_step:
+            return None
+        edges = self._pairs(batch)
+        drawn = self._draw(edges, self.rng)
+        self._nodes.find(edges, drawn)
+        ((call, weight),) = losses
+        value, is_finite = self._losses.evaluate(call.loss, weight, table, edges, drawn)
+        if is_finite:
+            self._losses.step(table, rows)
+        elif not math.isfinite(value) and optimizer.nonfinite == "raise":
+            raise NotFiniteError(f"the loss must be finite, got {value}")
+        else:
+            found = self._summed(value)
+            optimizer.step({"weight": table}, found.grads, rows=found.rows)
+        return value
+
+    def _is_fast(self, losses: list[Weighted]) -> bool:
+        """Whether the losses have a kernel, and the table can be passed to it."""
+        table = self.table.weight
+        return has_kernel(losses, self.shared) and table.flags.carray and table.dtype in (np.float32, np.float64)
+
+    def _summed(self, value: float) -> Gradients:
+        """The gradients of the last evaluation, to the rows that it lets step."""
+        grads, nodes = self._losses.gradients(self.table.weight), self._nodes.nodes
+        if not self._losses.idle:
+            moved = grads.any(axis=1)
+            grads, nodes = grads[moved], nodes[moved]
+        return Gradients(value, {"weight": grads}, [{}], {"weight": nodes})
 
     def _by_protocol(self, losses: list[Weighted]) -> Gradients:
         """The gradients of the batch in `_nodes`, of any losses."""
@@ -115,8 +150,7 @@ class GraphTask(Task):
             if g is not None:
                 grads = plus(grads, weight, g)
             learned.append({name: weight * float(x) for name, x in own.items()})
-        moved = grads.any(axis=1)
-        return Gradients(total, {"weight": grads[moved]}, learned, {"weight": nodes[moved]})
+        return Gradients(total, {"weight": grads}, learned, {"weight": nodes})
 
     def _draw(self, edges: Rows, rng: np.random.Generator) -> NDArray[np.int32]:
         """For each edge `drawn` nodes that its source has no link to (B, k); −1 where only links are hit."""
