@@ -9,7 +9,7 @@ _AHEAD = 3  # rows
 
 
 def _begin_row(emit, table, row, for_writing):
-    """Begin to fetch all cache lines of a row. The step of the loop is a constant: a quotient took longer than these."""
+    """Begin to fetch all cache lines of a row. The step is a constant: a quotient took longer than the rest."""
     begin = row * table.shape[1]
 
     def body(column):

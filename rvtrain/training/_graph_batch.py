@@ -27,21 +27,30 @@ class Nodes:
     """
 
     def __init__(self, count: int) -> None:
-        self._place = np.full(count, -1, np.int32)
+        self._place, self._bits = np.empty(count, np.int32), np.zeros(-(-count // 64), np.uint64)
         self._room: tuple[int, int] = (0, 0)
 
     def find(self, edges: Rows, negatives: NDArray[np.int32]) -> Rows:
-        """The distinct nodes of edges (B, 2) and negatives (B, k), −1 for none, in the order in which they come."""
+        """The distinct nodes of edges (B, 2) and negatives (B, k), −1 for none, ascending."""
         size, width = len(edges), negatives.shape[1] + 2
         if width != self._room[1] or size > self._room[0]:
             self._room, most = (size, width), size * width
-            self._nodes, self._bounds = np.empty(most, np.int64), np.empty(most + 1, np.int32)
+            self._nodes, self._bounds = np.empty(most, np.int64), np.empty(most + 2, np.int32)
             self._local = np.empty((size, width), np.int32)
             self.owners, self.columns = np.empty((2, most), np.int32)
         self.local = self._local[:size]
         sizes = np.empty(1, np.int64)
         kernels.group_nodes.serial(
-            edges, negatives, self._place, self._nodes, self._bounds, self.local, self.owners, self.columns, sizes
+            edges,
+            negatives,
+            self._bits,
+            self._place,
+            self._nodes,
+            self._bounds,
+            self.local,
+            self.owners,
+            self.columns,
+            sizes,
         )
         count = int(sizes[0])
         self.bounds, self.nodes = self._bounds[: count + 1], self._nodes[:count]
@@ -117,16 +126,18 @@ class EdgeLosses:
 
     def gradients(self, table: Floats) -> Floats:
         """The gradients of the last evaluation to its nodes."""
-        nodes = self._nodes
-        grads = self._array("grads", (len(nodes.nodes), table.shape[1]), table.dtype)
-        groups = nodes.nodes, nodes.bounds, nodes.owners, nodes.columns
-        losses.sum_nodes.sized(self._work)(len(nodes.nodes), table, *groups, *self._outputs, grads)
+        grads = self._array("grads", (len(self._nodes.nodes), table.shape[1]), table.dtype)
+        self._run(table, grads, (), None)
         return grads
 
     def step(self, table: Floats, rows: OwnRows) -> None:
         """A step of the rows of its nodes."""
-        nodes, numbers = self._nodes, rows.begin()
+        numbers = rows.begin()
+        self._run(table, table[:0], rows.buffers, numbers)
+
+    def _run(self, table: Floats, out: Floats, buffers: tuple[Floats, ...], numbers: Any) -> None:
+        nodes = self._nodes
         groups = nodes.nodes, nodes.bounds, nodes.owners, nodes.columns
         losses.step_nodes.sized(2 * self._work)(
-            len(nodes.nodes), table, *groups, *self._outputs, self.idle, rows.buffers, numbers
+            len(nodes.nodes), table, *groups, *self._outputs, out, self.idle, buffers, numbers
         )

@@ -4,7 +4,7 @@ import numpy as np
 
 from rvtrain._engine._prefetch import prefetch_part
 from rvtrain._engine._random import row_key, uniform
-from rvtrain._kernels import driver, kernel, njit
+from rvtrain._kernels import driver, kernel, njit, trailing_zeros
 
 _TRIES = 20
 """Draws for an edge that has hit a neighbour each time before it goes without."""
@@ -100,44 +100,47 @@ def alias_table(threads, weights, keep, alias, small, large):
 
 
 @driver
-def group_nodes(threads, edges, negatives, place, nodes, bounds, local, owners, columns, sizes):
-    """The distinct nodes of a batch, in the order in which they come, and the entries of each.
+def group_nodes(threads, edges, negatives, bits, place, nodes, bounds, local, owners, columns, sizes):
+    """The distinct nodes of a batch, ascending, and the entries of each.
 
     Entry (e, c) of edge e is its first node for c = 0, its second for c = 1, and its drawn node c − 2 above, unless
     that is −1. The entries of nodes[r] are (owners[s], columns[s]), s from bounds[r] to bounds[r + 1], in the order
     of the edges. local[e, c] is the r of an entry, −1 of a node that was not drawn. sizes[0]: the number of nodes.
 
-    Shapes: edges (B, 2), negatives (B, k), place (n,) of −1, left so; nodes (m,), bounds (m + 1,), local (B, 2 + k),
-    owners and columns (m,), with m = B · (2 + k).
+    A bit for each node of the table sorts them, since n / 64 words are read sooner than a list of nodes is sorted.
+    Shapes: edges (B, 2), negatives (B, k), bits (⌈n / 64⌉,) uint64 of 0, left so; place (n,), nodes (m,),
+    bounds (m + 2,), local (B, 2 + k), owners and columns (m,), with m = B · (2 + k).
     """
-    count = entries = 0
     width = local.shape[1]
     for e in range(len(edges)):
         for c in range(width):
             v = edges[e, c] if c < 2 else np.int64(negatives[e, c - 2])
-            if v < 0:
-                local[e, c] = -1
-                continue
-            r = place[v]
-            if r < 0:
-                r = count
-                place[v] = r
-                nodes[r], bounds[r + 1] = v, 0
-                count += 1
-            bounds[r + 1] += 1
-            local[e, c] = r
-            entries += 1
-    bounds[0] = 0
+            local[e, c] = v
+            if v >= 0:
+                bits[v >> 6] |= _ONE << np.uint64(v & 63)
+    count = 0
+    for word in range(len(bits)):
+        left = bits[word]
+        bits[word] = 0
+        while left != 0:
+            v = word * 64 + trailing_zeros(left)
+            left &= left - _ONE
+            nodes[count], place[v], bounds[count + 2] = v, count, 0
+            count += 1
+    bounds[0] = bounds[1] = 0
+    for e in range(len(edges)):
+        for c in range(width):
+            v = local[e, c]
+            if v >= 0:
+                r = place[v]
+                local[e, c] = r
+                bounds[r + 2] += 1
     for r in range(count):
-        place[nodes[r]] = -1
-        bounds[r + 1] += bounds[r]
-    for e in range(len(edges) - 1, -1, -1):  # from behind: bounds[r + 1] goes down to the begin of the group
-        for c in range(width - 1, -1, -1):
+        bounds[r + 2] += bounds[r + 1]
+    for e in range(len(edges)):
+        for c in range(width):
             r = local[e, c]
             if r >= 0:
-                bounds[r + 1] -= 1
                 owners[bounds[r + 1]], columns[bounds[r + 1]] = e, c
-    for r in range(count):
-        bounds[r] = bounds[r + 1]
-    bounds[count] = entries
+                bounds[r + 1] += 1
     sizes[0] = count

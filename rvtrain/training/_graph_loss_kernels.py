@@ -10,7 +10,7 @@
 #
 # `step_nodes` changes rows of the table while others are still to be stepped. It reads no row of the table but
 # the one that it changes, because z_i has been copied. So neither a matrix of gradients is written nor a row read twice.
-# `sum_nodes` is the same without the step, for an optimizer of which only `step` is known.
+# Without the step it gives the gradients, for an optimizer of which only `step` is known.
 #
 # No row is written by two threads, so that the sums do not depend on the number of threads.
 """
@@ -221,65 +221,54 @@ def _prefetch_edge(z, edges, negatives, e, stop):
                 prefetch_row(z, negatives[e, c])
 
 
-@inlined
-def _add_entries(z, v, r, bounds, owners, columns, last, sources, to_source, own, other, out, at):
-    """out[at] = Σ over the entries of v, node r, of to_source[e], or of own[e, c] z_v + other[e, c] z_i."""
-    for k in range(z.shape[1]):
-        out[at, k] = 0
-    for s in range(bounds[r], bounds[r + 1]):
-        if s + _AHEAD < last:
-            if columns[s + _AHEAD] == 0:
-                prefetch_row(to_source, owners[s + _AHEAD])
-            else:
-                prefetch_row(sources, owners[s + _AHEAD])
-        e, c = owners[s], columns[s] - 1
-        if c < 0:
-            for k in range(z.shape[1]):
-                out[at, k] += to_source[e, k]
-            continue
-        a, b = own[e, c], other[e, c]
-        if a == -b:
-            if a != 0:
-                for k in range(z.shape[1]):
-                    out[at, k] += a * (z[v, k] - sources[e, k])
-        else:
-            for k in range(z.shape[1]):
-                out[at, k] += a * z[v, k] + b * sources[e, k]
-
-
 @kernel
-def sum_nodes(start, stop, z, nodes, bounds, owners, columns, sources, to_source, own, other, out):
-    """out[r] = the gradient to nodes[r]: the sum of those of its entries.
+def step_nodes(start, stop, z, nodes, bounds, owners, columns, sources, to_source, own, other, out, idle, buffers, c):
+    """A step of the rows of all nodes, by the sum of their gradients. idle: also of those without a gradient.
 
-    Shapes: as in `pairwise_edges` and `group_nodes`; out (m, d). The range is over r.
+    c holds the numbers of an optimizer whose state is in buffers (n, d). If it is None, the gradients are written to
+    out (m, d) instead. Shapes: as in `pairwise_edges` and `group_nodes`; the range is that of nodes.
     """
     last = bounds[len(nodes)]
+    if c is None:
+        gradients = out
+    else:
+        now, gradients = numbers_of(c, c, z.dtype), np.empty((1, z.shape[1]), z.dtype)
     for r in range(start, stop):
-        _add_entries(z, nodes[r], r, bounds, owners, columns, last, sources, to_source, own, other, out, r)
-
-
-@kernel
-def step_nodes(start, stop, z, nodes, bounds, owners, columns, sources, to_source, own, other, idle, buffers, c):
-    """A step of the rows of all nodes, by their gradients as in `sum_nodes`. idle: also of those without a gradient.
-
-    Shapes: as in `sum_nodes`; buffers (n, d), of the optimizer whose numbers are c.
-    """
-    now, last = numbers_of(c, c, z.dtype), bounds[len(nodes)]
-    gradient = np.empty((1, z.shape[1]), z.dtype)
-    for r in range(start, stop):
-        if len(buffers) == 0:
-            prefetch_rows(nodes, r, z, z, z)
-        elif len(buffers) == 1:
-            prefetch_rows(nodes, r, z, buffers[0], buffers[0])
-        else:
-            prefetch_rows(nodes, r, z, buffers[0], buffers[1])
-        v, steps = nodes[r], idle
-        _add_entries(z, v, r, bounds, owners, columns, last, sources, to_source, own, other, gradient, 0)
-        if not steps:
-            for k in range(z.shape[1]):
-                steps |= gradient[0, k] != 0
-            if not steps:
-                continue
+        at, v = r, nodes[r]
+        if c is not None:
+            at = 0
+            if len(buffers) == 0:
+                prefetch_rows(nodes, r, z, z, z)
+            elif len(buffers) == 1:
+                prefetch_rows(nodes, r, z, buffers[0], buffers[0])
+            else:
+                prefetch_rows(nodes, r, z, buffers[0], buffers[1])
         for k in range(z.shape[1]):
-            z[v, k], new = element(now, z[v, k], gradient[0, k], fetch_at(buffers, v, k))
-            keep_at(buffers, v, k, new)
+            gradients[at, k] = 0
+        for s in range(bounds[r], bounds[r + 1]):
+            if s + _AHEAD < last:
+                if columns[s + _AHEAD] == 0:
+                    prefetch_row(to_source, owners[s + _AHEAD])
+                else:
+                    prefetch_row(sources, owners[s + _AHEAD])
+            e, p = owners[s], columns[s] - 1
+            if p < 0:
+                for k in range(z.shape[1]):
+                    gradients[at, k] += to_source[e, k]
+                continue
+            a, b = own[e, p], other[e, p]
+            if a != -b:
+                for k in range(z.shape[1]):
+                    gradients[at, k] += a * z[v, k] + b * sources[e, k]
+            elif a != 0:
+                for k in range(z.shape[1]):
+                    gradients[at, k] += a * (z[v, k] - sources[e, k])
+        if c is not None:
+            moves = idle
+            if not idle:
+                for k in range(z.shape[1]):
+                    moves |= gradients[0, k] != 0
+            if moves:
+                for k in range(z.shape[1]):
+                    z[v, k], new = element(now, z[v, k], gradients[0, k], fetch_at(buffers, v, k))
+                    keep_at(buffers, v, k, new)

@@ -88,7 +88,7 @@ class GraphTask(Task):
     def _pairs(self, batch: Rows) -> Rows:
         """The edges (B, 2) of these samples."""
         if self.walks is None:
-            return self.edges[batch]
+            return self.edges.take(batch, axis=0)
         place, walk = np.divmod(batch, self._walking)
         return np.stack([self._walked[walk, self._offsets[place, side]] for side in (0, 1)], axis=1).astype(np.int64)
 
