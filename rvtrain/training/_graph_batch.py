@@ -15,6 +15,8 @@ from rvtrain.training._losses import Weighted
 from rvtrain.training._models import Floats
 
 Rows = NDArray[np.int64]
+Ends = NDArray[np.int32]
+"""The nodes of edges, and those drawn for them, −1 for none; (B, 2 + k)."""
 
 _LARGE = 1e30
 """A bound of all gradients from which on their sums might not be finite."""
@@ -30,30 +32,22 @@ class Nodes:
         self._place, self._bits = np.empty(count, np.int32), np.zeros(-(-count // 64), np.uint64)
         self._room: tuple[int, int] = (0, 0)
 
-    def find(self, edges: Rows, negatives: NDArray[np.int32]) -> Rows:
-        """The distinct nodes of edges (B, 2) and negatives (B, k), −1 for none, ascending."""
-        size, width = len(edges), negatives.shape[1] + 2
-        if width != self._room[1] or size > self._room[0]:
+    def find(self, ends: Ends) -> Rows:
+        """The distinct nodes of edges and drawn nodes (B, 2 + k), −1 for none, ascending."""
+        (size, width), room = ends.shape, self._room
+        if width != room[1] or size > room[0]:
             self._room, most = (size, width), size * width
-            self._nodes, self._bounds = np.empty(most, np.int64), np.empty(most + 2, np.int32)
-            self._local = np.empty((size, width), np.int32)
-            self.owners, self.columns = np.empty((2, most), np.int32)
-        self.local = self._local[:size]
+            self._nodes = np.empty(most, np.int64)
+            self._bounds, self._middles, self.owners = (np.empty(most + extra, np.int32) for extra in (2, 0, 0))
+            self._local, self._slots = np.empty((2, size, width), np.int32)
+        self.local, self.slots = self._local[:size], self._slots[:size]
         sizes = np.empty(1, np.int64)
         kernels.group_nodes.serial(
-            edges,
-            negatives,
-            self._bits,
-            self._place,
-            self._nodes,
-            self._bounds,
-            self.local,
-            self.owners,
-            self.columns,
-            sizes,
-        )
+            ends, self._bits, self._place, self._nodes, self._bounds, self._middles, self.local, self.slots,
+            self.owners, sizes,
+        )  # fmt: skip
         count = int(sizes[0])
-        self.bounds, self.nodes = self._bounds[: count + 1], self._nodes[:count]
+        self.bounds, self.middles, self.nodes = self._bounds[: count + 1], self._middles[:count], self._nodes[:count]
         return self.nodes
 
 
@@ -92,35 +86,35 @@ class EdgeLosses:
             kept = self._kept[name] = np.empty(size, dtype)
         return kept[:size].reshape(shape)
 
-    def evaluate(
-        self, loss: Any, weight: float, table: Floats, edges: Rows, negatives: NDArray[np.int32]
-    ) -> tuple[float, bool]:
+    def evaluate(self, loss: Any, weight: float, table: Floats, ends: Ends) -> tuple[float, bool]:
         """weight · loss, and whether it and its gradients are finite for sure. The nodes are those found last."""
-        count, dim = len(edges), table.shape[1]
-        pairs, kind, nodes = (count, 1 + negatives.shape[1]), table.dtype, self._nodes
-        values = self._array("values", (count, 2), np.float64)
+        count, dim = len(ends), table.shape[1]
+        shape, kind, nodes = (count, ends.shape[1] - 1), table.dtype, self._nodes
+        is_softmax = isinstance(loss, InfoNCELoss)
+        values, pairs = self._array("values", (count, 2), np.float64), self._array("pairs", shape, kind)
         sources, to_source = self._array("sources", (count, dim), kind), self._array("to_source", (count, dim), kind)
-        own, other = self._array("own", pairs, kind), self._array("other", pairs, kind)
-        self._outputs = outputs = sources, to_source, own, other
+        factors, own = (
+            self._array(name, (size,), kind) for name, size in (("f", ends.size), ("h", ends.size * is_softmax))
+        )
+        self._outputs = sources, to_source, factors, own
+        outputs = values, pairs, *self._outputs
         each = weight / count if loss.reduction == "mean" else weight
-        self._work = work = 8 * own.size * dim
-        batch, scores = (table, edges, negatives), self._array("scores", pairs, np.float64)
+        self._work = work = 8 * pairs.size * dim
+        batch, scores = (table, ends, nodes.slots), self._array("scores", shape, np.float64)
         # A margin leaves most drawn nodes without a gradient. Pairs find more held-back edges if these stay as they
         # are, triplets if the optimizer steps them too (eight seeds: AUC + .022 and + .005).
         self.idle = True
-        if isinstance(loss, InfoNCELoss):
-            scratch, cosine = (scores, self._array("lengths", pairs, np.float64)), loss.similarity == "cosine"
-            losses.softmax_edges.sized(work)(
-                count, *batch, cosine, loss.temperature, each, *scratch, values, *outputs
-            )
+        if is_softmax:
+            scratch, cosine = (scores, self._array("lengths", shape, np.float64)), loss.similarity == "cosine"
+            losses.softmax_edges.sized(work)(count, *batch, cosine, loss.temperature, each, *scratch, *outputs)
         elif loss.form == "pairwise":
             self.idle = False
-            far = weight / max(int(np.count_nonzero(negatives >= 0)), 1) if loss.reduction == "mean" else weight
-            losses.pairwise_edges.sized(work)(count, *batch, loss.margin, each, far, values, *outputs)
+            far = weight / max(int(np.count_nonzero(ends[:, 2:] >= 0)), 1) if loss.reduction == "mean" else weight
+            losses.pairwise_edges.sized(work)(count, *batch, loss.margin, each, far, scores, *outputs)
         else:
-            losses.edge_distances.sized(work)(count, *batch, scores)
-            groups = nodes.bounds, nodes.local, nodes.owners, nodes.columns
-            losses.triplet_edges.sized(work)(count, *batch, loss.margin, each, scores, *groups, values, *outputs)
+            losses.edge_distances.sized(work)(count, table, ends, scores)
+            groups = nodes.bounds, nodes.middles, nodes.local, nodes.owners
+            losses.triplet_edges.sized(work)(count, *batch, loss.margin, each, scores, *groups, *outputs)
         value, bound = map(float, values.sum(axis=0))
         return value, math.isfinite(value) and bound < _LARGE
 
@@ -137,7 +131,7 @@ class EdgeLosses:
 
     def _run(self, table: Floats, out: Floats, buffers: tuple[Floats, ...], numbers: Any) -> None:
         nodes = self._nodes
-        groups = nodes.nodes, nodes.bounds, nodes.owners, nodes.columns
+        groups = nodes.nodes, nodes.bounds, nodes.middles, nodes.owners
         losses.step_nodes.sized(2 * self._work)(
             len(nodes.nodes), table, *groups, *self._outputs, out, self.idle, buffers, numbers
         )

@@ -30,20 +30,22 @@ def is_linked(starts, others, i, j):
 
 @kernel
 def draw_negatives(start, stop, edges, key, starts, others, keep, alias, pool, out):
-    """out[e, c] = a node that is no end of edge e and has no link to its first node; −1 if none is hit.
+    """out[e] = the two nodes of edge e, and k others without a link to the first, −1 where none is hit.
 
     A node is drawn from pool; if that is empty, with the probabilities of an alias table, or all alike if there is
-    none. Each number depends on key, e and c alone.
+    none. Each number depends on key, e and its place alone.
 
-    Shapes: edges (B, 2), starts (n + 1,), others (R,), keep and alias (n,) or (0,), pool (P,) or (0,), out (B, k).
+    Shapes: edges (B, 2), starts (n + 1,), others (R,), keep and alias (n,) or (0,), pool (P,) or (0,),
+    out (B, 2 + k).
     """
-    nodes, width = len(pool) if len(pool) else len(starts) - 1, out.shape[1]
+    nodes, width = len(pool) if len(pool) else len(starts) - 1, out.shape[1] - 2
     for e in range(start, stop):
         if e + 2 * _AHEAD < stop:
             prefetch_part(starts, edges[e + 2 * _AHEAD, 0], 1)
         if e + _AHEAD < stop:
             prefetch_part(others, starts[edges[e + _AHEAD, 0]], 32)
         i, j = edges[e, 0], edges[e, 1]
+        out[e, 0], out[e, 1] = i, j
         row, low, high = row_key(key, 0, e), starts[i], starts[i + 1]
         bits = _ONE << np.uint64(i & 63) | _ONE << np.uint64(j & 63)
         if high - low > _SHORT:
@@ -65,7 +67,7 @@ def draw_negatives(start, stop, edges, key, starts, others, keep, alias, pool, o
                 ):
                     found = v
                     break
-            out[e, c] = found
+            out[e, 2 + c] = found
 
 
 @driver
@@ -100,22 +102,22 @@ def alias_table(threads, weights, keep, alias, small, large):
 
 
 @driver
-def group_nodes(threads, edges, negatives, bits, place, nodes, bounds, local, owners, columns, sizes):
+def group_nodes(threads, ends, bits, place, nodes, bounds, middles, local, slots, owners, sizes):
     """The distinct nodes of a batch, ascending, and the entries of each.
 
-    Entry (e, c) of edge e is its first node for c = 0, its second for c = 1, and its drawn node c − 2 above, unless
-    that is −1. The entries of nodes[r] are (owners[s], columns[s]), s from bounds[r] to bounds[r + 1], in the order
-    of the edges. local[e, c] is the r of an entry, −1 of a node that was not drawn. sizes[0]: the number of nodes.
+    Entry (e, c) is the node ends[e, c], unless that is −1. The entries of nodes[r] have the slots s from bounds[r] to
+    bounds[r + 1], and belong to edges owners[s], which ascend: first those with c = 0, up to middles[r], then the
+    others. local[e, c] is the r of an entry, slots[e, c] its slot; both are −1 if there is none. sizes[0]: the number
+    of nodes.
 
     A bit for each node of the table sorts them, since n / 64 words are read sooner than a list of nodes is sorted.
-    Shapes: edges (B, 2), negatives (B, k), bits (⌈n / 64⌉,) uint64 of 0, left so; place (n,), nodes (m,),
-    bounds (m + 2,), local (B, 2 + k), owners and columns (m,), with m = B · (2 + k).
+    Shapes: ends, local and slots (B, 2 + k), bits (⌈n / 64⌉,) uint64 of 0, left so; place (n,), nodes and middles
+    (m,), bounds (m + 2,), owners (m,), with m = B · (2 + k).
     """
-    width = local.shape[1]
-    for e in range(len(edges)):
+    width = ends.shape[1]
+    for e in range(len(ends)):
         for c in range(width):
-            v = edges[e, c] if c < 2 else np.int64(negatives[e, c - 2])
-            local[e, c] = v
+            v = np.int64(ends[e, c])
             if v >= 0:
                 bits[v >> 6] |= _ONE << np.uint64(v & 63)
     count = 0
@@ -128,19 +130,31 @@ def group_nodes(threads, edges, negatives, bits, place, nodes, bounds, local, ow
             nodes[count], place[v], bounds[count + 2] = v, count, 0
             count += 1
     bounds[0] = bounds[1] = 0
-    for e in range(len(edges)):
+    for e in range(len(ends)):
         for c in range(width):
-            v = local[e, c]
+            v = ends[e, c]
+            local[e, c] = slots[e, c] = -1
             if v >= 0:
                 r = place[v]
                 local[e, c] = r
                 bounds[r + 2] += 1
     for r in range(count):
         bounds[r + 2] += bounds[r + 1]
-    for e in range(len(edges)):
-        for c in range(width):
-            r = local[e, c]
-            if r >= 0:
-                owners[bounds[r + 1]], columns[bounds[r + 1]] = e, c
-                bounds[r + 1] += 1
+    for e in range(len(ends)):
+        _take_slot(e, 0, bounds, local, slots, owners)
+    for r in range(count):
+        middles[r] = bounds[r + 1]
+    for e in range(len(ends)):
+        for c in range(1, width):
+            if local[e, c] >= 0:
+                _take_slot(e, c, bounds, local, slots, owners)
     sizes[0] = count
+
+
+@njit
+def _take_slot(e, c, bounds, local, slots, owners):
+    """Give entry (e, c) the next slot of its node r, bounds[r + 1]."""
+    r = local[e, c]
+    s = bounds[r + 1]
+    owners[s], slots[e, c] = e, s
+    bounds[r + 1] = s + 1

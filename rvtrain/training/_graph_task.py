@@ -15,7 +15,7 @@ from rvtrain.training import _graph_kernels as kernels
 from rvtrain.training import _metrics as metrics
 from rvtrain.training._adapter_kernels import add_rows
 from rvtrain.training._embedding import as_array
-from rvtrain.training._graph_batch import EdgeLosses, Nodes, has_kernel
+from rvtrain.training._graph_batch import EdgeLosses, Ends, Nodes, has_kernel
 from rvtrain.training._graph_walks import RandomWalks
 from rvtrain.training._losses import LossCall, Weighted
 from rvtrain.training._models import Floats
@@ -94,15 +94,14 @@ class GraphTask(Task):
 
     def gradients(self, batch: Rows, losses: list[Weighted]) -> Gradients:
         """Only the rows of the batch's nodes are read and changed."""
-        edges = self._pairs(batch)
-        drawn = self._draw(edges, self.rng)
-        nodes = self._nodes.find(edges, drawn)
+        ends = self._draw(self._pairs(batch), self.rng)
+        nodes = self._nodes.find(ends)
         if self.before_reading is not None:
             self.before_reading({"weight": nodes})
         if not self._is_fast(losses):
             return self._by_protocol(losses)
         ((call, weight),) = losses
-        value, _ = self._losses.evaluate(call.loss, weight, self.table.weight, edges, drawn)
+        value, _ = self._losses.evaluate(call.loss, weight, self.table.weight, ends)
         return self._summed(value)
 
     def step(self, batch: Rows, losses: list[Weighted], optimizer: Any) -> float | None:
@@ -111,11 +110,10 @@ class GraphTask(Task):
         rows = OwnRows(optimizer, "weight", table)
         if self.before_reading is not None or not self._is_fast(losses) or not rows.can_step:
             return None
-        edges = self._pairs(batch)
-        drawn = self._draw(edges, self.rng)
-        self._nodes.find(edges, drawn)
+        ends = self._draw(self._pairs(batch), self.rng)
+        self._nodes.find(ends)
         ((call, weight),) = losses
-        value, is_finite = self._losses.evaluate(call.loss, weight, table, edges, drawn)
+        value, is_finite = self._losses.evaluate(call.loss, weight, table, ends)
         if is_finite:
             self._losses.step(table, rows)
         elif not math.isfinite(value) and optimizer.nonfinite == "raise":
@@ -152,9 +150,9 @@ class GraphTask(Task):
             learned.append({name: weight * float(x) for name, x in own.items()})
         return Gradients(total, {"weight": grads}, learned, {"weight": nodes})
 
-    def _draw(self, edges: Rows, rng: np.random.Generator) -> NDArray[np.int32]:
-        """For each edge `drawn` nodes that its source has no link to (B, k); −1 where only links are hit."""
-        out, graph, pool = np.empty((len(edges), self.drawn), np.int32), self.graph, np.empty(0, np.int64)
+    def _draw(self, edges: Rows, rng: np.random.Generator) -> Ends:
+        """Edges, and for each `drawn` nodes that its source has no link to; −1 where only links are hit."""
+        out, graph, pool = np.empty((len(edges), 2 + self.drawn), np.int32), self.graph, np.empty(0, np.int64)
         if self.pool is not None:
             pool = rng.integers(0, self.count, self.pool)
             if len(self._keep):
@@ -185,7 +183,7 @@ class GraphTask(Task):
         rng, total = np.random.default_rng(0), 0.0
         for start in range(0, len(self.validation), size):
             edges = self.validation[start : start + size]
-            nodes = self._nodes.find(edges, self._draw(edges, rng))
+            nodes = self._nodes.find(self._draw(edges, rng))
             embeddings, local = self.table.weight[nodes], self._nodes.local.astype(np.int64)
             for call, weight in losses:
                 total += weight * _evaluate(call, embeddings, local, self.shared, False)[0] * len(edges)

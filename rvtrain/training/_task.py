@@ -57,7 +57,7 @@ class Task:
         raise NotImplementedError
 
     def step(self, batch: Rows, losses: list[Weighted], optimizer: Any) -> float | None:
-        """The optimizer's step of a batch, and the value of its losses; None, and no step, where it takes `gradients`."""
+        """The optimizer's step of a batch, and the losses' value; None, and no step, if it needs `gradients`."""
         return None
 
     def metrics(self, names: tuple[str, ...]) -> dict[str, float]:

@@ -73,7 +73,7 @@ def test_drawn_nodes__have_no_link_to_the_source(rng):
     edges = random_edges(rng)
     linked = {(i, j) for i, j in edges.tolist()} | {(j, i) for i, j in edges.tolist()}
     task, _ = task_of(LOSSES[0], rt.EmbeddingTable(60, 4), edges, 9)
-    drawn = task._draw(edges, np.random.default_rng(0))
+    drawn = task._draw(edges, np.random.default_rng(0))[:, 2:]
     for (i, j), row in zip(edges.tolist(), drawn.tolist(), strict=True):
         assert all(0 <= v < 60 and v not in (i, j) and (i, v) not in linked for v in row)
 
@@ -82,8 +82,8 @@ def test_drawn_nodes__have_no_link_to_the_source(rng):
 def test_a_pool__is_drawn_once_a_batch(exponent, rng):
     edges = random_edges(rng)
     task, _ = task_of(LOSSES[0], rt.EmbeddingTable(90, 4), edges, 9, pool=8, ns_exponent=exponent)
-    drawn = task._draw(edges, np.random.default_rng(0))
-    other = task._draw(edges, np.random.default_rng(1))
+    drawn = task._draw(edges, np.random.default_rng(0))[:, 2:]
+    other = task._draw(edges, np.random.default_rng(1))[:, 2:]
     pools = [np.unique(x[x >= 0]) for x in (drawn, other)]
     assert max(map(len, pools)) <= 8 and set(pools[0]) != set(pools[1])
     assert not (drawn == edges[:, :1]).any() and not (drawn == edges[:, 1:]).any()
@@ -97,7 +97,7 @@ def test_a_pool__is_drawn_once_a_batch(exponent, rng):
 def test_ns_exponent__draws_by_degree(rng):
     star = np.array([[0, i] for i in range(1, 9)] + [[10, i] for i in (11, 12)] + [[20, 21]] * 2000)
     task, _ = task_of(LOSSES[0], rt.EmbeddingTable(30, 4), star, 10, ns_exponent=0.75)
-    drawn = task._draw(star[10:], np.random.default_rng(0))
+    drawn = task._draw(star[10:], np.random.default_rng(0))[:, 2:]
     degrees = np.zeros(30)
     degrees[:13] = [8, 1, 1, 1, 1, 1, 1, 1, 1, 0, 2, 1, 1]
     expected = degrees**0.75
