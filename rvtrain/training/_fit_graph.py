@@ -18,7 +18,7 @@ class FitGraph:
     """The part of `Trainer` that learns from a graph."""
 
     def fit_graph(
-        self: "Trainer",
+        self,
         edges: ArrayLike | SparseMatrix | Graph,
         n_nodes: int | None = None,
         validation: ArrayLike | None = None,
@@ -70,23 +70,24 @@ class FitGraph:
         TypeError, ValueError
             If the model is no table, or an edge names a node that it does not have.
         """
-        if not self._is_table:
-            raise TypeError(f"fit_graph needs an EmbeddingTable, got {type(self.model).__name__}")
-        table: Any = self.model
+        trainer: Any = self
+        if not trainer._is_table:
+            raise TypeError(f"fit_graph needs an EmbeddingTable, got {type(trainer.model).__name__}")
+        table = trainer.model
         count = len(table.weight)
         if n_nodes is not None and check.integer("n_nodes", n_nodes, low=1) != count:
             raise ValueError(f"n_nodes must be the rows of the table, {count}, got {n_nodes}")
-        _options.no_mining("fit_graph", self.mining)
-        calls = self._calls()
+        _options.no_mining("fit_graph", trainer.mining)
+        calls = trainer._calls()
         shared = check.flag("shared_negatives", shared_negatives)
         _graph_task.check_losses(calls, shared)
         drawn, exponent = check.integer("negatives", negatives, low=1), check.number("ns_exponent", ns_exponent)
         if walks is not None and not isinstance(walks, RandomWalks):
             raise TypeError(f"walks must be RandomWalks, got {walks!r}")
-        pool = _pool(negative_pool, calls, self.batch_size)
+        pool = _pool(negative_pool, calls, trainer.batch_size)
         options: dict[str, Any] = {"ns_exponent": exponent, "shared": shared, "walks": walks, "pool": pool}
-        task = _graph_task.GraphTask(table, edges, drawn, validation, calls, self._before_reading(), **options)
-        return self._train(self._started(task, calls, resume))
+        task = _graph_task.GraphTask(table, edges, drawn, validation, calls, trainer._before_reading(), **options)
+        return trainer._train(trainer._started(task, calls, resume))
 
 
 def _pool(given: int | str | None, calls: list[LossCall], batch_size: int) -> int | None:
