@@ -119,7 +119,7 @@ class FitGraph(Graph):
             raise NotImplementedError("all threads are timed with two of the losses")
         self.make(20_000, 1)
         self.graph = rt.Graph(self.edges, 20_000)
-        self.pool = 512 if "pool" in loss else None
+        self.pool = 512 if "pool" in loss else "auto"
         self.loss = rt.InfoNCELoss(0.2) if "infonce" in loss else rt.LocalContrastiveLoss(1.0, form=loss)
         self.time_epoch()
 

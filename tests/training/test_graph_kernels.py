@@ -52,6 +52,64 @@ def test_kernels__have_the_results_of_the_loss(loss, dim, dtype, rng, monkeypatc
         assert np.abs(values - wanted).max() <= tolerance * max(np.abs(wanted).max(), 1e-30)
 
 
+class Foreign:
+    """An optimizer of which only `step` is known."""
+
+    def __init__(self, own):
+        self.own, self.learning_rate = own, own.learning_rate
+
+    def step(self, params, grads, rows=None):
+        self.own.step(params, grads, rows=rows)
+
+
+@pytest.mark.parametrize("loss", [LOSSES[0], LOSSES[2], LOSSES[3]], ids=repr)
+def test_steps__are_those_of_an_optimizer_that_is_given_the_gradients(loss, rng):
+    edges, tables = random_edges(rng), []
+    for wrap in (lambda own: own, Foreign):
+        table = rt.EmbeddingTable(60, 37, seed=1)
+        optimizer = rt.Adam(table.params, 0.05)
+        trainer = rt.Trainer(table, loss, wrap(optimizer), epochs=3, batch_size=40, progress=False)
+        trainer.fit_graph(edges, shared_negatives=False)
+        tables.append((table.weight, optimizer.state_dict()))
+    np.testing.assert_array_equal(tables[0][0], tables[1][0])
+    for key, value in tables[0][1].items():
+        np.testing.assert_array_equal(value, tables[1][1][key])
+
+
+@pytest.mark.parametrize("nonfinite", ["raise", "skip"])
+def test_a_loss_that_overflows__changes_no_row(nonfinite):
+    table = rt.EmbeddingTable(60, 37, seed=1)
+    table.weight[:] = np.where(np.arange(60) % 2, 3e38, -3e38)[:, np.newaxis]
+    before, optimizer = table.weight.copy(), rt.Adam(table.params, 0.05, nonfinite=nonfinite)
+    trainer = rt.Trainer(table, LOSSES[0], optimizer, epochs=1, batch_size=40, progress=False)
+    if nonfinite == "raise":
+        with pytest.raises(ValueError, match="the loss diverged at step 0"):
+            trainer.fit_graph(np.stack([np.arange(50), np.arange(50) + 1], axis=1))
+    else:
+        trainer.fit_graph(np.stack([np.arange(50), np.arange(50) + 1], axis=1))
+        assert optimizer.skipped == 2
+    np.testing.assert_array_equal(table.weight, before)
+
+
+def test_pairs_and_triplets__draw_from_a_pool_by_default(rng):
+    edges = rng.integers(0, 900, (300, 2))
+    for loss, least, most in ((LOSSES[0], 1, 64 + 32), (LOSSES[3], 64 + 33, 64 + 32 * 4)):
+        table = rt.EmbeddingTable(900, 37, seed=1)
+        before = table.weight.copy()
+        options = {"epochs": 1, "batch_size": 32, "callbacks": [Stop()], "progress": False}
+        trainer = rt.Trainer(table, loss, rt.Adam(table.params, 1.0), **options)
+        trainer.fit_graph(edges, shared_negatives=False)
+        changed = int((table.weight != before).any(axis=1).sum())
+        assert least <= changed <= most
+
+
+class Stop:
+    """Ends the training after the first step."""
+
+    def on_step_end(self, trainer, record):
+        trainer.stop()
+
+
 @pytest.mark.parametrize("loss", [LOSSES[0], LOSSES[2], LOSSES[3]], ids=repr)
 def test_training__has_the_same_bits_for_any_number_of_threads(loss, rng):
     numba = pytest.importorskip("numba")
@@ -194,6 +252,7 @@ def test_options__are_refused_by_name():
         ({"ns_exponent": np.nan}, ValueError, "ns_exponent must be"),
         ({"shared_negatives": 1}, TypeError, "shared_negatives"),
         ({"negative_pool": 0}, ValueError, "negative_pool"),
+        ({"negative_pool": "all"}, ValueError, "negative_pool must be a number of nodes, 'auto' or None, got 'all'"),
     ):
         with pytest.raises(error, match=message):
             trainer.fit_graph([[0, 1]], **options)
