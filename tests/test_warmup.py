@@ -11,7 +11,7 @@ from rvtrain._kernels import _cache
 WARMUP = """
 from rvtrain import _warmup, cli
 _warmup.DTYPES = ("float32",)
-for name in ("compact optimizers", "softmax family", "labelled and graded", "local and spectral", "functional"):
+for name in ("compact optimizers", "softmax family", "labelled and graded", "local and spectral", "functional", "graphs"):
     del _warmup.WORK[name]
 raise SystemExit(cli.main(["warmup"]))
 """

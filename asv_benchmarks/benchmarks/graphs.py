@@ -131,6 +131,20 @@ class FitGraph(Graph):
     time_epoch.pretty_name = "an epoch of fit_graph"
 
 
+class Walks(Graph):
+    """A walk of 20 steps from each of 20,000 nodes, with p = 1 and q = 0.5."""
+
+    def prepare(self):
+        self.make(20_000, 1)
+        self.graph, self.walks = rt.Graph(self.edges, 20_000), rt.RandomWalks(20, 10, 1, q=0.5)
+        self.time_walk()
+
+    def time_walk(self):
+        self.walks.walk(self.graph)
+
+    time_walk.pretty_name = "walks of node2vec"
+
+
 class Miner(Graph):
     """4 negatives of each of 2,000 nodes, two or three hops away."""
 
