@@ -26,7 +26,7 @@ class OwnRows:
         owe steps, state in 16 or 8 bits), and where it raises an error.
         """
         optimizer, name, table = self._optimizer, self._name, self._table
-        if not isinstance(optimizer, Optimizer) or type(optimizer).step is not Optimizer.step:
+        if not isinstance(optimizer, Optimizer) or getattr(optimizer.step, "__func__", None) is not Optimizer.step:
             return False
         rule = optimizer._rule
         if any(getattr(type(rule), method) is not getattr(Rule, method) for method in ("update", "step_rows")):
