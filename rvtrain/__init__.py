@@ -72,6 +72,7 @@ _HOMES = {
         "Model",
         "Optimizer",
         "PairLoss",
+        "RandomWalks",
         "RowGradient",
         "Sequential",
         "Trainer",

@@ -71,6 +71,7 @@ from rvtrain.training import Model as Model
 from rvtrain.training import MPerClass as MPerClass
 from rvtrain.training import Optimizer as Optimizer
 from rvtrain.training import PairLoss as PairLoss
+from rvtrain.training import RandomWalks as RandomWalks
 from rvtrain.training import RowGradient as RowGradient
 from rvtrain.training import Sequential as Sequential
 from rvtrain.training import Trainer as Trainer

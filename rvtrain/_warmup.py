@@ -173,6 +173,16 @@ def _training(dtype: np.dtype, rng: np.random.Generator) -> None:
     encoder.backward(bags, y)["table"].toarray()
 
 
+def _graphs(dtype: np.dtype, rng: np.random.Generator) -> None:
+    edges, walks = rng.integers(0, ROWS, (ROWS, 2)), rt.RandomWalks(3, 2, 1)
+    for loss in (rt.LocalContrastiveLoss(), rt.LocalContrastiveLoss(form="triplet"), rt.InfoNCELoss(0.2)):
+        for state_dtype in ("float32", "bfloat16"):  # steps in the kernel, and by the gradients
+            table = rt.EmbeddingTable(ROWS, DIM, dtype=dtype)
+            optimizer = rt.Adam(table.params, 0.05, state_dtype=state_dtype)
+            trainer = rt.Trainer(table, loss, optimizer, epochs=1, progress=False)
+            trainer.fit_graph(edges, walks=walks, ns_exponent=0.75, shared_negatives=False)
+
+
 def _functional(dtype: np.dtype, rng: np.random.Generator) -> None:
     x = rng.normal(size=(ROWS, DIM)).astype(dtype)
     rt.logsumexp(x)
@@ -190,6 +200,7 @@ WORK: dict[str, Callable[[np.dtype, np.random.Generator], None]] = {
     "optimizers": _optimizers,
     "compact optimizers": _compact,
     "training": _training,
+    "graphs": _graphs,
     "search": _search,
     "functional": _functional,
 }

@@ -11,7 +11,8 @@ from rvtrain._kernels import _cache
 WARMUP = """
 from rvtrain import _warmup, cli
 _warmup.DTYPES = ("float32",)
-for name in ("compact optimizers", "softmax family", "labelled and graded", "local and spectral", "functional"):
+left_out = "compact optimizers", "softmax family", "labelled and graded", "local and spectral", "functional", "graphs"
+for name in left_out:
     del _warmup.WORK[name]
 raise SystemExit(cli.main(["warmup"]))
 """

@@ -108,6 +108,43 @@ class LocalContrastive(Graph):
     time_gradient.pretty_name = "local contrastive loss of edges and gradient"
 
 
+class FitGraph(Graph):
+    """An epoch of 100,000 edges of 20,000 nodes, 64 columns, 5 drawn nodes an edge, batches of 2,048."""
+
+    params = (["pairwise", "triplet", "infonce", "infonce, pool of 512"], [1, "all"])
+    param_names = ("loss", "threads")
+
+    def prepare(self, loss, threads):
+        if threads == "all" and loss not in ("pairwise", "infonce"):
+            raise NotImplementedError("all threads are timed with two of the losses")
+        self.make(20_000, 1)
+        self.graph = rt.Graph(self.edges, 20_000)
+        self.pool = 512 if "pool" in loss else "auto"
+        self.loss = rt.InfoNCELoss(0.2) if "infonce" in loss else rt.LocalContrastiveLoss(1.0, form=loss)
+        self.time_epoch()
+
+    def time_epoch(self, *parameters):
+        table = rt.EmbeddingTable(20_000, 64)
+        trainer = rt.Trainer(table, self.loss, rt.Adam(table.params, 0.05), epochs=1, batch_size=2048, progress=False)
+        trainer.fit_graph(self.graph, negatives=5, shared_negatives=False, negative_pool=self.pool)
+
+    time_epoch.pretty_name = "an epoch of fit_graph"
+
+
+class Walks(Graph):
+    """A walk of 20 steps from each of 20,000 nodes, with p = 1 and q = 0.5."""
+
+    def prepare(self):
+        self.make(20_000, 1)
+        self.graph, self.walks = rt.Graph(self.edges, 20_000), rt.RandomWalks(20, 10, 1, q=0.5)
+        self.time_walk()
+
+    def time_walk(self):
+        self.walks.walk(self.graph)
+
+    time_walk.pretty_name = "walks of node2vec"
+
+
 class Miner(Graph):
     """4 negatives of each of 2,000 nodes, two or three hops away."""
 

@@ -1,21 +1,22 @@
 """Prefetch memory that hardware prefetchers do not predict: rows in random order, and the next part of an operand."""
 
-from rvtrain._kernels import emitted, inlined, njit
+import numpy as np
+
+from rvtrain._kernels import emitted
 
 _LINE = 64  # bytes of a cache line
 _AHEAD = 3  # rows
 
 
-def _prefetching(for_writing):
-    @emitted(lambda table, row, column: None)
-    def prefetch(emit, table, row, column):
-        """Begin to fetch the cache line of table[row, column]."""
-        (table + (row * table.shape[1] + column)).prefetch(for_writing)
+def _begin_row(emit, table, row, for_writing):
+    """Begin to fetch all cache lines of a row. The step is a constant: a quotient took longer than the rest."""
+    begin = row * table.shape[1]
 
-    return prefetch
+    def body(column):
+        (table + (begin + column)).prefetch(for_writing)
+        return []
 
-
-_to_read, _to_write = _prefetching(False), _prefetching(True)
+    emit.loop(emit.constant(0), table.shape[1], _LINE // table.dtype.itemsize, [], body)
 
 
 @emitted(lambda array, at, size: None)
@@ -32,21 +33,19 @@ def prefetch_part(emit, array, at, size):
     emit.loop(emit.constant(0), size, _LINE // array.dtype.itemsize, [], body)
 
 
-@njit
-def prefetch_row(table, row):
+@emitted(lambda table, row: None)
+def prefetch_row(emit, table, row):
     """Begin to fetch a row of a C-contiguous table (n, d) for reading."""
-    for column in range(0, table.shape[1], _LINE // table.itemsize):
-        _to_read(table, row, column)
+    _begin_row(emit, table, row, False)
 
 
-@inlined
-def prefetch_rows(rows, r, a, b, c):
-    """Begin to fetch row rows[r + _AHEAD] of three C-contiguous tables (n, d) for writing."""
-    if r + _AHEAD < len(rows):
-        row = rows[r + _AHEAD]
-        for column in range(0, a.shape[1], _LINE // a.itemsize):
-            _to_write(a, row, column)
-        for column in range(0, b.shape[1], _LINE // b.itemsize):
-            _to_write(b, row, column)
-        for column in range(0, c.shape[1], _LINE // c.itemsize):
-            _to_write(c, row, column)
+@emitted(lambda rows, r, a, b, c: None)
+def prefetch_rows(emit, rows, r, a, b, c):
+    """Begin to fetch row rows[r + _AHEAD] of three C-contiguous tables (n, d) for writing, if there is one."""
+
+    def fetch():
+        row = (rows + (r + _AHEAD)).load().astype(np.intp)
+        for table in (a, b, c):
+            _begin_row(emit, table, row, True)
+
+    emit.either(r + _AHEAD < rows.shape[0], fetch, lambda: None)

@@ -13,6 +13,7 @@ from rvtrain.training._at_k import (
 from rvtrain.training._bag_encoder import BagEncoder
 from rvtrain.training._callbacks import Callback, EMACallback
 from rvtrain.training._graded import evaluate_pairs, spearman
+from rvtrain.training._graph_walks import RandomWalks
 from rvtrain.training._linear import LinearAdapter
 from rvtrain.training._metrics import evaluate_retrieval
 from rvtrain.training._mining import Mining
@@ -51,6 +52,7 @@ __all__ = [
     "Model",
     "Optimizer",
     "PairLoss",
+    "RandomWalks",
     "RowGradient",
     "Sequential",
     "Trainer",

@@ -1,53 +1,69 @@
 """Learning from a graph: one epoch, one batch, and the validation."""
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from rvtrain import _validation as check
-from rvtrain.graph import Graph
+from rvtrain._errors import NotFiniteError
+from rvtrain.graph import Graph, SparseMatrix
+from rvtrain.optimizers._own_rows import OwnRows
+from rvtrain.training import _graph_kernels as kernels
 from rvtrain.training import _metrics as metrics
 from rvtrain.training._adapter_kernels import add_rows
 from rvtrain.training._embedding import as_array
+from rvtrain.training._graph_batch import EdgeLosses, Ends, Nodes, has_kernel
+from rvtrain.training._graph_walks import RandomWalks
 from rvtrain.training._losses import LossCall, Weighted
 from rvtrain.training._models import Floats
 from rvtrain.training._protocols import EmbeddingModel
 from rvtrain.training._run import fingerprint
-from rvtrain.training._task import Gradients, Rows, Task, plus
-
-_TRIES = 20
-"""Draws for an edge that has hit a neighbour each time before it goes without."""
+from rvtrain.training._task import BeforeReading, Gradients, Rows, Task, plus
 
 
 class GraphTask(Task):
     """Linked nodes near each other, and drawn nodes far from them.
 
-    `calls` are checked for what they need; `before_reading` is called with rows of the table that are about to be
-    read.
+    A *sample* is the number of a listed edge, or with walks of a pair of nodes in a walk. `calls` are checked for
+    what they need; `before_reading` is called with rows of the table
+    that are about to be read.
     """
 
     def __init__(
-        self, table: EmbeddingModel, edges: ArrayLike | Graph, negatives: int, validation: ArrayLike | None,
-        calls: list[LossCall], before_reading: Callable[[Rows], None],
+        self, table: EmbeddingModel, edges: ArrayLike | SparseMatrix | Graph, negatives: int,
+        validation: ArrayLike | None, calls: list[LossCall], before_reading: BeforeReading | None, *,
+        ns_exponent: float = 0.0, shared: bool = True, walks: RandomWalks | None = None,
+        pool: int | None = None,
     ) -> None:  # fmt: skip
         self.table, self.drawn, self.before_reading = table, negatives, before_reading
+        self.ns_exponent, self.shared, self.walks, self.pool = ns_exponent, shared, walks, pool
         self.count = len(table.weight)
-        self.edges = _edges("edges", edges.edges if isinstance(edges, Graph) else edges, self.count)
-        both = np.concatenate([self.edges, self.edges[:, ::-1]])
-        self.links = np.unique(both[:, 0] * self.count + both[:, 1])
-        """Each link as one number, source · n + target, both ways; ascending."""
+        self.graph = _graph(edges, self.count)
+        self.edges = self.graph.edges
         self.validation: Rows | None = None
         self.has_validation = validation is not None
         if validation is not None:
             self.validation = _edges("validation", validation, self.count)
             wanted = self.validation[self.validation[:, 0] != self.validation[:, 1]]
-            if not len(np.setdiff1d(wanted[:, 0] * self.count + wanted[:, 1], self.links)):
+            if not len(np.setdiff1d(wanted[:, 0] * self.count + wanted[:, 1], self._links())):
                 raise ValueError("validation must have an edge that is not among edges, got none")
+        self._keep, self._alias = np.empty(0), np.empty(0, np.int64)
+        if ns_exponent:
+            self._keep, self._alias = _alias(self.graph.degrees, ns_exponent)
         self.samples = len(self.edges)
+        if walks is not None:
+            self._offsets = walks.offsets
+            self._walking = int(np.count_nonzero(self.graph._degrees)) * walks.walks_per_node
+            self.samples = self._walking * len(self._offsets)
+            if not self.samples:
+                raise ValueError("edges must have one between two nodes, on which a walk can go, got none")
         if any(_is_triplet(call) for call in calls) and not self._has_strangers():
             raise ValueError("edges must leave a source without a link to some node, of which a triplet is made")
+        self._nodes = Nodes(self.count)
+        self._losses = EdgeLosses(self._nodes)
 
     @property
     def negatives(self) -> int:
@@ -55,53 +71,105 @@ class GraphTask(Task):
         return self.drawn
 
     def batches(self, rng: np.random.Generator, size: int) -> Iterator[Rows]:
-        """Negatives are drawn as batches come."""
+        """Negatives are drawn as batches come; walks are made at the begin of the epoch.
+
+        The pairs of a batch have one place in different walks, so that they do not depend on each other.
+        """
         self.rng = rng
-        yield from super().batches(rng, size)
+        if self.walks is None:
+            yield from super().batches(rng, size)
+            return
+        self._walked = self.walks.walk(self.graph, _key(rng))
+        order, starts = rng.permutation(self._walking), range(0, self._walking, size)
+        for number in rng.permutation(len(starts) * len(self._offsets)):
+            start, place = starts[number // len(self._offsets)], number % len(self._offsets)
+            yield place * self._walking + order[start : start + size]
+
+    def _pairs(self, batch: Rows) -> Rows:
+        """The edges (B, 2) of these samples."""
+        if self.walks is None:
+            return self.edges.take(batch, axis=0)
+        place, walk = np.divmod(batch, self._walking)
+        return np.stack([self._walked[walk, self._offsets[place, side]] for side in (0, 1)], axis=1).astype(np.int64)
 
     def gradients(self, batch: Rows, losses: list[Weighted]) -> Gradients:
         """Only the rows of the batch's nodes are read and changed."""
-        nodes, near, far = self._nodes(self.edges[batch], self.rng)
-        self.before_reading(nodes)
+        ends = self._draw(self._pairs(batch), self.rng)
+        nodes = self._nodes.find(ends)
+        if self.before_reading is not None:
+            self.before_reading({"weight": nodes})
+        if not self._is_fast(losses):
+            return self._by_protocol(losses)
+        ((call, weight),) = losses
+        value, _ = self._losses.evaluate(call.loss, weight, self.table.weight, ends)
+        return self._summed(value)
+
+    def step(self, batch: Rows, losses: list[Weighted], optimizer: Any) -> float | None:
+        """The step of a batch, row by row as the gradient of each is summed."""
+        table = self.table.weight
+        rows = OwnRows(optimizer, "weight", table)
+        if self.before_reading is not None or not self._is_fast(losses) or not rows.can_step:
+            return None
+        ends = self._draw(self._pairs(batch), self.rng)
+        self._nodes.find(ends)
+        ((call, weight),) = losses
+        value, is_finite = self._losses.evaluate(call.loss, weight, table, ends)
+        if is_finite:
+            self._losses.step(table, rows)
+        elif not math.isfinite(value) and optimizer.nonfinite == "raise":
+            raise NotFiniteError(f"the loss must be finite, got {value}")
+        else:
+            found = self._summed(value)
+            optimizer.step({"weight": table}, found.grads, rows=found.rows)
+        return value
+
+    def _is_fast(self, losses: list[Weighted]) -> bool:
+        """Whether the losses have a kernel, and the table can be passed to it."""
+        table = self.table.weight
+        return has_kernel(losses, self.shared) and table.flags.carray and table.dtype in (np.float32, np.float64)
+
+    def _summed(self, value: float) -> Gradients:
+        """The gradients of the last evaluation, to the rows that it lets step."""
+        grads, nodes = self._losses.gradients(self.table.weight), self._nodes.nodes
+        if not self._losses.idle:
+            moved = grads.any(axis=1)
+            grads, nodes = grads[moved], nodes[moved]
+        return Gradients(value, {"weight": grads}, [{}], {"weight": nodes})
+
+    def _by_protocol(self, losses: list[Weighted]) -> Gradients:
+        """The gradients of the batch in `_nodes`, of any losses."""
+        nodes, local = self._nodes.nodes, self._nodes.local.astype(np.int64)
         embeddings = self.table.weight[nodes]
         total, learned = 0.0, []
         grads: Any = np.zeros_like(embeddings)
         for call, weight in losses:
-            value, g, own = _evaluate(call, embeddings, near, far, True)
+            value, g, own = _evaluate(call, embeddings, local, self.shared, True)
             total += weight * value
             if g is not None:
                 grads = plus(grads, weight, g)
             learned.append({name: weight * float(x) for name, x in own.items()})
         return Gradients(total, {"weight": grads}, learned, {"weight": nodes})
 
-    def _nodes(self, edges: Rows, rng: np.random.Generator) -> tuple[Rows, Rows, Rows]:
-        """The distinct nodes of edges and of negatives drawn for them, and both as places among these nodes."""
-        both = np.concatenate([edges, self._draw(edges, rng)])
-        nodes, local = np.unique(both, return_inverse=True)
-        local = local.reshape(-1, 2)
-        return nodes, local[: len(edges)], local[len(edges) :]
+    def _draw(self, edges: Rows, rng: np.random.Generator) -> Ends:
+        """Edges, and for each `drawn` nodes that its source has no link to; −1 where only links are hit."""
+        out, graph, pool = np.empty((len(edges), 2 + self.drawn), np.int32), self.graph, np.empty(0, np.int64)
+        if self.pool is not None:
+            pool = rng.integers(0, self.count, self.pool)
+            if len(self._keep):
+                pool = np.where(rng.random(self.pool) < self._keep[pool], pool, self._alias[pool])
+        kernels.draw_negatives.sized(50 * out.size)(
+            len(edges), edges, _key(rng), graph._starts, graph._others, self._keep, self._alias, pool, out
+        )
+        return out
 
-    def _are_linked(self, sources: Rows, targets: Rows) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """Whether there is a link between each source and target, broadcast."""
-        number = sources * self.count + targets
-        return np.asarray(self.links[np.minimum(np.searchsorted(self.links, number), len(self.links) - 1)] == number)
-
-    def _draw(self, edges: Rows, rng: np.random.Generator) -> Rows:
-        """For each edge's source `drawn` nodes that it has no link to; fewer where only links are hit."""
-        sources = np.repeat(edges[:, 0], self.drawn)
-        others = rng.integers(0, self.count, len(sources))
-        for _ in range(_TRIES):
-            bad = np.flatnonzero(self._are_linked(sources, others) | (sources == others))
-            if not len(bad):
-                break
-            others[bad] = rng.integers(0, self.count, len(bad))
-        good = ~self._are_linked(sources, others) & (sources != others)
-        return np.stack([sources[good], others[good]], axis=1)
+    def _links(self) -> Rows:
+        """Each link as one number, source · n + target, both ways; ascending."""
+        sources = np.repeat(np.arange(self.count), np.diff(self.graph._starts))
+        return np.asarray(sources * self.count + self.graph._others[: len(sources)])
 
     def _has_strangers(self) -> bool:
         """Whether an edge's source has no link to some node."""
-        proper = self.links[self.links // self.count != self.links % self.count]
-        degrees = np.bincount(proper // self.count, minlength=self.count)
+        degrees = np.diff(self.graph._starts)
         return bool((degrees[self.edges[:, 0]] < self.count - 1).any())
 
     def metrics(self, names: tuple[str, ...]) -> dict[str, float]:
@@ -115,20 +183,33 @@ class GraphTask(Task):
         rng, total = np.random.default_rng(0), 0.0
         for start in range(0, len(self.validation), size):
             edges = self.validation[start : start + size]
-            nodes, near, far = self._nodes(edges, rng)
+            nodes = self._nodes.find(self._draw(edges, rng))
+            embeddings, local = self.table.weight[nodes], self._nodes.local.astype(np.int64)
             for call, weight in losses:
-                total += weight * _evaluate(call, self.table.weight[nodes], near, far, False)[0] * len(edges)
+                total += weight * _evaluate(call, embeddings, local, self.shared, False)[0] * len(edges)
         return total / len(self.validation)
 
     def fingerprints(self) -> dict[str, str]:
-        """Fingerprints of edges, validation and the number of negatives."""
+        """Fingerprints of edges and validation, and the options of drawing."""
         held = "" if self.validation is None else fingerprint(self.validation)
-        return {"edges": fingerprint(self.edges), "validation": held, "negatives": str(self.drawn)}
+        found = {"edges": fingerprint(self.edges), "validation": held, "negatives": str(self.drawn)}
+        options = {
+            "ns_exponent": self.ns_exponent,
+            "shared_negatives": self.shared,
+            "walks": self.walks,
+            "negative_pool": self.pool,
+        }
+        return found | {name: repr(value) for name, value in options.items()}
 
 
-def check_losses(calls: list[LossCall]) -> None:
-    """Raise unless the losses can be given edges."""
+def check_losses(calls: list[LossCall], shared: bool = True) -> None:
+    """Raise unless the losses can be given edges, and each edge's own negatives unless `shared`."""
     for call in calls:
+        of_pairs = call.kind == "pairs" and not hasattr(call.loss, "compute_graph_with_gradients")
+        if of_pairs and not shared and not call.accepts("negative_indices"):
+            raise ValueError(
+                f"shared_negatives=False needs a loss that takes negatives and negative_indices, got {call.loss!r}"
+            )
         if call.kind not in ("pairs", "graph", "embeddings"):
             raise TypeError(f"loss must take a graph or pairs in fit_graph, got {call.loss!r}")
         if call.keeps_batch:
@@ -138,15 +219,21 @@ def check_losses(calls: list[LossCall]) -> None:
 
 
 def _evaluate(
-    call: LossCall, embeddings: Floats, near: Rows, far: Rows, gradient: bool
+    call: LossCall, embeddings: Floats, local: Rows, shared: bool, gradient: bool
 ) -> tuple[float, Any, dict[str, Any]]:
-    """The loss of a batch, the gradient to its nodes, and those to the loss's own parameters."""
+    """The loss of a batch, the gradient to its nodes, and those to the loss's own parameters.
+
+    local (B, 2 + k): the rows in `embeddings` of each edge's nodes and of its drawn nodes, −1 for none.
+    """
+    near = local[:, :2]
+    sources, columns = np.nonzero(local[:, 2:] >= 0)
+    far = np.stack([local[sources, 0], local[sources, 2 + columns]], axis=1)
     if call.kind in ("graph", "embeddings"):
         arguments = (embeddings, near) if call.kind == "graph" else (embeddings,)
         value, g = call(arguments, {}, call.names[:1] if gradient else None)
         return value, g.pop(call.names[0], None), g
     if not hasattr(call.loss, "compute_graph_with_gradients"):
-        return _as_pairs(call, embeddings, near, far, gradient)
+        return _as_pairs(call, embeddings, local, shared, gradient)
     if _is_triplet(call) and not len(far):  # no triplet in this batch
         return 0.0, None, {}
     negative = far if len(far) else None
@@ -157,18 +244,24 @@ def _evaluate(
 
 
 def _as_pairs(
-    call: LossCall, embeddings: Floats, near: Rows, far: Rows, gradient: bool
+    call: LossCall, embeddings: Floats, local: Rows, shared: bool, gradient: bool
 ) -> tuple[float, Any, dict[str, Any]]:
     """A loss of anchors and positives: an edge is a pair, other edges' targets and drawn nodes are the negatives.
 
     Targets come in proportion to their degree, so that hubs are pushed away as often as they are pulled. A target
-    that another edge links to the anchor stays among them: without it, held-back edges were found less well.
+    that another edge links to the anchor stays among them: without it, held-back edges were found less well. Unless
+    `shared`, the nodes that are drawn for an edge are its only negatives.
     """
-    pool = np.unique(np.concatenate([near[:, 1], far[:, 1]]))
-    sources, targets = np.ascontiguousarray(near.T)
+    sources, targets = np.ascontiguousarray(local[:, :2].T)
     options: dict[str, Any] = {"anchor_ids": sources, "positive_ids": targets}
     names = call.names
-    if call.takes_pool:
+    pool = np.arange(len(embeddings))
+    if not shared:
+        options = {"negatives": embeddings, "negative_indices": np.ascontiguousarray(local[:, 2:])}
+        names = (*names, "negatives")
+    elif call.takes_pool:
+        pool = np.unique(local[:, 1:])
+        pool = pool[pool >= 0]
         options |= {"negatives": embeddings[pool], "negative_ids": pool}
         names = (*names, "negatives")
     value, g = call((embeddings[sources], embeddings[targets]), options, names if gradient else None)
@@ -183,6 +276,34 @@ def _as_pairs(
 def _is_triplet(call: LossCall) -> bool:
     """Whether a loss over edges is one of triplets, which needs a drawn node."""
     return getattr(call.loss, "form", None) == "triplet"
+
+
+def _graph(edges: ArrayLike | SparseMatrix | Graph, count: int) -> Graph:
+    """The graph of edges between nodes in [0, count), of which there is at least one."""
+    if isinstance(edges, Graph) and edges.n_nodes != count and len(edges._weights) <= 1:
+        edges = edges.edges  # a table may have nodes beyond the last one that has an edge
+    if not isinstance(edges, (Graph, SparseMatrix)):
+        return Graph(_edges("edges", edges, count), count)
+    graph = Graph._of("edges", edges, count)
+    if not len(graph._first):
+        raise ValueError(f"edges must not be empty, got {graph}")
+    return graph
+
+
+def _alias(degrees: NDArray[np.float64], exponent: float) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """An alias table that draws nodes in proportion to degree^exponent; none without an edge."""
+    keep, alias, linked = np.empty(len(degrees)), np.empty(len(degrees), np.int64), degrees > 0
+    if not linked.any():
+        raise ValueError("edges must have one of positive weight, where ns_exponent is not 0, got none")
+    weights = np.zeros(len(degrees))
+    weights[linked] = (degrees[linked] / degrees.max()) ** exponent
+    kernels.alias_table.serial(weights, keep, alias, *np.empty((2, len(degrees)), np.int64))
+    return keep, alias
+
+
+def _key(rng: np.random.Generator) -> int:
+    """A key of walks or of drawn nodes."""
+    return int(rng.integers(2**62))
 
 
 def _edges(name: str, value: ArrayLike, count: int) -> Rows:

@@ -166,15 +166,10 @@ class Loop:
         if trainer.schedule is not None:
             rate = check.number(f"schedule({run.step})", trainer.schedule(run.step), low=0.0)
             trainer.optimizer.learning_rate = rate
-        value, grads, learned, rows = self.task.gradients(batch, self._weighted())
-        if not math.isfinite(value) and getattr(trainer.optimizer, "nonfinite", "raise") == "raise":
-            raise NotFiniteError(f"the loss must be finite, got {value}")
-        options: dict[str, Any] = {} if rows is None else {"rows": rows}
-        if trainer.max_grad_norm is not None:
-            options["max_norm"] = trainer.max_grad_norm
-        trainer.optimizer.step(trainer.params, grads, **options)
-        if self.learned:
-            self.learned.step(learned)
+        weighted = self._weighted()
+        value = None if trainer.max_grad_norm is not None else self.task.step(batch, weighted, trainer.optimizer)
+        if value is None:
+            value = self._apart(batch, weighted)
         self._loss += value * len(batch)
         self._samples += len(batch)
         run.step += 1
@@ -186,6 +181,20 @@ class Loop:
             step = {"step": float(run.step), "loss": value, "temperature": self._temperature()}
             self.hooks.call("on_step_end", step | {"learning_rate": float(trainer.optimizer.learning_rate)})
         self._bar.update(len(batch), loss=value, temperature=self._temperature(), negatives=self.task.negatives)
+
+    def _apart(self, batch: Rows, weighted: list[Weighted]) -> float:
+        """A step by gradients that are computed before it; the value of the losses."""
+        trainer = self.trainer
+        value, grads, learned, rows = self.task.gradients(batch, weighted)
+        if not math.isfinite(value) and getattr(trainer.optimizer, "nonfinite", "raise") == "raise":
+            raise NotFiniteError(f"the loss must be finite, got {value}")
+        options: dict[str, Any] = {} if rows is None else {"rows": rows}
+        if trainer.max_grad_norm is not None:
+            options["max_norm"] = trainer.max_grad_norm
+        trainer.optimizer.step(trainer.params, grads, **options)
+        if self.learned:
+            self.learned.step(learned)
+        return value
 
     def _record(self, epoch: float) -> None:
         """Evaluate the parameters as they are, and add a record to the history."""

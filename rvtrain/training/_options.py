@@ -26,7 +26,9 @@ def check_model(model: Any) -> bool:
         checked_model("model.document", model.document)
         if not isinstance(getattr(model, "params", None), Mapping):
             raise TypeError(f"model must have params, a dict of the arrays of both sides, got {type(model).__name__}")
-    elif set(getattr(model, "params", ())) == {"weight"} and not hasattr(model, "backward"):
+    elif set(getattr(model, "params", ())) == {"weight"} and (
+        getattr(model, "accepts_ids", False) or not hasattr(model, "backward")
+    ):
         return True
     else:
         checked_model("model", model)

@@ -19,7 +19,7 @@ class PairBatch:
     """A batch of pairs, embedded.
 
     Shapes: query_rows, document_rows (B,); anchors (B, d); documents (M, d), those of `pool`. Where `fit` was given
-    these: sample_weight, scores (B,); listed (B, k) document rows, −1 for none; teacher_scores (B, 1 + k).
+    these: sample_weight, scores, log_q (B,); listed (B, k) document rows, −1 for none; teacher_scores (B, 1 + k).
     """
 
     data: PairData
@@ -34,6 +34,7 @@ class PairBatch:
     teacher_scores: NDArray[Any] | None = None
     guide: tuple[NDArray[Any], NDArray[Any]] | None = None
     """The guide's vectors of the anchors and of the pool."""
+    log_q: NDArray[Any] | None = None
     positives: Floats = field(init=False)
 
     def __post_init__(self) -> None:
@@ -103,7 +104,7 @@ def evaluate(batch: PairBatch, losses: list[Weighted], sums: Sums | None) -> tup
 def _evaluate_one(batch: PairBatch, call: LossCall, weight: float, sums: Sums | None) -> tuple[float, dict[str, Any]]:
     if call.kind == "embeddings":
         return _regularized(batch, call, weight, sums)
-    if call.is_symmetric and batch.data.has_shared:
+    if call.is_symmetric and batch.data.has_shared and batch.log_q is None:
         return _both_ways_apart(batch, call, weight, sums)
     arguments: tuple[Any, ...] = (batch.anchors, batch.positives)
     options: dict[str, Any] = {"sample_weight": batch.sample_weight}
@@ -124,7 +125,7 @@ def _evaluate_one(batch: PairBatch, call: LossCall, weight: float, sums: Sums | 
             start = batch.pool.first
             others, options["negatives"] = ("negatives",), batch.documents[start:]
         parts = ("anchors", "positives") if columns == "batch" else ("anchors", "positives", columns)
-        options |= {"guide": batch.guide_of(*parts), **_ids(batch, columns)}
+        options |= {"guide": batch.guide_of(*parts), "log_q": batch.log_q, **_ids(batch, columns)}
     if sums is None:
         return call(arguments, options, None)
     value, gradients = call(arguments, options, sums.wrt(call, *others))
@@ -145,6 +146,8 @@ def _columns(batch: PairBatch, call: LossCall) -> str:
     """
     pool = batch.pool
     if not call.takes_pool:
+        return "batch"
+    if batch.log_q is not None:
         return "batch"
     if call.keeps_batch:
         return "rest" if pool.has_rest else "batch"

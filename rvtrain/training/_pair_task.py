@@ -62,7 +62,7 @@ class PerPair:
     def __init__(
         self, data: PairData, *, sample_weight: ArrayLike | None = None, scores: ArrayLike | None = None,
         teacher_scores: ArrayLike | None = None, negatives: ArrayLike | None = None,
-        guide: tuple[ArrayLike, ArrayLike] | None = None,
+        guide: tuple[ArrayLike, ArrayLike] | None = None, log_q: ArrayLike | bool | None = None,
     ) -> None:  # fmt: skip
         count = len(data.pairs)
         self.sample_weight = _numbers("sample_weight", sample_weight, (count,))
@@ -81,6 +81,9 @@ class PerPair:
         if teacher_scores is not None and listed is None:
             raise ValueError("teacher_scores needs negatives, the documents that the teacher has scored, got None")
         self.teacher_scores = _numbers("teacher_scores", teacher_scores, (count, 1 + (listed or 0)))
+        self.log_q = _log_q(data, log_q)
+        if self.log_q is not None and self.negatives is not None:
+            raise ValueError("log_q must not be given beside negatives: it is of documents of the batch's pairs")
         self.guide: tuple[NDArray[Any], NDArray[Any]] | None = None
         if guide is not None:
             if not isinstance(guide, (tuple, list)) or len(guide) != 2:
@@ -106,7 +109,7 @@ class PerPair:
         """The arrays that were given, by name."""
         named = {
             "sample_weight": self.sample_weight, "scores": self.scores, "teacher_scores": self.teacher_scores,
-            "negatives": self.negatives,
+            "negatives": self.negatives, "log_q": self.log_q,
         }  # fmt: skip
         guide = {} if self.guide is None else {"guide queries": self.guide[0], "guide documents": self.guide[1]}
         return {name: value for name, value in named.items() if value is not None} | guide
@@ -189,6 +192,7 @@ class PairTask(Task):
             for name in ("sample_weight", "scores", "teacher_scores"):
                 values = getattr(extra, name)
                 setattr(pairs, name, None if values is None else values[batch])
+            pairs.log_q = None if extra.log_q is None else extra.log_q[document_rows]
             if extra.guide is not None:
                 dtype = anchors.dtype
                 pairs.guide = extra.guide[0][query_rows].astype(dtype), extra.guide[1][pool.rows].astype(dtype)
@@ -275,6 +279,9 @@ def check_losses(calls: list[LossCall], extra: PerPair, mines: bool) -> None:
             raise ValueError(f"teacher_scores must be given, since {shown} needs them, got None")
         if extra.sample_weight is not None and call.kind != "embeddings" and not call.accepts("sample_weight"):
             raise ValueError(f"sample_weight must not be given, since {shown} does not take it")
+    if extra.log_q is not None and (mines or not any(call.accepts("log_q") for call in calls)):
+        reason = "negatives are mined" if mines else "no loss takes it"
+        raise ValueError(f"log_q must not be given, since {reason}")
     for name, kind in (("scores", "graded"), ("teacher_scores", "teacher")):
         if getattr(extra, name) is not None and all(call.kind != kind for call in calls):
             raise ValueError(f"{name} must not be given, since no loss takes them")
@@ -312,3 +319,18 @@ def _numbers(name: str, value: ArrayLike | None, shape: tuple[int, ...]) -> NDAr
 def _same(name: str, array: NDArray[Any], shape: tuple[int, ...]) -> None:
     if array.shape != shape:
         raise ValueError(f"{name} must have shape {shape}, the pair's score and its negatives', got {array.shape}")
+
+
+def _log_q(data: PairData, log_q: Any) -> NDArray[np.float64] | None:
+    """Log-probabilities of the documents (m,), from their frequency in the pairs if True; finite where in a pair."""
+    if log_q is None or log_q is False:
+        return None
+    count, used = data.documents.shape[0], np.unique(data.document_rows)
+    if log_q is True:
+        given = np.zeros(count)
+        given[used] = np.log(np.bincount(data.document_rows, minlength=count)[used] / len(data.pairs))
+        return given
+    given = check.stored_array("log_q", as_array("log_q", log_q), 1).astype(np.float64)
+    check.same_shape("log_q", given, "documents", (count,))
+    check.finite("log_q", given[used])
+    return given

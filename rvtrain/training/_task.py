@@ -56,6 +56,10 @@ class Task:
         """The losses of a batch, and their gradients."""
         raise NotImplementedError
 
+    def step(self, batch: Rows, losses: list[Weighted], optimizer: Any) -> float | None:
+        """The optimizer's step of a batch, and the losses' value; None, and no step, if it needs `gradients`."""
+        return None
+
     def metrics(self, names: tuple[str, ...]) -> dict[str, float]:
         """The metrics on the validation data."""
         raise NotImplementedError

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from rvtrain import _validation as check
 from rvtrain.text._texts import Texts
 from rvtrain.training._adapters import model_dtype
+from rvtrain.training._embedding import as_array
 from rvtrain.training._models import (
     Floats,
     Model,
@@ -21,6 +22,7 @@ from rvtrain.training._models import (
     outputs,
     readable_rows,
 )
+from rvtrain.training._row_gradient import RowGradient
 from rvtrain.training._sparse import SparseRows
 
 Query = TypeVar("Query", bound=Model)
@@ -173,7 +175,10 @@ def _by_side(query: Mapping[str, Floats], document: Mapping[str, Floats]) -> Par
 
 
 class EmbeddingTable:
-    """Free embeddings, a row for each of n things; trained row by row.
+    """Free embeddings, a row for each of n things, by its number, its *id*; trained row by row.
+
+    Alone it is a model of a graph's nodes, for `Trainer.fit_graph`. As a tower of a `TwoTower`, for `Trainer.fit`,
+    its inputs are ids, such as those of users or items.
 
     Parameters
     ----------
@@ -189,18 +194,28 @@ class EmbeddingTable:
     ----------
     params : dict of arrays
         ``weight``, of shape (n, dim).
+    in_features, out_features : int
+        1, an id, and `dim`.
 
     References
     ----------
     Mikolov et al. (2013), Distributed Representations of Words and Phrases, arXiv:1310.4546.
+    Yi et al. (2019), Sampling-Bias-Corrected Neural Modeling for Large Corpus Item Recommendations, RecSys.
 
     Examples
     --------
     >>> import rvtrain as rt
     >>> table = rt.EmbeddingTable(100, 16)
-    >>> table.forward([3, 5]).shape
+    >>> table.transform([3, 5]).shape
     (2, 16)
+    >>> model = rt.TwoTower(rt.EmbeddingTable(50, 8), rt.EmbeddingTable(20, 8, seed=1))
+    >>> users, items = [0, 0, 7, 49], [3, 5, 19, 3]
+    >>> trainer = rt.Trainer(model, rt.InfoNCELoss(0.1), epochs=2, batch_size=2).fit(users, items)
     """
+
+    accepts_ids = True
+    """Inputs are ids."""
+    in_features = 1
 
     def __init__(
         self, n: int, dim: int, *, scale: float | None = None, seed: int = 0, dtype: DTypeLike = np.float32
@@ -219,6 +234,40 @@ class EmbeddingTable:
         """The table."""
         return self.params["weight"]
 
-    def forward(self, rows: ArrayLike) -> Floats:
-        """The embeddings of these rows, an integer array of shape (m,); a copy."""
-        return self.weight[check.indices("rows", rows, (None,), len(self.weight))]
+    @property
+    def out_features(self) -> int:
+        """Columns of the table."""
+        return int(self.weight.shape[1])
+
+    def featurize(self, ids: ArrayLike, name: str = "ids") -> NDArray[np.int64]:
+        """Ids (m,) as a column (m, 1), checked; `name` is that of the argument, for errors."""
+        array = as_array(name, ids)
+        if array.ndim == 2 and array.shape[1] == 1:
+            array = array[:, 0]
+        if array.ndim == 1 and not array.size:
+            array = array.astype(np.int64)
+        return check.indices(name, array, (None,), len(self.weight))[:, np.newaxis]
+
+    def forward(self, ids: ArrayLike) -> tuple[Floats, NDArray[np.int64]]:
+        """The embeddings of these ids, integers of shape (m,) or (m, 1); and the ids, for `backward`."""
+        rows = self.featurize(ids)[:, 0]
+        return self.weight[rows], rows
+
+    def forward_rows(self, ids: ArrayLike, rows: NDArray[np.integer]) -> tuple[Floats, NDArray[np.int64]]:
+        """`forward` of ids[rows]."""
+        return self.forward(np.asarray(ids)[rows])
+
+    def backward(self, saved: NDArray[np.int64], grad: Floats, to_input: bool = False) -> dict[str, RowGradient]:
+        """The gradient of the table, in the rows that were read. There is none to ids."""
+        if to_input:
+            raise ValueError("to_input must be False: there is no gradient to ids")
+        shape: tuple[int, int] = self.weight.shape[0], self.weight.shape[1]
+        return {"weight": RowGradient(shape, saved, grad)}
+
+    def rows_read(self, ids: ArrayLike, rows: NDArray[np.integer]) -> dict[str, NDArray[np.int64]]:
+        """The rows of the table that `forward_rows` reads."""
+        return {"weight": np.unique(np.asarray(ids)[rows]).astype(np.int64)}
+
+    def transform(self, ids: ArrayLike) -> Floats:
+        """The embeddings of these ids, integers of shape (m,); a copy."""
+        return self.forward(ids)[0]

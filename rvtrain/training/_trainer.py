@@ -9,12 +9,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from rvtrain import _validation as check
 from rvtrain.curriculum import CurriculumScheduler, TemperatureAnnealing
-from rvtrain.graph import Graph
 from rvtrain.text._texts import Texts
-from rvtrain.training import _graph_task, _label_task, _options, _pair_task
+from rvtrain.training import _label_task, _options, _pair_task
 from rvtrain.training._callbacks import Callback, Record, check_callbacks
 from rvtrain.training._embedding import Sides
 from rvtrain.training._featurizing import features_fitted, featurized
+from rvtrain.training._fit_graph import FitGraph
+from rvtrain.training._ids import ids_as_rows
 from rvtrain.training._loop import Loop
 from rvtrain.training._losses import LossCall
 from rvtrain.training._mining import Mining
@@ -39,7 +40,7 @@ AnyModel = Model | TwoSidedModel | EmbeddingModel
 Path = str | os.PathLike[str]
 
 
-class Trainer:
+class Trainer(FitGraph):
     r"""Train a model by contrast: on pairs, on labels, or on a graph.
 
     Parameters
@@ -258,6 +259,7 @@ class Trainer:
         negatives: ArrayLike | None = None,
         teacher_scores: ArrayLike | None = None,
         guide: tuple[ArrayLike, ArrayLike] | None = None,
+        log_q: ArrayLike | bool | None = None,
         resume: bool = False,
     ) -> "Trainer":
         """Bring queries near their documents.
@@ -269,10 +271,11 @@ class Trainer:
             Of any real type, also float16: lists, arrays, data frames, CPU tensors. Rows are converted to the model's
             dtype as they are read. Of an ``np.memmap``, only the rows needed are read. A side of the model that has
             ``accepts_sparse = True`` (see `Model`) also takes matrices of scipy.sparse, of any format; one with
-            features, as `BagEncoder`, takes strings, which are featurised once.
+            features, as `BagEncoder`, takes strings, which are featurised once. An `EmbeddingTable` takes ids (n,).
         pairs : integer array of shape (P, 2), optional
             Rows of queries and documents that belong together. A query may have several documents: none of them is
-            a negative for it, see the Notes. None: row i of one belongs to row i of the other.
+            a negative for it, see the Notes. None: row i of one belongs to row i of the other. Of two tables these
+            are pairs of ids, like those of `validation`; queries and documents are then all ids of the tables.
         validation : integer array of shape (V, 2), or tuple (queries, documents[, pairs]), optional
             Other pairs of the same arrays, or of others, on which each epoch is measured.
         sample_weight : array of shape (P,), optional
@@ -288,6 +291,10 @@ class Trainer:
         guide : tuple of arrays of shapes (n, g) and (m, g), optional
             Vectors of another model for queries and documents, by which a loss such as `InfoNCELoss` finds negatives
             that are none.
+        log_q : True, or array of shape (m,), optional
+            Log-probability of each document to come in a pair, which `InfoNCELoss` subtracts from its logits. True:
+            of its frequency in `pairs`. The negatives are then the documents of the batch's other pairs, as often as
+            they come.
         resume : bool
             Go on with the run in `checkpoint`, if there is one.
 
@@ -308,13 +315,14 @@ class Trainer:
         if self._is_table:
             raise TypeError("fit needs a model with forward and backward; a table is for fit_graph")
         sides, calls = Sides(self.model), self._calls()
+        queries, documents, pairs, validation = ids_as_rows(sides, queries, documents, pairs, validation)
         with features_fitted(sides, queries, documents, pairs):
             rows = featurized(sides.query, "queries", queries), featurized(sides.document, "documents", documents)
             data = PairData(*rows, pairs, document_ids)
             held_back = None if validation is None else _pair_task.validation_data(sides, *rows, validation)
             extra = _pair_task.PerPair(
                 data, sample_weight=sample_weight, scores=scores, teacher_scores=teacher_scores, negatives=negatives,
-                guide=guide,
+                guide=guide, log_q=log_q,
             )  # fmt: skip
             _pair_task.check_losses(calls, extra, self.mining is not None)
             if self.mining is None and extra.negatives is None:
@@ -387,55 +395,6 @@ class Trainer:
             loop = self._started(task, calls, resume)
         return self._train(loop)
 
-    def fit_graph(
-        self,
-        edges: ArrayLike | Graph,
-        n_nodes: int | None = None,
-        validation: ArrayLike | None = None,
-        *,
-        negatives: int = 4,
-        resume: bool = False,
-    ) -> "Trainer":
-        """Bring linked nodes near each other, and nodes drawn for each edge away from its first node.
-
-        A loss of pairs takes an edge's first node for the anchor and its second for the positive; negatives are the
-        second nodes of the batch's other edges too.
-
-        Parameters
-        ----------
-        edges : integer array of shape (E, 2), or Graph
-        n_nodes : int, optional
-            Checked against the table.
-        validation : integer array of shape (V, 2), optional
-            Edges held back, not all of them among `edges`: for each of their nodes, all nodes without a known link to
-            it are ranked.
-        negatives : int
-            Number of nodes drawn for each edge.
-        resume : bool
-            As in `fit`.
-
-        Returns
-        -------
-        Trainer
-
-        Raises
-        ------
-        TypeError, ValueError
-            If the model is no table, or an edge names a node that it does not have.
-        """
-        if not self._is_table:
-            raise TypeError(f"fit_graph needs an EmbeddingTable, got {type(self.model).__name__}")
-        table: Any = self.model
-        count = len(table.weight)
-        if n_nodes is not None and check.integer("n_nodes", n_nodes, low=1) != count:
-            raise ValueError(f"n_nodes must be the rows of the table, {count}, got {n_nodes}")
-        _options.no_mining("fit_graph", self.mining)
-        calls = self._calls()
-        _graph_task.check_losses(calls)
-        drawn = check.integer("negatives", negatives, low=1)
-        task = _graph_task.GraphTask(table, edges, drawn, validation, calls, self._catch_up)
-        return self._train(self._started(task, calls, resume))
-
     def evaluate(
         self,
         queries: ArrayLike | SparseRows | Texts,
@@ -467,6 +426,7 @@ class Trainer:
         if not names:
             raise ValueError("metrics must not be empty")
         sides = Sides(self.model)
+        queries, documents, pairs, _ = ids_as_rows(sides, queries, documents, pairs)
         rows = featurized(sides.query, "queries", queries), featurized(sides.document, "documents", documents)
         task = _pair_task.PairTask(sides, PairData(*rows, pairs), None, self.memory_limit, None)
         return task.measured(task.data, names)

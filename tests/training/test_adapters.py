@@ -115,6 +115,6 @@ def test_two_tower__shares_or_does_not(rng):
 def test_embedding_table__gives_rows(dtype):
     table = rt.EmbeddingTable(10, 4, dtype=dtype)
     assert table.weight.dtype == dtype
-    np.testing.assert_array_equal(table.forward([3, 3]), table.weight[[3, 3]])
-    with pytest.raises(ValueError, match="rows must"):
-        table.forward([10])
+    np.testing.assert_array_equal(table.transform([3, 3]), table.weight[[3, 3]])
+    with pytest.raises(ValueError, match=r"ids must lie in \[0, 9\], got 10"):
+        table.transform([10])
