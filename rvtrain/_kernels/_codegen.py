@@ -42,7 +42,8 @@ def borrowing(func: Callable) -> Iterator[None]:
     threads share, which took up to a third of the time of kernels with a view or two for each block. `func` may not
     return an array.
     """
-    usual = Lower.extract_function_arguments
+    owner: Any = Lower
+    usual = owner.extract_function_arguments
 
     def extract(lower: Any) -> Any:
         found = usual(lower)
@@ -51,11 +52,11 @@ def borrowing(func: Callable) -> Iterator[None]:
             lower.fnargs = [_borrowed(lower.builder, *each) for each in zip(kinds, found, strict=True)]
         return lower.fnargs
 
-    Lower.extract_function_arguments = extract
+    owner.extract_function_arguments = extract
     try:
         yield
     finally:
-        Lower.extract_function_arguments = usual
+        owner.extract_function_arguments = usual
 
 
 def _borrowed(builder: Any, kind: Any, value: Any) -> Any:
@@ -63,7 +64,7 @@ def _borrowed(builder: Any, kind: Any, value: Any) -> Any:
     if isinstance(kind, types.Array):
         return builder.insert_value(value, ir.Constant(value.type.elements[0], None), 0)
     if isinstance(kind, types.BaseTuple):
-        for i, part in enumerate(kind.types):
+        for i, part in enumerate(kind):
             value = builder.insert_value(value, _borrowed(builder, part, builder.extract_value(value, i)), i)
     return value
 
