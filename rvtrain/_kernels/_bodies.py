@@ -98,7 +98,7 @@ class Body:
     def _compile(self, key: str | None, args: Args) -> tuple[int, Any]:
         if self._dispatcher is None:  # not made before, because most code is read from disk
             self._dispatcher = numba.njit(self.func, fastmath=FASTMATH, **INNER)
-        with _codegen.alone():
+        with _codegen.alone(), _codegen.borrowing(self.func):
             _compiling.announced(self._dispatcher.compile)(args)
         result = self._dispatcher.overloads[args]
         library, function = result.library, result.fndesc.llvm_func_name

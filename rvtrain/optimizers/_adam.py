@@ -11,7 +11,7 @@ from rvtrain.optimizers import _array_rule as base
 from rvtrain.optimizers._arrays import Params
 from rvtrain.optimizers._base import Optimizer
 from rvtrain.optimizers._options import Groups
-from rvtrain.optimizers._rule import before, element, holds, idle, implements, implements_in_order
+from rvtrain.optimizers._rule import averages, before, element, holds, idle, implements, implements_in_order, moved
 
 
 class Moments(NamedTuple):
@@ -36,15 +36,26 @@ class Moments(NamedTuple):
     sign: float
 
 
-@implements_in_order(element, Moments)
+@implements_in_order(averages, Moments)
 def _(c, p, g, buffers):
     g = c.sign * g + c.decay * p
     m = c.b1 * buffers[0] + c.n1 * g
     v = c.b2 * buffers[1] + c.n2 * g * g
     if len(buffers) == 2:
-        return c.shrink * p - c.rate * m / (np.sqrt(v) * c.inverse + c.eps), (m, v)
-    top = v if v > buffers[2] else buffers[2]
-    return c.shrink * p - c.rate * m / (np.sqrt(top) * c.inverse + c.eps), (m, v, top)
+        return m, v
+    return m, v, v if v > buffers[2] else buffers[2]
+
+
+@implements_in_order(moved, Moments)
+def _(c, p, buffers):
+    largest = buffers[len(buffers) - 1]
+    return c.shrink * p - c.rate * buffers[0] / (np.sqrt(largest) * c.inverse + c.eps)
+
+
+@implements_in_order(element, Moments)
+def _(c, p, g, buffers):
+    buffers = averages(c, p, g, buffers)
+    return moved(c, p, buffers), buffers
 
 
 class Series(NamedTuple):

@@ -62,9 +62,9 @@ def noise_key(name, step, block):
 
 
 @njit
-def noise(key, k):
-    """32 random bits for element k of a block: the key plus a sequence that fills the range evenly."""
-    return np.uint32(key + np.uint32(np.uint32(k) * _GOLDEN))
+def next_noise(bits):
+    """The 32 random bits of the next element of a block, whose first ones are its key: they fill the range evenly."""
+    return np.uint32(bits + _GOLDEN)
 
 
 @njit
@@ -219,8 +219,10 @@ def encode_positive(values, codes):
 @njit
 def encode_bfloat16(values, bits, key, shift):
     """bits[k] = the bits of values[k], rounded by the noise of the key, shifted left; both (L,)."""
+    random = key
     for k in range(len(values)):
-        bits[k] = bfloat16(values[k], np.uint32(noise(key, k) << shift))
+        bits[k] = bfloat16(values[k], np.uint32(random << shift))
+        random = next_noise(random)
 
 
 @njit

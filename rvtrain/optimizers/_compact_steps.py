@@ -27,13 +27,13 @@ from rvtrain.optimizers._codes import (
     from_bfloat16,
     grown,
     magnitude,
-    noise,
+    next_noise,
     noise_key,
     scale_of,
     shrunk,
     span,
 )
-from rvtrain.optimizers._rule import element, numbers_of, unrolled
+from rvtrain.optimizers._rule import averages, element, moved, numbers_of, unrolled
 from rvtrain.optimizers._steps import idle_steps
 
 _S0, _S16 = np.uint32(0), np.uint32(16)
@@ -50,7 +50,7 @@ def compact_step(start, stop, p, g, codes, scales, c, name, wipe):
     width, c = p.shape[1], numbers_of(c, c, p.dtype)
     length = span(codes[0])
     blocks = -(-width // length)
-    scratch = np.zeros(3 * length, p.dtype)
+    scratch = np.zeros(4 * length, p.dtype)
     for item in range(start, stop):
         r, b = item // blocks, item % blocks
         if b == 0:
@@ -68,13 +68,9 @@ def compact_step(start, stop, p, g, codes, scales, c, name, wipe):
         elif len(codes) == 1:
             scales[0][row, b] = _average_block(values, gradient, bits[0], scales[0][row, b], scratch, c)
         else:
-            of_m, of_v = scales[0][row, b], scales[1][row, b]
             if len(codes) == 3:
                 decode_positive(bits[2], scales[2][row, b], scratch[2 * length : 2 * length + len(values)])
-            of_m, of_v, of_top = _ratio_block(values, gradient, bits, of_m, of_v, scratch, c)
-            scales[0][row, b], scales[1][row, b] = of_m, of_v
-            if len(codes) == 3:
-                scales[2][row, b] = of_top
+            _ratio_block(values, gradient, bits, scales, row, b, scratch, c)
         if wipe:
             gradient[:] = 0
 
@@ -92,25 +88,27 @@ def _half_block(p, g, codes, c, key):
     The first buffer is rounded by the upper half of the random bits, the others by the lower half. The arrays have
     names, because the compiler emits no vectors for a loop that takes them out of the tuple.
     """
+    bits = key
     if len(codes) == 1:
         one = codes[0]
         for k in range(len(p)):
             p[k], new = element(c, p[k], g[k], (from_bfloat16(one[k]),))
-            one[k] = bfloat16(new[0], noise(key, k))
+            one[k] = bfloat16(new[0], bits)
+            bits = next_noise(bits)
     elif len(codes) == 2:
         one, two = codes[0], codes[1]
         for k in range(len(p)):
             p[k], new = element(c, p[k], g[k], (from_bfloat16(one[k]), from_bfloat16(two[k])))
-            bits = noise(key, k)
             one[k], two[k] = bfloat16(new[0], bits), bfloat16(new[1], np.uint32(bits << _S16))
+            bits = next_noise(bits)
     else:
         one, two, three = codes[0], codes[1], codes[2]
         for k in range(len(p)):
             old = from_bfloat16(one[k]), from_bfloat16(two[k]), from_bfloat16(three[k])
             p[k], new = element(c, p[k], g[k], old)
-            bits = noise(key, k)
             one[k], two[k] = bfloat16(new[0], bits), bfloat16(new[1], np.uint32(bits << _S16))
             three[k] = bfloat16(new[2], np.uint32(bits << _S16))
+            bits = next_noise(bits)
 
 
 @njit
@@ -127,26 +125,35 @@ def _average_block(p, g, codes, scale, scratch, c):
 
 
 @njit
-def _ratio_block(p, g, codes, of_m, of_v, scratch, c):
+def _ratio_block(p, g, codes, scales, row, b, scratch, c):
     """One step of a block of int8 with averages m and squares v, or also the largest v; p, g and the codes (L,).
 
-    Takes the scales of m and v, and the largest v in the scratch. Returns the new scales of m, v and the largest v.
+    The block's scales are scales[…][row, b]. The scratch has room for four blocks; the third holds the largest v.
     """
+    of_m, of_v = scales[0][row, b], scales[1][row, b]
     mc, vc = codes[0], codes[1]
     most_m, most_v, most_t = np.int32(0), np.int32(0), np.int32(0)
     for k in range(len(p)):
         old_m, old_v = decoded(mc[k], of_m), decoded_positive(vc[k], of_v)
         if len(codes) == 2:
-            p[k], new = element(c, p[k], g[k], (old_m, old_v))
+            new = averages(c, p[k], g[k], (old_m, old_v))
         else:
-            p[k], new = element(c, p[k], g[k], (old_m, old_v, scratch[k + 2 * BLOCK]))
+            new = averages(c, p[k], g[k], (old_m, old_v, scratch[k + 2 * BLOCK]))
         m, v = new[0], new[1]
         scratch[k] = m
         scratch[k + BLOCK] = v
         bits_m, bits_v = magnitude(m), magnitude(v)
         most_m = bits_m if bits_m > most_m else most_m
         most_v = bits_v if bits_v > most_v else most_v
-    if most_v > grown(of_v):
+    outgrown = most_v > grown(of_v)
+    if outgrown:  # parameters move by the averages before these are cut
+        for k in range(len(p)):
+            m, v = scratch[k], scratch[k + BLOCK]
+            if len(codes) == 2:
+                scratch[k + 3 * BLOCK] = moved(c, p[k], (m, v))
+            else:
+                top = scratch[k + 2 * BLOCK]
+                scratch[k + 3 * BLOCK] = moved(c, p[k], (m, v, v if v > top else top))
         most_m, most_v = shrunk(scratch, len(p), of_v)
     if len(codes) == 3:
         for k in range(len(p)):
@@ -160,12 +167,24 @@ def _ratio_block(p, g, codes, of_m, of_v, scratch, c):
     inverse_m = inverse_m if inverse_v > 0 else inverse_v  # no m without a v
     scale_t, inverse_t = scale_of(most_t)
     for k in range(len(p)):
+        p[k] = moved(c, p[k], _in_scratch(codes, scratch, k))
         mc[k] = code(scratch[k], inverse_m)
         vc[k] = code_positive(scratch[k + BLOCK], inverse_v)
+    if outgrown:
+        for k in range(len(p)):
+            p[k] = scratch[k + 3 * BLOCK]
     if len(codes) == 3:
         for k in range(len(p)):
             codes[2][k] = code_positive(scratch[k + 2 * BLOCK], inverse_t)
-    return scale_m, scale_v, scale_t
+    scales[0][row, b], scales[1][row, b] = scale_m, scale_v
+    if len(codes) == 3:
+        scales[2][row, b] = scale_t
+
+
+@unrolled("scratch[k + {j} * BLOCK]")
+def _in_scratch(codes, scratch, k):
+    """Element k of the buffers in the scratch."""
+    return tuple(scratch[k + j * BLOCK] for j in range(len(codes)))
 
 
 @kernel
