@@ -34,6 +34,8 @@ ROWS = (
         optimizers.StepsBesideTorch, ("AdamW", "full"), "track_time_over_torch_fused"),
     ("the same, unchecked", "torch, fused",
         optimizers.StepsBesideTorch, ("AdamW", "full unchecked"), "track_time_over_torch_fused"),
+    ("AdamW step of 2 million, state in 8 bits", "bitsandbytes",
+        optimizers.StepsIn8Bits, ("AdamW",), "track_time_over_bitsandbytes"),
     ("clip, AdamW step and zero of 20 million", "torch, fused",
         optimizers.ClipStepZero, (), "track_time_over_torch"),
     ("8,192 rows of a 500,000 × 128 table by Adam", "torch SparseAdam",

@@ -117,6 +117,29 @@ def test_step__matches_torch_for_200_steps(case, dtype, rng):
     assert relative_error(p, tensor.detach().numpy()) < TOLERANCE[dtype]
 
 
+@pytest.mark.parametrize("case", ["lion", "lion decay", "schedule-free", "schedule-free decay"])
+def test_step__matches_the_authors_package_for_200_steps(case, dtype, rng):
+    torch = import_torch()
+    kind, options = CASES[case]
+    package, name = {
+        "Lion": ("lion_pytorch", "Lion"),
+        "ScheduleFreeAdamW": ("schedulefree", "AdamWScheduleFree"),
+    }[kind]
+    make_peer = getattr(pytest.importorskip(package), name)
+    p = rng.normal(size=(37, 11)).astype(dtype)
+    tensor = torch.nn.Parameter(torch.tensor(p))
+    betas = {"betas": (0.9, 0.99)} if kind == "Lion" else {}
+    peer, optimizer = make_peer([tensor], lr=LR, **betas | options), make(case, p)
+    for _ in range(200):
+        g = rng.normal(size=p.shape).astype(dtype)
+        tensor.grad = torch.tensor(g)
+        if kind == "ScheduleFreeAdamW":
+            peer.train()
+        peer.step()
+        optimizer.step(p, g)
+    assert relative_error(p, tensor.detach().numpy()) < TOLERANCE[dtype]
+
+
 def test_step__same_bits_for_any_number_of_threads(case, dtype, rng):
     start, g = (rng.normal(size=100_001).astype(dtype) for _ in range(2))
     before, results = numba.get_num_threads(), []
