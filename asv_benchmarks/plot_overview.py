@@ -27,7 +27,9 @@ def picture(records: list[dict]) -> Figure:
     for i, record in enumerate(records):
         at = [row + (i - (len(records) - 1) / 2) * height for row in range(len(names))]
         values = [record["figures"].get(name, 1.0) for name in names]
-        bars = axes.barh(at, [value - 1 for value in values], height, left=1, color=COLORS[i % 4], label=record["machine"])
+        bars = axes.barh(
+            at, [value - 1 for value in values], height, left=1, color=COLORS[i % 4], label=record["machine"]
+        )
         for bar, value in zip(bars, values, strict=True):
             text = (max(value, 1.0), bar.get_y() + height / 2)
             axes.annotate(f"{value:.1f}×", text, (4, 0), textcoords="offset points", va="center", fontsize=8)

@@ -41,15 +41,23 @@ nb_execution_timeout = 180
 nb_execution_raise_on_error = True
 nb_merge_streams = True
 nb_ipywidgets_js = {}
+nb_code_prompt_show = "Show the code of this picture"
+nb_code_prompt_hide = "Hide the code of this picture"
 # Kernels of the pages: the style of pictures is ours, the builder's own settings of IPython are not read.
 ipython = tempfile.TemporaryDirectory(prefix="rvtrain-docs-")
 profile = Path(ipython.name, "profile_default")
 profile.mkdir()
-profile.joinpath("ipython_kernel_config.py").write_text("c.IPKernelApp.log_level = 40\n", "utf-8")
+profile.joinpath("ipython_kernel_config.py").write_text(
+    "c.IPKernelApp.log_level = 40\n", "utf-8"
+)
 os.environ["IPYTHONDIR"] = ipython.name
 os.environ["MATPLOTLIBRC"] = str(here / "matplotlibrc")
 os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
-os.environ |= {"RVTRAIN_QUIET": "1", "TQDM_DISABLE": "1", "PYTHONWARNINGS": "ignore:IProgress not found"}
+os.environ |= {
+    "RVTRAIN_QUIET": "1",
+    "TQDM_DISABLE": "1",
+    "PYTHONWARNINGS": "ignore:IProgress not found",
+}
 
 # The API.
 autosummary_generate = False
@@ -68,8 +76,14 @@ html_css_files = ["rvtrain.css"]
 html_show_sourcelink = False
 html_copy_source = False
 html_theme_options = {
-    "light_css_variables": {"color-brand-primary": "#1d4ed8", "color-brand-content": "#1d4ed8"},
-    "dark_css_variables": {"color-brand-primary": "#8ab4ff", "color-brand-content": "#8ab4ff"},
+    "light_css_variables": {
+        "color-brand-primary": "#1d4ed8",
+        "color-brand-content": "#1d4ed8",
+    },
+    "dark_css_variables": {
+        "color-brand-primary": "#8ab4ff",
+        "color-brand-content": "#8ab4ff",
+    },
     "navigation_with_keys": True,
 }
 pygments_style = "tango"

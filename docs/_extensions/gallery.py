@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 from docutils import nodes
+from sphinx.addnodes import download_reference
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
@@ -21,7 +22,11 @@ class Gallery(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         folder = posixpath.dirname(self.env.docname)
-        pages = [posixpath.normpath(posixpath.join(folder, line.strip())) for line in self.content if line.strip()]
+        pages = [
+            posixpath.normpath(posixpath.join(folder, line.strip()))
+            for line in self.content
+            if line.strip()
+        ]
         return [gallery("", pages=pages)]
 
 
@@ -36,12 +41,25 @@ def first_picture(app: Sphinx, page: str) -> str | None:
 
 def card(app: Sphinx, page: str, here: str) -> nodes.Node:
     doctree = app.env.get_doctree(page)
-    paragraph = next(iter(doctree.findall(nodes.paragraph))).astext()
-    sentence = re.split(r"(?<=[.:])\s", " ".join(paragraph.split()), maxsplit=1)[0].rstrip(":.") + "."
-    link = nodes.reference("", "", refuri=app.builder.get_relative_uri(here, page), classes=["gallery-card"])
+    paragraphs = (p for p in doctree.findall(nodes.paragraph) if not list(p.findall(download_reference)))
+    paragraph = next(paragraphs).astext()
+    sentence = (
+        re.split(r"(?<=[.:])\s", " ".join(paragraph.split()), maxsplit=1)[0].rstrip(
+            ":."
+        )
+        + "."
+    )
+    link = nodes.reference(
+        "",
+        "",
+        refuri=app.builder.get_relative_uri(here, page),
+        classes=["gallery-card"],
+    )
     picture = first_picture(app, page)
     if picture is not None:
-        link += nodes.image(uri=picture, candidates={"*": picture}, alt="", classes=["no-scaled-link"])
+        link += nodes.image(
+            uri=picture, candidates={"*": picture}, alt="", classes=["no-scaled-link"]
+        )
     link += nodes.strong("", app.env.titles[page].astext())
     link += nodes.inline("", sentence)
     return link

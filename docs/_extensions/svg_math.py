@@ -21,7 +21,9 @@ SIZE = 20.0  # units of ziamath for one em
 def picture(tex: str, inline: bool) -> str:
     """One line of TeX as an <svg> whose sizes are in em."""
     label = html.escape(" ".join(tex.split()))
-    tex = tex.replace("<", r"\lt ").replace(">", r"\gt ")  # not escaped by ziamath within environments
+    tex = tex.replace("<", r"\lt ").replace(
+        ">", r"\gt "
+    )  # not escaped by ziamath within environments
     latex = ziamath.Latex(tex, size=SIZE, color="currentColor", inline=inline)
     svg = latex.svg()
     opening, rest = svg.split(">", 1)
@@ -47,7 +49,9 @@ def lines(tex: str) -> list[str]:
 
 
 def visit_math(self: HTML5Translator, node: nodes.math) -> None:
-    self.body.append(f'<span class="formula">{picture(" ".join(node.astext().split()), True)}</span>')
+    self.body.append(
+        f'<span class="formula">{picture(" ".join(node.astext().split()), True)}</span>'
+    )
     raise nodes.SkipNode
 
 
@@ -58,5 +62,9 @@ def visit_math_block(self: HTML5Translator, node: nodes.math_block) -> None:
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    app.add_html_math_renderer("svg", inline_renderers=(visit_math, None), block_renderers=(visit_math_block, None))
+    app.add_html_math_renderer(
+        "svg",
+        inline_renderers=(visit_math, None),
+        block_renderers=(visit_math_block, None),
+    )
     return {"parallel_read_safe": True, "parallel_write_safe": True}
