@@ -42,7 +42,9 @@ class Page(HTMLParser):
 
 
 def problems(site):
-    pages = {path: Page(path.read_text("utf-8")) for path in sorted(site.rglob("*.html"))}
+    pages = {
+        path: Page(path.read_text("utf-8")) for path in sorted(site.rglob("*.html"))
+    }
     for path, page in pages.items():
         name = path.relative_to(site)
         for uri in page.loaded:
@@ -64,13 +66,17 @@ def problems(site):
         if r"\(" in text and "math notranslate" in text:
             yield f"{name} has a formula that is no picture"
     for path in site.rglob("*.css"):
-        if "url(http" in path.read_text("utf-8") or "@import" in path.read_text("utf-8"):
+        if "url(http" in path.read_text("utf-8") or "@import" in path.read_text(
+            "utf-8"
+        ):
             yield f"{path.relative_to(site)} loads from elsewhere"
     index = (site / "searchindex.js").read_text("utf-8")
     index = json.loads(index[index.index("{") : index.rindex("}") + 1])
     words = {**index["terms"], **index["titleterms"]}
     for phrase in SOUGHT:
-        if not any(phrase in title for title in index["alltitles"].__str__().lower().split(",")) and not all(
+        if not any(
+            phrase in title for title in index["alltitles"].__str__().lower().split(",")
+        ) and not all(
             any(term.startswith(word[:5]) for term in words) for word in phrase.split()
         ):
             yield f"a search for {phrase!r} finds nothing"

@@ -11,7 +11,7 @@ import rvtrain
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(p for p in DOCS.rglob("*.md") if "_build" not in p.parts)
-CODE = re.compile(r"^```(?:python|\{code-cell\}.*)\n((?::\w.*\n)*)(.*?)^```", re.DOTALL | re.MULTILINE)
+CODE = re.compile(r"^```(?:python|\{code-cell\}[^\n]*)\n((?::\w[^\n]*\n)*)(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
 def code_of(page):

@@ -41,7 +41,11 @@ def first_picture(app: Sphinx, page: str) -> str | None:
 
 def card(app: Sphinx, page: str, here: str) -> nodes.Node:
     doctree = app.env.get_doctree(page)
-    paragraphs = (p for p in doctree.findall(nodes.paragraph) if not list(p.findall(download_reference)))
+    paragraphs = (
+        p
+        for p in doctree.findall(nodes.paragraph)
+        if not list(p.findall(download_reference))
+    )
     paragraph = next(paragraphs).astext()
     sentence = (
         re.split(r"(?<=[.:])\s", " ".join(paragraph.split()), maxsplit=1)[0].rstrip(
