@@ -7,7 +7,7 @@ module when it is first used (PEP 562). Editors and type checkers read `__init__
 from importlib import import_module
 from typing import Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "losses": (
