@@ -94,6 +94,7 @@ _HOMES = {
         "uniformity",
     ),
     "report": (),
+    "export": (),
     "_engine._scratch": ("release_workspaces",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

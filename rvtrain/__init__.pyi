@@ -2,6 +2,7 @@
 
 from rvtrain import checkpoint as checkpoint
 from rvtrain import curriculum as curriculum
+from rvtrain import export as export
 from rvtrain import functional as functional
 from rvtrain import graph as graph
 from rvtrain import losses as losses

@@ -1,4 +1,4 @@
-"""Files in the safetensors format: eight bytes, the length n of the header; n bytes of JSON; the elements of arrays."""
+"""Files in the safetensors format: the length n of a header in eight bytes, n bytes of JSON, and arrays."""
 
 import json
 import math

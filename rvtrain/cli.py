@@ -74,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_mine(commands)
     _add_evaluate(commands)
     _add_apply(commands)
+    _add_export(commands)
     return parser
 
 
@@ -275,6 +276,29 @@ def _add_apply(commands: Any) -> None:
     add("-o", "--output", required=True, metavar="NPY", help="file for the transformed vectors")
     add("--side", choices=("query", "document"), help="adapter to use; required if the model has one for each side. "
         "Of files of pairs, the side to read (default: document)")  # fmt: skip
+
+
+def _add_export(commands: Any) -> None:
+    parser = _command(
+        commands, "export", "write a model in the form of another library",
+        "Write a model as a .safetensors file, as a folder of modules that SentenceTransformer loads, as a transform "
+        "of a faiss index, or as one matrix and one vector for NumPy. safetensors takes every model, "
+        "sentence-transformers takes adapters, with two of them as a Router, and faiss and numpy take linear "
+        "adapters.",
+        "rvtrain export adapters.npz --format sentence-transformers --encoder my-encoder -o my-retriever",
+        "rvtrain export adapters.npz --format faiss --side query -o query.transform",
+    )  # fmt: skip
+    add = parser.add_argument
+    add("model", metavar="MODEL", help="model written by train or by save_model")
+    add("--format", required=True, choices=("safetensors", "sentence-transformers", "faiss", "numpy"),
+        help="form of the output")  # fmt: skip
+    add("-o", "--output", required=True, metavar="OUT", help="a file; a new folder for sentence-transformers; "
+        ".npz for numpy, with the arrays weight and bias, for each side if there are two, such that x @ weight + "
+        "bias is the output of the model")  # fmt: skip
+    add("--side", choices=("query", "document"), help="adapter to write; required for faiss if the model has one "
+        "for each side (default: both)")  # fmt: skip
+    add("--encoder", metavar="FOLDER", help="sentence-transformers: folder of the model whose embeddings the "
+        "adapters take; the output is the whole model (default: the output is the adapters alone)")  # fmt: skip
 
 
 def _demo(options: argparse.Namespace) -> int:

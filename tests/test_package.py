@@ -22,7 +22,7 @@ LAYERS = [
     {"losses", "optimizers", "mining", "curriculum", "functional", "checkpoint", "text"},
     {"training"},
     {"demo", "_machine", "_warmup"},
-    {"report"},
+    {"report", "export"},
     {"sklearn", "torch"},
     {"_commands", "_plots"},
     {"cli"},
