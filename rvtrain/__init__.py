@@ -50,10 +50,11 @@ _HOMES = {
         "MiningReport",
         "MiningStrategy",
         "top_k",
+        "top_k_quantized",
         "weighted_sample",
     ),
     "graph": ("Graph",),
-    "functional": ("cosine_similarity", "logsumexp"),
+    "functional": ("cosine_similarity", "logsumexp", "quantize"),
     "checkpoint": ("load_checkpoint", "save_checkpoint"),
     "text": ("Bags", "HashedNgrams"),
     "training": (
@@ -95,6 +96,7 @@ _HOMES = {
         "uniformity",
     ),
     "report": (),
+    "export": (),
     "_engine._scratch": ("release_workspaces",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

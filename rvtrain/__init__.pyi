@@ -2,6 +2,7 @@
 
 from rvtrain import checkpoint as checkpoint
 from rvtrain import curriculum as curriculum
+from rvtrain import export as export
 from rvtrain import functional as functional
 from rvtrain import graph as graph
 from rvtrain import losses as losses
@@ -18,6 +19,7 @@ from rvtrain.curriculum import CurriculumStage as CurriculumStage
 from rvtrain.curriculum import TemperatureAnnealing as TemperatureAnnealing
 from rvtrain.functional import cosine_similarity as cosine_similarity
 from rvtrain.functional import logsumexp as logsumexp
+from rvtrain.functional import quantize as quantize
 from rvtrain.graph import Graph as Graph
 from rvtrain.losses import CoSENTLoss as CoSENTLoss
 from rvtrain.losses import CosineSimilarityLoss as CosineSimilarityLoss
@@ -40,6 +42,7 @@ from rvtrain.mining import InBatchMiner as InBatchMiner
 from rvtrain.mining import MiningReport as MiningReport
 from rvtrain.mining import MiningStrategy as MiningStrategy
 from rvtrain.mining import top_k as top_k
+from rvtrain.mining import top_k_quantized as top_k_quantized
 from rvtrain.mining import weighted_sample as weighted_sample
 from rvtrain.optimizers import EMA as EMA
 from rvtrain.optimizers import SGD as SGD

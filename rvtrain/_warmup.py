@@ -188,6 +188,7 @@ def _functional(dtype: np.dtype, rng: np.random.Generator) -> None:
     rt.logsumexp(x)
     rt.cosine_similarity(x, x)
     rt.weighted_sample(np.abs(x), 2, 0)
+    rt.top_k_quantized(x, rt.quantize(x, "binary"), 2, "binary")
     rt.InBatchMiner(rt.MiningStrategy.HARDEST).mine(x, 2, positives=x, ids=np.arange(ROWS))
     rt.GraphNegativeMiner(rng.integers(0, ROWS, (2 * ROWS, 2))).mine(x, 2)
 

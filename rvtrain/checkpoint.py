@@ -3,13 +3,13 @@
 import json
 import os
 import re
-import uuid
 import zipfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from rvtrain._atomic import replacing
 
 _STRUCTURE = "rvtrain-checkpoint"
 """Name of the array that holds the structure of the objects as UTF-8 JSON, with references to the other arrays."""
@@ -64,28 +64,10 @@ def save_checkpoint(path: str | os.PathLike[str], /, **objects: Any) -> None:
     encoded = {name: writer.encode(name, objects[name], 0) for name in arrays_first}
     structure = json.dumps({name: encoded[name] for name in objects})
     writer.arrays[_STRUCTURE] = np.frombuffer(structure.encode(), np.uint8)
-    target = Path(os.path.realpath(path))
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:12]}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            with zipfile.ZipFile(file, "w") as archive:
-                for name, array in writer.arrays.items():
-                    with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
-                        np.lib.format.write_array(member, array, allow_pickle=False)
-            file.flush()
-            os.fsync(file.fileno())
-        if target.exists():
-            os.chmod(temporary, target.stat().st_mode & 0o777)
-        os.replace(temporary, target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    if os.name == "posix":
-        folder = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+    with replacing(path) as file, zipfile.ZipFile(file, "w") as archive:
+        for name, array in writer.arrays.items():
+            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -74,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_mine(commands)
     _add_evaluate(commands)
     _add_apply(commands)
+    _add_export(commands)
     return parser
 
 
@@ -241,6 +242,20 @@ def _add_evaluate(commands: Any) -> None:
         help=f"metrics to print: {_METRICS} (default: recall@1 recall@10 mrr@10 ndcg@10)")  # fmt: skip
     add("--truncate-dim", type=int, metavar="D", help="use the first D dimensions of all vectors, as for embeddings "
         "that were trained by MatryoshkaLoss (default: all)")  # fmt: skip
+    add(
+        "--precision",
+        choices=("float32", "float16", "int8", "binary"),
+        default="float32",
+        help="precision of the "
+        "documents: ranked as they are in a file that apply writes at this precision, by queries in floating point",
+    )
+    add(
+        "--rescore",
+        type=int,
+        metavar="M",
+        help="binary: rank the M * k documents whose bits are nearest by the "
+        "query in floating point; 0: by bits alone (default: 4)",
+    )
     add("--json", action="store_true", help="print JSON")
 
 
@@ -266,6 +281,7 @@ def _add_apply(commands: Any) -> None:
         "Read a .npy block by block, transform its rows, and write another .npy. Neither file has to fit in memory. "
         "Or embed the texts of a file: row i of the output is the embedding of text i.",
         "rvtrain apply adapters.npz documents.npy --side document -o better.npy",
+        "rvtrain apply adapters.npz documents.npy --side document --precision int8 --ranges ranges.npy -o codes.npy",
         "rvtrain apply retriever.npz documents.txt -o documents.npy",
     )  # fmt: skip
     add = parser.add_argument
@@ -275,6 +291,35 @@ def _add_apply(commands: Any) -> None:
     add("-o", "--output", required=True, metavar="NPY", help="file for the transformed vectors")
     add("--side", choices=("query", "document"), help="adapter to use; required if the model has one for each side. "
         "Of files of pairs, the side to read (default: document)")  # fmt: skip
+    add("--precision", choices=("float32", "float16", "int8", "binary"), help="type of the numbers in the output: "
+        "floats of 32 or 16 bits, codes of 8 bits, or a bit per dimension, eight to a byte (default: that of the "
+        "model)")  # fmt: skip
+    add("--ranges", metavar="NPY", help="int8: array (2, d) of the least and greatest value of each dimension, by "
+        "which the codes are read. If the file exists it is used; if not, the ranges of up to 10,000 evenly spaced "
+        "rows are, and are written to it")  # fmt: skip
+
+
+def _add_export(commands: Any) -> None:
+    parser = _command(
+        commands, "export", "write a model in the form of another library",
+        "Write a model as a .safetensors file, as a folder of modules that SentenceTransformer loads, as a transform "
+        "of a faiss index, or as one matrix and one vector for NumPy. safetensors takes every model, "
+        "sentence-transformers takes adapters, with two of them as a Router, and faiss and numpy take linear "
+        "adapters.",
+        "rvtrain export adapters.npz --format sentence-transformers --encoder my-encoder -o my-retriever",
+        "rvtrain export adapters.npz --format faiss --side query -o query.transform",
+    )  # fmt: skip
+    add = parser.add_argument
+    add("model", metavar="MODEL", help="model written by train or by save_model")
+    add("--format", required=True, choices=("safetensors", "sentence-transformers", "faiss", "numpy"),
+        help="form of the output")  # fmt: skip
+    add("-o", "--output", required=True, metavar="OUT", help="a file; a new folder for sentence-transformers; "
+        ".npz for numpy, with the arrays weight and bias, for each side if there are two, such that x @ weight + "
+        "bias is the output of the model")  # fmt: skip
+    add("--side", choices=("query", "document"), help="adapter to write; required for faiss if the model has one "
+        "for each side (default: both)")  # fmt: skip
+    add("--encoder", metavar="FOLDER", help="sentence-transformers: folder of the model whose embeddings the "
+        "adapters take; the output is the whole model (default: the output is the adapters alone)")  # fmt: skip
 
 
 def _demo(options: argparse.Namespace) -> int:

@@ -326,3 +326,30 @@ def bag_encoder(table, bags, mode):
             if w:
                 out[i] += w / total * table[r]
     return out
+
+
+# --- Codes ---------------------------------------------------------------------------------------------
+
+
+def quantize(x, precision, ranges=None):
+    """Codes of one byte or one bit per column, element by element."""
+    x = np.asarray(x)
+    offset = 0 if precision.startswith("u") else 128
+    rows = []
+    for row in x:
+        if precision.endswith("int8"):
+            low, high = np.asarray([x.min(axis=0), x.max(axis=0)] if ranges is None else ranges, np.float32)
+            steps = [(h - l) / np.float32(255) or np.float32(1) for l, h in zip(low, high, strict=True)]
+            values = [int(np.floor((v - l) / s)) for v, l, s in zip(row, low, steps, strict=True)]
+            rows.append([min(max(v, 0), 255) - offset for v in values])
+        else:
+            bits = [int(v > 0) for v in row] + [0] * (-len(row) % 8)
+            rows.append([int("".join(map(str, bits[i : i + 8])), 2) - offset for i in range(0, len(bits), 8)])
+    return np.array(rows, np.uint8 if offset == 0 else np.int8)
+
+
+def nearest_by_bits(queries, documents, k):
+    """The documents (B, k) whose signs differ from a query's in the fewest columns, and the cosines of the signs."""
+    differing = np.array([[sum((a > 0) != (b > 0)) for b in documents] for a in queries])
+    order = np.argsort(differing, axis=1, kind="stable")[:, :k]
+    return 1 - 2 * np.take_along_axis(differing, order, 1) / documents.shape[1], order

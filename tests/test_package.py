@@ -14,7 +14,7 @@ SOURCES = sorted(ROOT.rglob("*.py"))
 NAMES = [name for name in rvtrain.__all__ if not name.startswith("__")]
 # From the ground up: a module may import from its own layer and those before it.
 LAYERS = [
-    {"_errors", "_lazy", "_validation"},
+    {"_atomic", "_errors", "_lazy", "_safetensors", "_validation"},
     {"_kernels"},
     {"_progress"},
     {"_engine"},
@@ -22,7 +22,7 @@ LAYERS = [
     {"losses", "optimizers", "mining", "curriculum", "functional", "checkpoint", "text"},
     {"training"},
     {"demo", "_machine", "_warmup"},
-    {"report"},
+    {"report", "export"},
     {"sklearn", "torch"},
     {"_commands", "_plots"},
     {"cli"},

@@ -12,6 +12,7 @@ from rvtrain._commands import _files
 from rvtrain._progress import Bar
 
 _NEGATIVES = 4
+_CALIBRATION_ROWS = 10_000
 
 
 def towers(path: str | None, data: _files.Inputs) -> tuple[Any, Any]:
@@ -77,16 +78,29 @@ def rows(tower: Any, table: np.ndarray, which: np.ndarray) -> np.ndarray:
 
 def measured(
     both: tuple[Any, Any], data: _files.Inputs, pairs: np.ndarray, metrics: list[str], options: argparse.Namespace,
-    bar: Bar, truncate_dim: int | None = None,
+    bar: Bar, truncate_dim: int | None = None, **precision: Any,
 ) -> dict[str, float]:  # fmt: skip
-    """Retrieval metrics of the queries in these pairs; all documents are ranked for each."""
+    """Retrieval metrics of the queries in these pairs; all documents are ranked for each.
+
+    `precision` are options of `evaluate_retrieval`; ranges of int8 are those of up to 10,000 documents.
+    """
     asking = np.unique(pairs[:, 0])
     bar.phase("embedding queries")
     queries = rows(both[0], data.queries, asking)
     documents = embedded(both[1], data.documents, options, bar, "documents")
     bar.phase("evaluating")
     relevant = _files.answers(pairs, asking)
-    return rt.evaluate_retrieval(queries, documents, relevant=relevant, metrics=metrics, truncate_dim=truncate_dim)
+    if precision.get("precision") == "int8":
+        precision["ranges"] = ranges(both[1], data.documents)[:, :truncate_dim]
+    return rt.evaluate_retrieval(
+        queries, documents, relevant=relevant, metrics=metrics, truncate_dim=truncate_dim, **precision
+    )
+
+
+def ranges(tower: Any, table: np.ndarray) -> np.ndarray:
+    """Least and greatest value (2, d) of each column of up to 10,000 rows, evenly spaced, embedded by the tower."""
+    some = rows(tower, table, np.unique(np.linspace(0, len(table) - 1, _CALIBRATION_ROWS).astype(np.int64)))
+    return np.stack([some.min(axis=0), some.max(axis=0)])
 
 
 def _blocks(tower: Any, table: np.ndarray, bar: Bar, name: str) -> Iterator[np.ndarray]:

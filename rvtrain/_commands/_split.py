@@ -7,6 +7,7 @@ import numpy as np
 
 import rvtrain as rt
 from rvtrain._commands._files import Inputs
+from rvtrain.training._saving import is_safetensors
 
 _SAMPLED_ROWS = 64
 
@@ -94,7 +95,7 @@ def to_measure(model: str | None, data: Inputs, everything: bool) -> Measured:
         return Measured(data.known, "all", f"on all {len(data.known):,} pairs")
     if model is None:
         return Measured(pairs, "pairs" if data.validation is None else "validation", f"on {len(pairs):,} {kind}")
-    saved = rt.load_checkpoint(model).get("split")
+    saved = None if is_safetensors(model) else rt.load_checkpoint(model).get("split")
     if not isinstance(saved, dict) or not {"report", "validated", "data"} <= set(saved):
         return Measured(
             pairs, "unknown", f"on {len(pairs):,} {kind}; {model} does not say which pairs it was trained on"

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rvtrain.mining._in_batch import InBatchMiner
     from rvtrain.mining._miner import HardNegativeMiner
     from rvtrain.mining._neighbours import Neighbours as Neighbours  # for the metrics, not for users
+    from rvtrain.mining._quantized import top_k_quantized
     from rvtrain.mining._report import MiningReport
     from rvtrain.mining._strategy import MiningStrategy
     from rvtrain.mining._top_k import top_k, weighted_sample
@@ -23,6 +24,7 @@ __all__ = [
     "MiningReport",
     "MiningStrategy",
     "top_k",
+    "top_k_quantized",
     "weighted_sample",
 ]
 
@@ -33,6 +35,7 @@ __getattr__ = fetcher(
         "_in_batch": ("InBatchMiner",),
         "_miner": ("HardNegativeMiner",),
         "_neighbours": ("Neighbours",),
+        "_quantized": ("top_k_quantized",),
         "_report": ("MiningReport",),
         "_strategy": ("MiningStrategy",),
         "_top_k": ("top_k", "weighted_sample"),

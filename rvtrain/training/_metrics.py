@@ -7,7 +7,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rvtrain import _validation as check
+from rvtrain.functional import PRECISIONS
 from rvtrain.mining import Neighbours
+from rvtrain.mining._quantized import QuantizedNeighbours
 from rvtrain.training._hits import Hits, Indices, PerQuery, Relevant, distinct, grades_of, hits, relevant_documents
 
 _KINDS: dict[str, Callable[[Hits, int], PerQuery]] = {
@@ -60,6 +62,9 @@ def evaluate_retrieval(
     pairs: ArrayLike | None = ...,
     grades: ArrayLike | None = ...,
     truncate_dim: int | None = ...,
+    precision: str = ...,
+    ranges: ArrayLike | None = ...,
+    rescore_multiplier: int = ...,
     per_query: Literal[False] = ...,
 ) -> dict[str, float]: ...
 
@@ -75,6 +80,9 @@ def evaluate_retrieval(
     pairs: ArrayLike | None = ...,
     grades: ArrayLike | None = ...,
     truncate_dim: int | None = ...,
+    precision: str = ...,
+    ranges: ArrayLike | None = ...,
+    rescore_multiplier: int = ...,
     per_query: Literal[True],
 ) -> dict[str, PerQuery]: ...
 
@@ -89,6 +97,9 @@ def evaluate_retrieval(
     pairs: ArrayLike | None = None,
     grades: ArrayLike | None = None,
     truncate_dim: int | None = None,
+    precision: str = "float32",
+    ranges: ArrayLike | None = None,
+    rescore_multiplier: int = 4,
     per_query: bool = False,
 ) -> dict[str, float] | dict[str, PerQuery]:
     """Rank all documents for each query by cosine, exactly, and measure; ties go to the lower index.
@@ -115,6 +126,15 @@ def evaluate_retrieval(
         relevant if its grade is above 0.
     truncate_dim : int, optional
         Use the first so many dimensions of all vectors, as for embeddings that were trained by `MatryoshkaLoss`.
+    precision : {"float32", "float16", "int8", "uint8", "binary", "ubinary"}
+        Rank documents as they are after `quantize` to this precision, or conversion to float16, by queries in
+        floating point, as `top_k_quantized` does. "float32": as they are.
+    ranges : array of shape (2, d), optional
+        Least and greatest value of each column, for "int8" and "uint8". None: those of the documents, which then are
+        an array.
+    rescore_multiplier : int
+        For bits: rank so many times the needed number of documents by their bits, and these by the cosine of the
+        query and the bits. 0: by the bits alone.
     per_query : bool
         Return the metrics of each query, which `paired_test` compares, in place of their means.
 
@@ -149,7 +169,10 @@ def evaluate_retrieval(
         truncate_dim = check.integer("truncate_dim", truncate_dim, low=1, high=q.shape[1])
         documents = _truncated(documents, q.shape[1], truncate_dim)
         q = q[:, :truncate_dim]
-    near = Neighbours(q, documents, ("queries", "documents"))
+    if check.choice("precision", precision, ("float32", "float16", *PRECISIONS)) == "float32":
+        near: Neighbours | QuantizedNeighbours = Neighbours(q, documents, ("queries", "documents"))
+    else:
+        near = QuantizedNeighbours(q, documents, precision, ranges, rescore_multiplier)
     given = {"qrels": qrels, "relevant": relevant, "pairs": pairs}
     names = [name for name, value in given.items() if value is not None]
     if len(names) != 1:

@@ -1,5 +1,8 @@
 """Models in files."""
 
+import json
+import os
+
 import numpy as np
 import pytest
 
@@ -32,13 +35,14 @@ MODELS = {
 }
 
 
+@pytest.mark.parametrize("format", ["npz", "safetensors"])
 @pytest.mark.parametrize("name", MODELS)
-def test_load_model__is_what_was_saved(name, dtype, tmp_path, rng):
+def test_load_model__is_what_was_saved(name, format, dtype, tmp_path, rng):
     model = MODELS[name](dtype)
     for value in model.params.values():
         value += rng.normal(size=value.shape).astype(dtype)
-    rt.save_model(tmp_path / "model.npz", model)
-    loaded = rt.load_model(tmp_path / "model.npz")
+    rt.save_model(tmp_path / "model", model, format=format)
+    loaded = rt.load_model(tmp_path / "model")
     assert repr(loaded) == repr(model)
     assert set(loaded.params) == set(model.params)
     for key, value in model.params.items():
@@ -70,3 +74,68 @@ def test_model_files__that_are_none_are_refused(tmp_path):
     )
     with pytest.raises(ValueError, match="holds no model"):
         rt.load_model(tmp_path / "odd.npz")
+
+
+# --- safetensors -----------------------------------------------------------------------------------------
+
+
+def test_safetensors__is_read_by_its_own_library(tmp_path, rng):
+    numpy_of = pytest.importorskip("safetensors.numpy")
+    model = rt.TwoTower(rt.Sequential(rt.LinearAdapter(3, bias=True), rt.LinearAdapter(3, 2)), rt.LinearAdapter(4, 2))
+    rt.save_model(tmp_path / "model.safetensors", model, format="safetensors")
+    found = numpy_of.load_file(tmp_path / "model.safetensors")
+    assert sorted(found) == sorted(name.replace("/", ".") for name in model.params)
+    for name, value in model.params.items():
+        np.testing.assert_array_equal(found[name.replace("/", ".")], value)
+    numpy_of.save_file(found, tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match=r"holds no model, but \['document.weight"):
+        rt.load_model(tmp_path / "other.safetensors")
+
+
+def test_safetensors__is_the_format(tmp_path):
+    """Eight bytes of length, JSON, then the elements; offsets count from the end of the JSON."""
+    rt.save_model(tmp_path / "model", rt.LinearAdapter(2, dtype=np.float64), format="safetensors")
+    data = (tmp_path / "model").read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    assert length % 8 == 0
+    assert header["weight"] == {"dtype": "F64", "shape": [2, 2], "data_offsets": [0, 32]}
+    assert all(isinstance(value, str) for value in header["__metadata__"].values())
+    assert data[8 + length :] == bytes(32)
+
+
+def test_safetensors__damaged_is_refused(tmp_path):
+    path = tmp_path / "model"
+    rt.save_model(path, rt.LinearAdapter(3, bias=True), format="safetensors")
+    good = path.read_bytes()
+    length = int.from_bytes(good[:8], "little")
+    damaged = [
+        good[:-1],
+        good + b"1",
+        good[:20],
+        good[:8] + good[8:].replace(b'"F32"', b'"F64"', 1),
+        good[:8] + good[8:].replace(b'"F32"', b'"BF1"', 1),
+        good[:8] + good[8:].replace(b"[3,3]", b"[3,-]", 1),
+        good[:8] + good[8:].replace(b'"bias"', b'"_ias"', 1),
+        good[:8] + good[8:].replace(b'"bias"', b'"\\\\\\\\"', 1),
+        (length + 8).to_bytes(8, "little") + good[8:],
+        (1 << 60).to_bytes(8, "little") + good[8:],
+        b"",
+    ]
+    for data in damaged:
+        path.write_bytes(data)
+        with pytest.raises(ValueError, match="damaged"):
+            rt.load_model(path)
+
+
+def test_save_model__that_fails_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "model"
+    rt.save_model(path, rt.LinearAdapter(3), format="safetensors")
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="format must be 'npz' or 'safetensors', got 'pickle'"):
+        rt.save_model(path, rt.LinearAdapter(4), format="pickle")
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        rt.save_model(path, rt.LinearAdapter(4), format="safetensors")
+    assert path.read_bytes() == before
+    assert [each.name for each in tmp_path.iterdir()] == ["model"]

@@ -1,28 +1,25 @@
-"""A scikit-learn transformer; needs scikit-learn (the extra ``sklearn``)."""
+"""A transformer of vectors."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.neighbors import KNeighborsClassifier
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from rvtrain import _validation as check
 from rvtrain.losses import InfoNCELoss
-from rvtrain.mining import HardNegativeMiner
 from rvtrain.optimizers import AdamW
 from rvtrain.optimizers._arrays import Floats
+from rvtrain.sklearn._held_back import Best, by_label, labels_found, pairs_found, some_of
+from rvtrain.sklearn._labels import checked_weights, fit_labels, nearest_agree, without_zeros
 from rvtrain.training import LinearAdapter, MLPAdapter, Trainer
 from rvtrain.training._pair_data import PairData
 
-__all__ = ["ContrastiveAdapter"]
-
-_MOST_HELD_BACK = 2000
-_NEIGHBOURS = 3
+_DTYPES = (np.float64, np.float32)
 
 
 class ContrastiveAdapter(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -54,13 +51,15 @@ class ContrastiveAdapter(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
     ----------
     adapter_ : LinearAdapter or MLPAdapter
     best_epoch_ : int
-        The epoch that was kept; 0 is the untrained map.
+        The epoch that was kept; 0 is the untrained map. `partial_fit` adds 1.
     validation_scores_ : array of shape (epochs + 1,), or None
         Scores of the untrained map and of each epoch; None if nothing was held back. For labels: the accuracy of
         ``KNeighborsClassifier(3)`` fitted to the other rows. For pairs: the fraction of pairs whose second row is the
         nearest to the first by cosine, not counting the rows with which the first was trained.
     n_features_in_ : int
         Number of columns of the input.
+    feature_names_in_ : array of str
+        Names of these, where the input had such.
 
     Notes
     -----
@@ -109,7 +108,12 @@ class ContrastiveAdapter(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         self.random_state = random_state
 
     def fit(
-        self, X: ArrayLike, y: ArrayLike | None = None, *, pairs: ArrayLike | None = None
+        self,
+        X: ArrayLike,
+        y: ArrayLike | None = None,
+        *,
+        pairs: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
     ) -> "ContrastiveAdapter":
         """Learn from labels, or from pairs of rows.
 
@@ -120,6 +124,10 @@ class ContrastiveAdapter(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
             Labels of the rows.
         pairs : integer array of shape (P, 2), optional
             Pairs of rows that belong together, instead of labels.
+        sample_weight : array of shape (n,), optional
+            ≥ 0. With labels the rows of each batch are drawn with replacement, in proportion to their weights; with
+            pairs the loss of a pair has the weight of its first row. A row of weight 0 is left out of both. The rows
+            held back have no weights.
 
         Returns
         -------
@@ -128,47 +136,94 @@ class ContrastiveAdapter(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         if (y is None) == (pairs is None):
             raise ValueError("requires y to be passed, but the target y is None; or pairs, and then no y")
         if pairs is None:
-            x, target = validate_data(self, X, y, dtype=(np.float64, np.float32), ensure_min_samples=2)
+            x, target = validate_data(self, X, y, dtype=_DTYPES, ensure_min_samples=2)
             check_classification_targets(target)
         else:
-            x = validate_data(self, X, dtype=(np.float64, np.float32), ensure_min_samples=2)
+            x = validate_data(self, X, dtype=_DTYPES, ensure_min_samples=2)
             known = PairData(x, x, pairs).pairs
-        kinds = {"linear": LinearAdapter, "mlp": MLPAdapter}
-        if self.kind not in kinds:
-            raise ValueError(f"kind must be 'linear' or 'mlp', got {self.kind!r}")
+        weights = checked_weights(sample_weight, x)
+        if pairs is None:
+            x, target, weights = without_zeros(x, target, weights)
         fraction = check.number("validation_fraction", self.validation_fraction, low=0.0, high=0.5)
-        seed = int(check_random_state(self.random_state).randint(2**31))
-        out = x.shape[1] if self.n_components is None else self.n_components
-        adapter = kinds[self.kind](x.shape[1], out, seed=seed, dtype=x.dtype)
+        seed = self._begin(x)
         rng = np.random.default_rng(seed)
         if pairs is None:
             labels = np.unique(target, return_inverse=True)[1]
-            held = _some(_by_label(labels, rng), fraction)
-            found = _labels_found(labels, held)
+            held = some_of(by_label(labels, rng), fraction)
+            found = labels_found(labels, held)
             labels[held] = len(x) + held  # labels of their own, so that nothing is learned from these rows
         else:
-            held = _some(rng.permutation(len(known)), fraction)
+            if weights is not None:
+                known = known[(weights[known] > 0).all(axis=1)]
+            held = some_of(rng.permutation(len(known)), fraction)
             known, apart = np.delete(known, held, axis=0), known[held]
-            found = _pairs_found(PairData(x, x, known), apart)
-        best = _Best(adapter, x, found) if len(held) else None
-        trainer = Trainer(
-            adapter,
-            InfoNCELoss(self.temperature),
-            AdamW(adapter.params, self.learning_rate, self.weight_decay),
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            seed=seed,
-            callbacks=() if best is None else [best],
-            progress=False,
-        )
+            found = pairs_found(PairData(x, x, known), apart)
+        best = Best(self.adapter_, x, found) if len(held) else None
+        trainer = self._trainer(self.epochs, seed, () if best is None else (best,))
         if pairs is not None:
-            trainer.fit(x, x, known)
-        elif len(np.unique(labels)) < len(x):  # else no two rows belong together, and there is nothing to learn
-            trainer.fit_labels(x, labels)
-        self.adapter_, self.best_epoch_, self.validation_scores_ = adapter, trainer.epoch, None
+            trainer.fit(x, x, known, sample_weight=None if weights is None else weights[known[:, 0]])
+        else:
+            fit_labels(trainer, x, labels, weights)
+        self.best_epoch_, self.validation_scores_ = trainer.epoch, None
         if best is not None:
             self.best_epoch_, self.validation_scores_ = best.restore()
         return self
+
+    def partial_fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike | None = None,
+        *,
+        sample_weight: ArrayLike | None = None,
+    ) -> "ContrastiveAdapter":
+        """Go on learning from some rows and their labels: one epoch, of which nothing is held back.
+
+        The parameters and the moments of the optimizer stay from call to call, and from a `fit` before. Each call
+        contrasts the labels that are in it, which need not be those of other calls.
+
+        Parameters
+        ----------
+        X : array of shape (n, d)
+        y : array of shape (n,)
+        sample_weight : array of shape (n,), optional
+            As in `fit`.
+
+        Returns
+        -------
+        ContrastiveAdapter
+        """
+        if y is None:
+            raise ValueError("requires y to be passed, but the target y is None")
+        first = not hasattr(self, "adapter_")
+        x, target = validate_data(self, X, y, dtype=_DTYPES, reset=first)
+        check_classification_targets(target)
+        x, target, weights = without_zeros(x, target, checked_weights(sample_weight, x))
+        if first:
+            self._begin(x)
+            self.best_epoch_, self.validation_scores_ = 0, None
+        self._calls += 1
+        seed = int(np.random.SeedSequence([self._seed, self._calls]).generate_state(1)[0])
+        labels = np.unique(target, return_inverse=True)[1]
+        fit_labels(self._trainer(1, seed, ()), x, labels, weights)
+        self.best_epoch_ += 1
+        return self
+
+    def _begin(self, x: Any) -> int:
+        """Make an untrained adapter for these rows, and its optimizer; returns the seed."""
+        kinds = {"linear": LinearAdapter, "mlp": MLPAdapter}
+        if self.kind not in kinds:
+            raise ValueError(f"kind must be 'linear' or 'mlp', got {self.kind!r}")
+        self._seed, self._calls = int(check_random_state(self.random_state).randint(2**31)), 0
+        out = x.shape[1] if self.n_components is None else self.n_components
+        self.adapter_ = kinds[self.kind](x.shape[1], out, seed=self._seed, dtype=x.dtype)
+        self._optimizer = AdamW(self.adapter_.params, self.learning_rate, self.weight_decay)
+        return self._seed
+
+    def _trainer(self, epochs: int, seed: int, callbacks: Sequence[Any]) -> Trainer:
+        return Trainer(
+            self.adapter_, InfoNCELoss(self.temperature), self._optimizer, epochs=epochs, batch_size=self.batch_size,
+            seed=seed, callbacks=callbacks, progress=False,
+        )  # fmt: skip
 
     def transform(self, X: ArrayLike) -> Floats:
         """The embeddings of rows, not normalised.
@@ -182,8 +237,25 @@ class ContrastiveAdapter(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         array of shape (n, n_components)
         """
         check_is_fitted(self)
-        x = validate_data(self, X, dtype=(np.float64, np.float32), reset=False)
+        x = validate_data(self, X, dtype=_DTYPES, reset=False)
         return np.asarray(self.adapter_.transform(x))
+
+    def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
+        """The fraction of rows whose nearest other row, by the cosine of their embeddings, has their label.
+
+        Parameters
+        ----------
+        X : array of shape (n, d)
+            At least two rows.
+        y : array of shape (n,)
+        sample_weight : array of shape (n,), optional
+            Weights of the rows in the mean.
+
+        Returns
+        -------
+        float
+        """
+        return nearest_agree(self.transform(X), y, sample_weight)
 
     @property
     def _n_features_out(self) -> int:
@@ -194,78 +266,3 @@ class ContrastiveAdapter(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         tags.target_tags.required = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
-
-
-class _Best:
-    """Keeps the parameters of the best epoch; a callback of `Trainer`.
-
-    `found` maps embeddings of X to booleans: which of the rows or pairs held back they find.
-    """
-
-    def __init__(self, adapter: Any, X: np.ndarray, found: Callable[[np.ndarray], np.ndarray]) -> None:
-        self.adapter, self.X, self.found = adapter, X, found
-        self.hits: list[np.ndarray] = []
-        self()
-
-    def __call__(self, *_: Any) -> None:
-        self.hits.append(self.found(self.adapter.transform(self.X)))
-        if len(self.hits) == 1 or self._is_better():
-            self.epoch = len(self.hits) - 1
-            self.params = {name: value.copy() for name, value in self.adapter.params.items()}
-
-    def _is_better(self) -> bool:
-        """Whether this epoch finds more than all before it, and by two standard errors more than the identity.
-
-        Of the c rows that exactly one of two maps finds, chance would give each map half: their difference has a
-        standard deviation of √c, and among many epochs one soon exceeds that. A random start has no such advantage.
-        """
-        untrained, now = self.hits[0], self.hits[-1]
-        least = 2 * np.sqrt((now != untrained).sum()) if self.adapter.residual else 0.0
-        return bool(now.sum() > self.hits[self.epoch].sum() and now.sum() > untrained.sum() + least)
-
-    def restore(self) -> tuple[int, np.ndarray]:
-        """Put the best parameters back; returns their epoch, and the scores of all epochs."""
-        for name, value in self.params.items():
-            self.adapter.params[name][...] = value
-        return self.epoch, np.array([hits.mean() for hits in self.hits])
-
-
-def _by_label(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The rows of labels with at least 4 rows, label by label, in random order within each label."""
-    order = rng.permutation(len(labels))
-    order = order[np.argsort(labels[order], kind="stable")]
-    enough: np.ndarray = np.bincount(labels)[labels[order]] >= 4
-    return np.asarray(order[enough])
-
-
-def _some(order: np.ndarray, fraction: float) -> np.ndarray:
-    """This fraction of the items, evenly spaced."""
-    count = min(int(fraction * len(order)), _MOST_HELD_BACK)
-    return order[np.arange(count) * len(order) // max(count, 1)]
-
-
-def _labels_found(labels: np.ndarray, held: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """A function of embeddings: for each row held back, whether its nearest other rows vote for its label."""
-    train = np.delete(np.arange(len(labels)), held)
-    known, wanted = labels[train], labels[held]
-
-    def found(embeddings: np.ndarray) -> np.ndarray:
-        nearest = KNeighborsClassifier(min(_NEIGHBOURS, len(train))).fit(embeddings[train], known)
-        return np.asarray(nearest.predict(embeddings[held]) == wanted)
-
-    return found
-
-
-def _pairs_found(known: PairData, held: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """A function of embeddings: for each pair held back, whether its second row is the nearest to its first.
-
-    Rows that are known to belong to the first are not counted.
-    """
-    first, second = held.T
-    excluded = np.column_stack([first, known.documents_of(first)])
-
-    def found(embeddings: np.ndarray) -> np.ndarray:
-        near = HardNegativeMiner.hardest().mine(embeddings[first], embeddings, 1, exclude=excluded)
-        return np.asarray(near[:, 0] == second)
-
-    return found
