@@ -66,6 +66,13 @@ EXAMPLES = {
     "texts": lambda s: s["before"] < 0.35 < 0.6 < s["after"] and any("json" in name for name in s["answers"]),
     "torch": lambda s: s["values"][-1] < 0.5 * s["values"][0] and s["loss"].logit_scale.item() > 2.0,
     "lbfgs": lambda s: s["found"].fun < 0.95 * s["adam"] and s["before"] < 0.5 < s["after"],
+    "recommender": lambda s: s["learned"] > 1.4 * s["popular"],
+    "export": lambda s: (
+        np.allclose(s["embeddings"], s["asking"], atol=1e-5)
+        and (s["again"].encode_query(s["queries"]) == s["asking"]).all()
+        and s["found"].shape == (500, 10)
+    ),
+    "scikit_learn": lambda s: s["plain"] + 0.1 < s["adapted"] < s["from_strings"],
     "report": lambda s: _lines(s["path"]) > 50,
     "negatives": lambda s: (
         not (s["found"][:20] == np.arange(500, 520)[:, np.newaxis]).any() and _lines(s["path"]) == 1000

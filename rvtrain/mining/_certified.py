@@ -12,7 +12,8 @@ from rvtrain._engine._pairs import TOGETHER
 from rvtrain._engine._scratch import Scratch, scratch
 from rvtrain._kernels._threads import thread_count
 from rvtrain.mining import _certified_kernels as kernels
-from rvtrain.mining._certified_kernels import Codes, Search, Waiting
+from rvtrain.mining._certified_kernels import Search, Waiting
+from rvtrain.mining._codes_kernels import Codes, encode
 from rvtrain.mining._selection_kernels import Best, Limits
 
 _FEWEST_QUERIES, _FEWEST_PER_RESULT = 32 if TILE is VNNI else 96, 16
@@ -153,5 +154,5 @@ def _codes(rows: engine.Rows, width: int, *, levels: int, offset: int, memory: S
     )
     tasks = min(shape[0], 4 * thread_count())
     lines = memory.array((tasks, 4 * words(dim)), np.uint8)
-    kernels.encode.sized(8 * rows.x.size)(tasks, rows, levels, offset, lines, codes)
+    encode.sized(8 * rows.x.size)(tasks, rows, levels, offset, lines, codes)
     return codes

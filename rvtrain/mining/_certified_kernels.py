@@ -29,13 +29,14 @@ from typing import NamedTuple
 import numpy as np
 
 from rvtrain._engine._blocks import Rows
-from rvtrain._engine._byte_tile import COLUMNS, PARTIAL, ROWS, tile_bytes
+from rvtrain._engine._byte_tile import COLUMNS, ROWS, tile_bytes
 from rvtrain._engine._pairs import TOGETHER, dots, unit_row
 from rvtrain._engine._prefetch import prefetch_row
 from rvtrain._engine._row_screen import TOGETHER as _AT_ONCE
 from rvtrain._engine._row_screen import products
 from rvtrain._engine._screen import any_at_least, at_least
 from rvtrain._kernels import body, kernel, njit, trailing_zeros
+from rvtrain.mining._codes_kernels import Codes
 from rvtrain.mining._heap import push
 from rvtrain.mining._selection_kernels import Limits, count_allowed, first_bits, is_allowed
 
@@ -47,27 +48,11 @@ LINES = 16
 
 _GROUP_BYTES = 8192
 """Size of the codes of the queries that meet a panel of candidates in turn, both in the first-level cache."""
-_LANE = (np.arange(4 * PARTIAL) % 4 < 2).astype(np.float32)
-"""1 where a code is summed in the first lane of its part, 0 where in the second."""
-
 _AHEAD = 8
 """Number of candidates whose rows are fetched while another one is scored."""
 
 _GROWS = np.float32(1.000001)
 _TINY = np.float32(1e-6)
-
-
-class Codes(NamedTuple):
-    """Rows as bytes, packed for `tile_bytes`."""
-
-    words: np.ndarray
-    """(panels, d / 4, width) int32: four codes each; those of candidates are 128 higher, unsigned"""
-    scales: np.ndarray
-    """(panels, width) float32: s; 0 for rows beyond the last"""
-    errors: np.ndarray
-    """(panels, width) float32: e, rounded up"""
-    starts: np.ndarray
-    """(panels, parts, width) int32: initial values of the sums of a query's products"""
 
 
 class Waiting(NamedTuple):
@@ -124,111 +109,6 @@ class OfTasks(NamedTuple):
     """(tasks, TOGETHER, d): candidates at length one"""
     scores: np.ndarray
     """(tasks, TOGETHER)"""
-
-
-@kernel
-def encode(start, stop, rows, levels, offset, lines, codes):
-    """Codes of rows (n, d) float32, packed by the width of codes.words; offset 128 makes them unsigned.
-
-    Count is the number of tasks; lines (tasks, 4 ⌈d / 4⌉) uint8 is scratch for the codes of a row.
-    """
-    panels = len(codes.words)
-    for task in range(start, stop):
-        for panel in range(panels * task // len(lines), panels * (task + 1) // len(lines)):
-            _encode_panel(panel, rows, levels, offset, lines[task], codes)
-
-
-@njit
-def _encode_panel(panel, rows, levels, offset, line, codes):
-    """The code of an element x is rint(g x), its error r = g x − code; e = s ‖r‖ with s = 1 / g of the unit row.
-
-    g is as large as `levels`, and sums of 16 bits, allow. The computed r is wrong by at most 2.3e-5: three roundings
-    of a number up to 127, the highest level.
-    """
-    width, (count, dim) = codes.words.shape[2], rows.x.shape
-    words = line.view(np.int32)
-    for r in range(width):
-        i = panel * width + r
-        line[:] = offset
-        codes.starts[panel, :, r] = 0
-        scale, squares = np.float32(0), np.float32(0)
-        if i < count:
-            x = rows.x[i]
-            largest = _largest_magnitude(x)
-            stretch = np.float32(0)
-            if largest > 1e-30:
-                stretch = _most_levels(x, np.float32(1) / largest, np.float32(levels)) / largest
-                scale = np.float32(rows.inverse[i] / stretch)
-            for k in range(dim):
-                stretched = x[k] * stretch
-                code = np.rint(stretched)
-                squares += (stretched - code) * (stretched - code)
-                line[k] = np.uint8(np.int32(code) + offset)
-            if offset == 0:
-                _sum_codes(line.view(np.int8), codes.starts[panel, :, r])
-        for k in range(len(words)):
-            codes.words[panel, k, r] = words[k]
-        codes.scales[panel, r] = scale
-        growth = np.float32(1) + np.float32(dim) * np.float32(2.4e-7)
-        slack = np.sqrt(np.float32(dim)) * np.float32(2.3e-5)
-        codes.errors[panel, r] = scale * (np.sqrt(squares) * growth + slack) + np.float32(4e-7)
-
-
-@njit
-def _most_levels(x, inverse, levels):
-    """The largest code: at most `levels`, and such that the norm of the codes of a 16-bit sum is at most 181.
-
-    Shapes: x (d,); `inverse` is 1 / max |x|.
-
-    Rounding adds at most √n / 2 to the norm of n codes.
-    """
-    if PARTIAL == 0:
-        return levels
-    longest, whole = np.float32(1), len(x) // (4 * PARTIAL) * (4 * PARTIAL)
-    for start in range(0, whole, 4 * PARTIAL):
-        both, first = np.float32(0), np.float32(0)
-        for k in range(4 * PARTIAL):  # a constant length, and unsigned indices, which need no test for negative ones
-            a = x[np.uint64(start + k)] * inverse
-            both += a * a
-            first += a * a * _LANE[k]
-        longest = max(longest, first, both - first)
-    both, first = np.float32(0), np.float32(0)
-    for k in range(whole, len(x)):
-        a = x[k] * inverse
-        both += a * a
-        first += a * a * _LANE[k - whole]
-    longest = max(longest, first, both - first)
-    codes = 2 * min(PARTIAL, (len(x) + 3) // 4)
-    return min(levels, (np.float32(180.9) - np.sqrt(np.float32(codes)) / np.float32(2)) / np.sqrt(longest))
-
-
-@njit
-def _sum_codes(line, starts):
-    """starts = −128 Σ codes; with 16-bit sums, one for each lane of each part, modulo 2¹⁶."""
-    if PARTIAL == 0:
-        total = np.int32(0)
-        for k in range(len(line)):
-            total += np.int32(line[k])
-        starts[0] = np.int32(-128) * total
-        return
-    for part in range(len(starts)):
-        first, second = np.int32(0), np.int32(0)
-        for k in range(4 * PARTIAL * part, min(4 * PARTIAL * (part + 1), len(line)), 4):
-            first += np.int32(line[k]) + np.int32(line[k + 1])
-            second += np.int32(line[k + 2]) + np.int32(line[k + 3])
-        low, high = np.int32(-128) * first, np.int32(-128) * second
-        starts[part] = (low & np.int32(0xFFFF)) | np.int32(high << np.int32(16))
-
-
-@njit
-def _largest_magnitude(x):
-    """max |x| of float32 x (n,): by the bits without the sign, because comparisons of integers vectorise."""
-    bits = x.view(np.int32)
-    largest = np.int32(0)
-    for k in range(len(bits)):
-        magnitude = bits[k] & np.int32(0x7FFFFFFF)
-        largest = magnitude if magnitude > largest else largest
-    return np.int32(largest).view(np.float32)
 
 
 @kernel
