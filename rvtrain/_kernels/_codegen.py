@@ -64,7 +64,8 @@ def _borrowed(builder: Any, kind: Any, value: Any) -> Any:
     if isinstance(kind, types.Array):
         return builder.insert_value(value, ir.Constant(value.type.elements[0], None), 0)
     if isinstance(kind, types.BaseTuple):
-        for i, part in enumerate(kind):
+        parts: Any = kind
+        for i, part in enumerate(parts):
             value = builder.insert_value(value, _borrowed(builder, part, builder.extract_value(value, i)), i)
     return value
 
