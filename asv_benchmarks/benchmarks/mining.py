@@ -1,5 +1,7 @@
 """Search, sampling and miners."""
 
+import numpy as np
+
 import rvtrain as rt
 
 from .common import Benchmark, Headline
@@ -91,3 +93,28 @@ class InBatch(Benchmark):
         self.miner.mine(self.anchors, 4, positives=self.positives)
 
     time_mine.pretty_name = "hard negatives of the batch"
+
+
+class Quantized(Benchmark):
+    """Codes of 20,000 × 128 vectors, and the 10 nearest of 256 queries by these and by a rescoring of the bits."""
+
+    params = (["int8", "binary"],)
+    param_names = ("precision",)
+
+    def prepare(self, precision):
+        self.queries, self.candidates = self.normal(256, 128), self.normal(20_000, 128)
+        self.ranges = np.array([self.candidates.min(axis=0), self.candidates.max(axis=0)])
+        self.options = {"ranges": self.ranges} if precision == "int8" else {}
+        self.codes = rt.quantize(self.candidates, precision, **self.options)
+        self.time_quantize(precision)
+        self.time_search(precision)
+
+    def time_quantize(self, precision):
+        rt.quantize(self.candidates, precision, **self.options)
+
+    time_quantize.pretty_name = "quantize"
+
+    def time_search(self, precision):
+        rt.top_k_quantized(self.queries, self.codes, 10, precision, **self.options)
+
+    time_search.pretty_name = "search of codes"
