@@ -7,7 +7,6 @@ Not among the tests that run by themselves, because sentence-transformers is not
 """
 
 import itertools
-import logging
 import random
 
 import pytest
@@ -17,10 +16,10 @@ from sentence_transformers import (
     SentenceTransformer,
     SentenceTransformerTrainer,
     SentenceTransformerTrainingArguments,
-    losses,
-    models,
     util,
 )
+from sentence_transformers.sentence_transformer import losses
+from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
 import rvtrain.torch as rtt
@@ -35,9 +34,9 @@ def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("tiny")
     (path / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]))
     torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=65, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32
-    )
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    no_dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    config = BertConfig(vocab_size=5 + len(WORDS), **sizes, **no_dropout)
     BertModel(config).save_pretrained(path)
     BertTokenizerFast(str(path / "vocab.txt")).save_pretrained(path)
     return path
@@ -46,8 +45,8 @@ def folder(tmp_path_factory):
 @pytest.fixture
 def model(folder):
     torch.manual_seed(0)
-    transformer = models.Transformer(str(folder))
-    return SentenceTransformer(modules=[transformer, models.Pooling(16)], device="cpu")
+    transformer = Transformer(str(folder))
+    return SentenceTransformer(modules=[transformer, Pooling(16)], device="cpu")
 
 
 def text(rng):
@@ -80,16 +79,27 @@ def test_ranking__of_all_directions_is_theirs(hard, mode):
                     value = loss.compute_loss_from_embeddings(leaves, None)
                     found.append([value, *torch.autograd.grad(value, leaves)])
                 torch.testing.assert_close(*found, rtol=1e-8, atol=1e-11)
-                assert {**loss.get_config_dict()} == kind(torch.nn.Identity(), scale, similarity, **options).get_config_dict()
+                assert {**loss.get_config_dict()} == kind(
+                    torch.nn.Identity(), scale, similarity, **options
+                ).get_config_dict()
 
 
 def trained(folder, make, data, tmp_path, **arguments):
     torch.manual_seed(0)
-    transformer = models.Transformer(str(folder), model_args={"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0})
-    model = SentenceTransformer(modules=[transformer, models.Pooling(16)], device="cpu")
+    transformer = Transformer(str(folder))
+    model = SentenceTransformer(modules=[transformer, Pooling(16)], device="cpu")
     options = SentenceTransformerTrainingArguments(
-        str(tmp_path), num_train_epochs=2, per_device_train_batch_size=10, learning_rate=1e-3, seed=1, use_cpu=True,
-        report_to=[], disable_tqdm=True, save_strategy="no", logging_steps=1, **arguments,
+        str(tmp_path),
+        num_train_epochs=2,
+        per_device_train_batch_size=10,
+        learning_rate=1e-3,
+        seed=1,
+        use_cpu=True,
+        report_to=[],
+        disable_tqdm=True,
+        save_strategy="no",
+        logging_steps=1,
+        **arguments,
     )
     trainer = SentenceTransformerTrainer(model, options, train_dataset=data, eval_dataset=data, loss=make(model))
     trainer.train()
@@ -112,7 +122,8 @@ def test_trainer__trains_the_same_model(name, around, folder, tmp_path):
     data = dataset(30, ("anchor", "positive", "negative_1", "negative_2")[:columns])
     found = []
     for module in (losses, rtt):
-        def make(model):
+
+        def make(model, module=module):
             loss = getattr(module, kind)(model, **options)
             return losses.MatryoshkaLoss(model, loss, [16, 8]) if around == "matryoshka" else loss
 
