@@ -5,6 +5,7 @@ try:
 except ImportError as error:
     raise ImportError("rvtrain.torch needs torch: pip install torch") from error
 
+from rvtrain.torch._cached_ranking import CachedMultipleNegativesRankingLoss
 from rvtrain.torch._losses import (
     CoSENTLoss,
     CosineSimilarityLoss,
@@ -24,12 +25,14 @@ from rvtrain.torch._losses import (
     SupConLoss,
 )
 from rvtrain.torch._optimizers import SGD, Adagrad, Adam, AdamW, Lion, RvtrainOptimizer, ScheduleFreeAdamW
+from rvtrain.torch._ranking import MultipleNegativesRankingLoss
 
 __all__ = [
     "SGD",
     "Adagrad",
     "Adam",
     "AdamW",
+    "CachedMultipleNegativesRankingLoss",
     "CoSENTLoss",
     "CosineSimilarityLoss",
     "DecoupledContrastiveLoss",
@@ -43,6 +46,7 @@ __all__ = [
     "MarginMSELoss",
     "MatryoshkaLoss",
     "MultiSimilarityLoss",
+    "MultipleNegativesRankingLoss",
     "RvtrainOptimizer",
     "ScheduleFreeAdamW",
     "SigmoidLoss",

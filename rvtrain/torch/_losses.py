@@ -2,19 +2,24 @@
 
 # Design: one autograd function serves all losses, because they share one call:
 #
-#     forward    tensors ──(no copy)──▶ arrays ──▶ loss.compute_with_gradients(…, wrt=what requires a gradient)
-#     backward   the gradients that are there already, times the gradient of the value
+#     forward    tensors ──(no copy)──▶ arrays ──▶ loss.compute_with_gradients(…, wrt=names of inputs with gradients)
+#     backward   the gradients that the forward has computed, times the gradient of the value
+#
+# With reduction="none" each value has a gradient of its own. Then the forward computes values only, and the backward
+# calls compute_with_gradients with these gradients as sample_weight.
 #
 # The names of a loss's arguments are those of its method `compute`. A tensor that requires a gradient is one that the
 # loss can differentiate by, or it is refused.
 """
 
+import copy
 import inspect
 import math
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 import rvtrain
@@ -31,7 +36,8 @@ class LossModule(nn.Module):
 
     Calls take the arguments of the loss's method ``compute``, as tensors on the CPU, arrays or lists, and return a
     tensor: the value, through which `backward` goes by the analytic gradients of the loss. The gradients are computed
-    with the value, and only those of tensors that require one. No tensor is copied, unless it is of 16 bits, which is
+    with the value, and only those of tensors that require one; with ``reduction="none"`` they are computed in the
+    backward pass, weighted by the gradients of the values. No tensor is copied, unless it is of 16 bits, which is
     computed in float32.
 
     Parameters
@@ -52,7 +58,8 @@ class LossModule(nn.Module):
     TypeError, ValueError
         As the loss; and if a tensor is not on the CPU, or requires a gradient that the loss does not have.
     RuntimeError
-        If a second derivative is asked for, or unequal gradients of the values of ``reduction="none"``.
+        If a second derivative is asked for; if an input was changed in place between forward and backward with
+        ``reduction="none"``; or if the values of a loss without the argument ``sample_weight`` get unequal gradients.
 
     Examples
     --------
@@ -106,24 +113,71 @@ class LossModule(nn.Module):
             setattr(self._owner, name, _outer(name, parameter.item()))
         arrays = {name: array_of(name, x) for name, x in given.items()}
         by |= {name: x for name, x in own.items() if x.requires_grad and torch.is_grad_enabled()}
-        found: torch.Tensor = _Value.apply(self.loss, arrays, tuple(by), *by.values())
+        each = getattr(self.loss, "reduction", None) == "none" and "sample_weight" in self._call.parameters
+        later = _Later(copy.deepcopy(self.loss), arrays, tuple(by), tensors) if each and by else None
+        found: torch.Tensor = _Value.apply(self.loss, arrays, tuple(by), later, *by.values())
         return found
+
+
+class _Later:
+    """A call of a loss with ``reduction="none"``, whose gradients are computed in the backward pass."""
+
+    def __init__(
+        self, loss: Any, arrays: dict[str, Any], names: tuple[str, ...], tensors: dict[str, torch.Tensor]
+    ) -> None:
+        self.loss, self.arrays, self.names = loss, arrays, names
+        self._versions = [(name, x, x._version) for name, x in tensors.items() if not x.is_inference()]
+
+    def gradients(self, by: NDArray[np.float64]) -> list[Any]:
+        """Gradients of Σ by[i] · value[i] to the named arguments; by has any sign, but weights are at least 0."""
+        for name, x, version in self._versions:
+            if x._version != version:
+                raise RuntimeError(
+                    f"{name} was changed by an inplace operation after the loss was computed: its version is "
+                    f"{x._version}, and must be {version}"
+                )
+        given = self.arrays.get("sample_weight")
+        weights = by if given is None else by * np.asarray(given, np.float64)
+        shapes = [np.shape(self.arrays.get(name, 0.0)) for name in self.names]
+        if not np.isfinite(weights).all():  # as from a GradScaler whose scale is too large
+            return [np.full(shape, np.nan) for shape in shapes]
+        total: list[Any] | None = None
+        for sign in (1.0, -1.0):
+            part = np.maximum(sign * weights, 0.0)
+            if part.any():
+                call = self.arrays | {"sample_weight": part}
+                found = self.loss.compute_with_gradients(**call, wrt=self.names)[1]
+                signed = found if sign > 0 else [-g for g in found]
+                total = list(signed) if total is None else [t + g for t, g in zip(total, signed, strict=True)]
+        return [np.zeros(shape) for shape in shapes] if total is None else total
 
 
 class _Value(torch.autograd.Function):
     """The value of a loss, and its gradients by some of its arguments."""
 
     @staticmethod
-    def forward(ctx: Any, loss: Any, arrays: dict[str, Any], names: tuple[str, ...], *tensors: torch.Tensor) -> Any:
+    def forward(
+        ctx: Any,
+        loss: Any,
+        arrays: dict[str, Any],
+        names: tuple[str, ...],
+        later: _Later | None,
+        *tensors: torch.Tensor,
+    ) -> Any:
         double = any(getattr(x, "dtype", None) == np.float64 for name, x in arrays.items() if name in _GRADIENTS)
         dtype = torch.float64 if double else torch.float32
         if not names:
             return torch.as_tensor(loss.compute(**arrays), dtype=dtype)
+        ctx.later, ctx.gradients = later, None
+        ctx.slopes = [
+            _slope(name, tensor.item()) if name in _PARAMETERS else 1.0
+            for name, tensor in zip(names, tensors, strict=True)
+        ]
+        ctx.dtypes = [tensor.dtype for tensor in tensors]
+        if later is not None:
+            return torch.as_tensor(loss.compute(**arrays), dtype=dtype)
         value, gradients = loss.compute_with_gradients(**arrays, wrt=names)
-        ctx.gradients = []
-        for name, gradient, tensor in zip(names, gradients, tensors, strict=True):
-            slope = _slope(name, tensor.item()) if name in _PARAMETERS else 1
-            ctx.gradients.append((torch.as_tensor(gradient if slope == 1 else slope * gradient), tensor.dtype))
+        ctx.gradients = [torch.as_tensor(g) for g in gradients]
         return torch.as_tensor(value, dtype=dtype)
 
     @staticmethod
@@ -133,13 +187,19 @@ class _Value(torch.autograd.Function):
                 "losses of rvtrain.torch have no second derivative: call backward or grad without create_graph=True"
             )
         by = upstream[0]
-        if by.ndim and len(by) and not bool((by == by[0]).all()):
-            raise RuntimeError(
-                "the values of reduction='none' must have equal gradients, as of their sum or mean: "
-                "give sample_weight to the loss instead of weighing its values"
-            )
-        by = by.flatten()[0]
-        return None, None, None, *((g * by.to(g.dtype)).to(dtype) for g, dtype in ctx.gradients)
+        if ctx.later is not None:
+            gradients = [torch.as_tensor(g) for g in ctx.later.gradients(by.double().numpy())]
+            by = torch.ones((), dtype=torch.float64)
+        else:
+            gradients = ctx.gradients
+            if by.ndim and len(by) and not bool((by == by[0]).all()):
+                raise RuntimeError(
+                    "the values of this loss must have equal gradients, as of their sum or mean, because it has no "
+                    "argument sample_weight"
+                )
+            by = by.flatten()[0]
+        scaled = zip(gradients, ctx.slopes, ctx.dtypes, strict=True)
+        return None, None, None, None, *((g * (slope * by).to(g.dtype)).to(dtype) for g, slope, dtype in scaled)
 
 
 _PARAMETERS = {"temperature": "logit_scale", "scale": "logit_scale", "bias": "logit_bias"}

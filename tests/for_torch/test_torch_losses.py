@@ -122,14 +122,6 @@ def test_value_and_gradients__are_those_of_the_loss_and_of_its_inputs_types(name
 def test_gradients__of_some_inputs_alone(name):
     loss, inputs = case(name)
     by, _ = split(inputs)
-    all_of = (
-        torch.autograd.grad(
-            loss(**inputs | {n: x.clone().requires_grad_() for n, x in by.items()}) * 0, [], allow_unused=True
-        )
-        if False
-        else None
-    )
-    assert all_of is None
     for chosen in by:
         one = {n: x.clone().requires_grad_(n == chosen) for n, x in by.items()}
         loss(**inputs | one).backward()
@@ -178,16 +170,74 @@ def test_strided_transposed_and_expanded_rows_are_taken():
     assert wide.grad[:, 1::2].abs().max() == 0 and wide.grad[:, ::2].abs().min() > 0
 
 
-def test_values_of_each_anchor__pass_equal_gradients_alone():
-    loss = rtt.InfoNCELoss(0.3, reduction="none")
-    inputs = pairs()
+EACH = {
+    "InfoNCELoss": (lambda: rtt.InfoNCELoss(0.3, "none"), with_negatives),
+    "InfoNCELoss in-batch, symmetric": (lambda: rtt.InfoNCELoss(0.3, "none", True), pairs),
+    "InfoNCELoss weighted": (
+        lambda: rtt.InfoNCELoss(0.3, "none"),
+        lambda: pairs() | {"sample_weight": torch.arange(1.0, COUNT + 1)},
+    ),
+    "DecoupledContrastiveLoss": (lambda: rtt.DecoupledContrastiveLoss(0.3, "none"), with_negatives),
+    "HardNegativeContrastiveLoss": (lambda: rtt.HardNegativeContrastiveLoss(0.5, reduction="none"), with_negatives),
+    "SigmoidLoss": (lambda: rtt.SigmoidLoss(3.0, -1.0, "none"), with_negatives),
+    "MatryoshkaLoss": (lambda: rtt.MatryoshkaLoss(rtt.InfoNCELoss(0.3, "none"), [2, 5]), with_negatives),
+    "MarginMSELoss": (lambda: rtt.MarginMSELoss("none"), taught),
+    "DistillKLLoss": (lambda: rtt.DistillKLLoss(0.5, "none"), taught),
+    "ListNetLoss": (lambda: rtt.ListNetLoss(0.5, "none"), taught),
+}
+
+
+@pytest.mark.parametrize("name", EACH)
+def test_gradients_of_each_value__are_those_of_finite_differences(name):
+    make, inputs = EACH[name]
+    loss, (by, rest) = make(), split(inputs())
+    tensors = [x.requires_grad_() for x in by.values()]
+    call = lambda *given: loss(**dict(zip(by, given, strict=True)), **rest)  # noqa: E731
+    assert call(*tensors).shape == (COUNT,)
+    assert torch.autograd.gradcheck(call, tensors, eps=1e-6, atol=1e-7, rtol=1e-5)
+    weights = torch.linspace(-1, 2, COUNT, dtype=torch.float64)  # of both signs, and zero
+    weights[2] = 0.0
+    together = torch.autograd.grad((call(*tensors) * weights).sum(), tensors)
+    alone = [torch.autograd.grad(call(*tensors)[i], tensors) for i in range(COUNT)]
+    for place, gradient in enumerate(together):
+        expected = sum(weight * one[place] for weight, one in zip(weights, alone, strict=True))
+        torch.testing.assert_close(gradient, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_values_of_each_anchor__with_learned_temperature_zero_and_infinite_gradients():
+    loss = rtt.InfoNCELoss(0.3, "none", learn_temperature=True)
+    inputs = pairs(torch.float32)
     x = inputs["anchors"].requires_grad_()
-    loss(**inputs).mean().backward()
-    expected = x.grad.clone()
-    x.grad = None
-    rtt.InfoNCELoss(0.3)(**inputs).backward()
-    torch.testing.assert_close(x.grad, expected)
-    with pytest.raises(RuntimeError, match="sample_weight"):
+    value = loss(**inputs)
+    with torch.no_grad():
+        loss.logit_scale += 1.0  # the call that was made keeps its temperature
+    value[:3].sum().backward()
+    kept = rtt.InfoNCELoss(0.3, "none")(**inputs)
+    torch.testing.assert_close(x.grad, torch.autograd.grad(kept[:3].sum(), x)[0])
+    assert loss.logit_scale.grad.item() != 0
+    zero = torch.autograd.grad((loss(**inputs) * 0.0).sum(), x)[0]
+    assert zero.dtype == torch.float32 and not zero.any()
+    assert torch.autograd.grad((loss(**inputs) * torch.inf).sum(), x)[0].isnan().all()
+    one = {name: y[0] for name, y in inputs.items()} | {"negatives": rows(4, DIM, dtype=torch.float32)}
+    torch.autograd.grad(3 * loss(**one), x)
+
+
+def test_values_of_each_anchor__notice_inputs_that_have_changed():
+    x, y = pairs().values()
+    x.requires_grad_()
+    value = rtt.InfoNCELoss(0.3, "none")(x, y)
+    y += 1
+    with pytest.raises(RuntimeError, match="positives was changed by an inplace operation"):
+        value.sum().backward()
+
+
+def test_values_of_a_loss_without_weights__pass_equal_gradients_alone():
+    inputs = labelled()
+    x = inputs["embeddings"].requires_grad_()
+    loss = rtt.SupConLoss(0.3, "none")
+    summed = torch.autograd.grad(loss(**inputs).sum(), x)[0]
+    torch.testing.assert_close(summed, torch.autograd.grad(rtt.SupConLoss(0.3, "sum")(**inputs), x)[0])
+    with pytest.raises(RuntimeError, match="no argument sample_weight"):
         (loss(**inputs) * torch.arange(COUNT)).sum().backward()
 
 
