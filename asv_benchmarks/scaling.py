@@ -80,8 +80,7 @@ def draw(rows, path):
 
 def block(records):
     """A table for each machine, with its circumstances above it."""
-    parts = [f"{tables.sentence(record)}\n\n{table(record['times'])}" for record in records]
-    return "\n\n".join(parts)
+    return tables.block(records, table)
 
 
 def main():

@@ -7,6 +7,7 @@ import json
 import platform
 import re
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,11 @@ def sentence(record: dict[str, Any]) -> str:
         f"{record['machine']}: {record['processor']}; {record['threads']} threads on both sides; {record['date']}, "
         f"rvtrain {record['commit']}, {versions}."
     )
+
+
+def block(records: list[dict[str, Any]], table: Callable[[Any], str]) -> str:
+    """The table of each machine's times, with its circumstances above it."""
+    return "\n\n".join(f"{sentence(record)}\n\n{table(record['times'])}" for record in records)
 
 
 def between(text: str, markers: tuple[str, str], block: str) -> str:
