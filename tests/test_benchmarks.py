@@ -34,6 +34,8 @@ COMPUTES_NOTHING = {
     "PairLoss",
     "TwoSidedModel",
     "__version__",
+    "get_float32_precision",
+    "set_float32_precision",
     "release_workspaces",
 }
 

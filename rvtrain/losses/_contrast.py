@@ -58,12 +58,20 @@ class Contrast:
     scratch : Scratch
     similarity : {"cosine", "dot", "euclidean"}
         With "euclidean", the pairs are augmented: see `_euclidean.py`.
+    precision : {"highest", "high", "medium"}, optional
+        Of the products of a sweep; None: that of `set_float32_precision`.
     """
 
     def __init__(
-        self, pairs: Pairs, weights: np.ndarray, names: tuple[str, ...], scratch: Scratch, similarity: str = "cosine"
+        self,
+        pairs: Pairs,
+        weights: np.ndarray,
+        names: tuple[str, ...],
+        scratch: Scratch,
+        similarity: str = "cosine",
+        precision: str | None = None,
     ) -> None:
-        self.pairs, self.names, self.scratch = pairs, names, scratch
+        self.pairs, self.names, self.scratch, self.precision = pairs, names, scratch, precision
         self.normalised, self.euclidean = similarity == "cosine", similarity == "euclidean"
         self.dtype = pairs.anchors.dtype
         a, p = pairs.anchors, pairs.positives
@@ -173,6 +181,7 @@ class Contrast:
             bounded=bounded,
             to_rows=gradients and (along or self.wants(rows)),
             to_columns=gradients and any(self.wants(name) for name in columns),
+            precision=self.precision,
         )
         sums: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         if result.to_columns is not None:
