@@ -12,6 +12,19 @@ SEGMENTS = 8
 on the number of ranks."""
 
 
+def shares(count: int, ranks: Ranks) -> np.ndarray:
+    """Bounds of equal segments of `count` rows: 8, if that is a multiple of the number of ranks, else one each."""
+    parts = SEGMENTS if SEGMENTS % ranks.size == 0 else ranks.size
+    return np.arange(parts + 1) * count // parts
+
+
+def shares_of(count: int, ranks: Ranks) -> np.ndarray:
+    """The same bounds, of the segments that this rank takes."""
+    bounds = shares(count, ranks)
+    each = (len(bounds) - 1) // ranks.size
+    return bounds[ranks.rank * each :][: each + 1]
+
+
 class GlobalBatch(NamedTuple):
     """The rows of all ranks, in the order of ranks."""
 
@@ -32,11 +45,14 @@ class GlobalBatch(NamedTuple):
         return slice(self.offset, self.offset + int(self.rows[self.ranks.rank]))
 
     @property
-    def segments(self) -> int:
-        """Segments of this rank's rows: of all ranks 8, if each has as many rows and they can be cut so, else one."""
-        size, total = self.ranks.size, int(self.rows.sum())
-        even = (self.rows == self.rows[0]).all()
-        return SEGMENTS // size if even and SEGMENTS % size == 0 and total % SEGMENTS == 0 else 1
+    def pieces(self) -> np.ndarray:
+        """Bounds of the segments of this rank's rows; one segment, if those of the batch do not fit the ranks."""
+        wanted = shares(int(self.rows.sum()), self.ranks)
+        starts = np.cumsum(self.rows) - self.rows
+        if len(wanted) > self.ranks.size + 1 and (starts == wanted[: -1 : SEGMENTS // self.ranks.size]).all():
+            each = SEGMENTS // self.ranks.size
+            return wanted[self.ranks.rank * each :][: each + 1] - self.offset
+        return np.array([0, self.rows[self.ranks.rank]])
 
     def counts(self, name: str) -> np.ndarray:
         """Number of rows of an input on each rank."""

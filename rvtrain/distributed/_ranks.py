@@ -1,6 +1,7 @@
 """The communicator, as the package uses it: buffers of known size, and checks that all ranks ask for the same."""
 
 import contextlib
+import functools
 import sys
 import threading
 from collections.abc import Iterator, Mapping
@@ -10,7 +11,7 @@ import numpy as np
 
 _NUMBERS, _BYTES = 8, 2048
 """What each rank tells the others in one exchange: so many numbers, and so many bytes of text."""
-_USED = ("Get_rank", "Get_size", "Allgather", "Allgatherv", "Alltoallv")
+_USED = ("Get_rank", "Get_size", "Allgather", "Allgatherv", "Alltoallv", "Abort")
 
 
 class Communicator(Protocol):
@@ -32,6 +33,10 @@ class Communicator(Protocol):
         """Each rank gets an array of all, of any size."""
         ...
 
+    def Abort(self, errorcode: int = 0, /) -> Any:
+        """End all processes."""
+        ...
+
     def Alltoallv(self, sendbuf: Any, recvbuf: Any, /) -> Any:
         """Each rank gets a part of an array of all."""
         ...
@@ -40,8 +45,8 @@ class Communicator(Protocol):
 class Ranks:
     """The ranks of a communicator of mpi4py.
 
-    All methods but `together` exchange buffers, so every rank has to call them, in the same order, from its main
-    thread.
+    All methods exchange buffers, so every rank has to call them, in the same order, from its main thread. From the
+    first communicator of several ranks on, an exception that ends one rank's program ends all ranks.
 
     Parameters
     ----------
@@ -53,6 +58,12 @@ class Ranks:
             raise TypeError(f"comm must be a communicator of mpi4py, such as MPI.COMM_WORLD, got {comm!r}")
         self.comm = comm
         self.rank, self.size = int(comm.Get_rank()), int(comm.Get_size())
+        if self.size > 1 and not _aborting:
+            _aborting.append(sys.excepthook)
+            sys.excepthook = functools.partial(_abort, comm)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Ranks":
+        return self
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
@@ -68,9 +79,15 @@ class Ranks:
             self.agree({})
 
     def agree(
-        self, facts: Mapping[str, Any], numbers: tuple[int, ...] = (), failure: Exception | None = None
+        self,
+        facts: Mapping[str, Any],
+        numbers: tuple[int, ...] = (),
+        failure: Exception | None = None,
+        room: int = _BYTES,
     ) -> np.ndarray:
         """The numbers of all ranks, (ranks, 8) int64, after a check that their facts are the same.
+
+        Their text is compared up to `room` bytes.
 
         Raises
         ------
@@ -81,11 +98,11 @@ class Ranks:
         """
         facts = {"version of rvtrain": sys.modules["rvtrain"].__version__, **facts}
         text = f"{type(failure).__name__}: {failure}" if failure else "\0".join(f"{k}\1{v}" for k, v in facts.items())
-        mine = np.zeros(8 * (_NUMBERS + 1) + _BYTES, np.uint8)
+        mine = np.zeros(8 * (_NUMBERS + 1) + room, np.uint8)
         head = mine[: 8 * (_NUMBERS + 1)].view(np.int64)
         head[: len(numbers)] = numbers
         head[-1] = failure is not None
-        encoded = text.encode()[:_BYTES]
+        encoded = text.encode()[:room]
         mine[8 * (_NUMBERS + 1) :][: len(encoded)] = np.frombuffer(encoded, np.uint8)
         everyones = self._everyones(mine)
         heads = np.ascontiguousarray(everyones[:, : 8 * (_NUMBERS + 1)]).view(np.int64)
@@ -121,6 +138,18 @@ class Ranks:
         whole = np.empty((self.size, *x.shape), x.dtype)
         self.comm.Allgather(x, whole)
         return whole
+
+
+_aborting: list[Any] = []
+"""The hook for exceptions that nobody has caught, of before there were several ranks."""
+
+
+def _abort(comm: Any, kind: type[BaseException], error: BaseException, traceback: Any) -> None:
+    """Print an exception that nobody has caught, and end all ranks, which would wait for this one for ever."""
+    print(f"rank {comm.Get_rank()} of {comm.Get_size()} ends all by an exception:", file=sys.stderr)
+    _aborting[0](kind, error, traceback)
+    sys.stderr.flush()
+    comm.Abort(1)
 
 
 def _difference(first: str, rank: int, other: str) -> str:

@@ -20,6 +20,7 @@ from rvtrain._engine._scratch import Scratch, scratch
 from rvtrain._engine._sweep import Sums, sweep
 from rvtrain._engine._treatment import Own
 from rvtrain.distributed._batch import GlobalBatch
+from rvtrain.distributed._ranks import Ranks
 
 
 def sweep_of_ranks(
@@ -53,7 +54,7 @@ def sweep_of_ranks(
         each input, one input after the other.
     """
     (count, dim), dtype = rows.x.shape, rows.x.dtype
-    pieces = np.linspace(0, count, batch.segments + 1).astype(np.int64)
+    pieces = batch.pieces
     results = np.empty((4, count))
     to_mine = memory.array((count, dim), dtype) if to_rows else None
     separable, tree = type(treatment).SEPARABLE, Tree(memory)
@@ -140,6 +141,19 @@ def _exchanged(batch: GlobalBatch, parts: list[np.ndarray], sums: np.ndarray, me
         found.append(_added(list(batch.ranks.exchanged(sums[start : start + total], counts, room))))
         start += total
     return found[0] if len(found) == 1 else np.concatenate(found)
+
+
+def total_of_ranks(ranks: Ranks, parts: list[np.ndarray]) -> np.ndarray:
+    """The sum of the arrays (n,) of all ranks, in the order of the tree; the arrays are overwritten.
+
+    Each rank adds one part of the sum, and gets the others: 2 n numbers are exchanged, whatever the number of ranks.
+    """
+    mine = _added(parts)
+    counts = np.full(ranks.size, -(-len(mine) // ranks.size))
+    padded = np.zeros((int(counts.sum()), 1), mine.dtype)
+    padded[: len(mine), 0] = mine
+    received = ranks.exchanged(padded, counts, np.empty((ranks.size, int(counts[0]), 1), mine.dtype))
+    return ranks.gathered(_added(list(received)), counts)[: len(mine), 0]
 
 
 def _added(parts: list[np.ndarray]) -> np.ndarray:

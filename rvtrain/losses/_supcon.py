@@ -59,12 +59,16 @@ class SupConLoss:
     def __init__(self, temperature: float = 0.1, reduction: str = "mean", comm: Communicator | None = None) -> None:
         self.temperature = temperature
         self.reduction = check.choice("reduction", reduction, REDUCTIONS)
-        self._ranks = None if comm is None else Ranks(comm)
+        self.comm = comm
 
     @property
     def comm(self) -> Communicator | None:
-        """The communicator of the ranks that share a batch, or None."""
+        """The communicator of the ranks that share a batch, or None. May be set between calls."""
         return None if self._ranks is None else self._ranks.comm
+
+    @comm.setter
+    def comm(self, value: Communicator | None) -> None:
+        self._ranks = None if value is None else Ranks(value)
 
     @property
     def temperature(self) -> float:

@@ -40,12 +40,16 @@ class ContrastiveLoss:
 
     def __init__(self, reduction: str = "mean", comm: Communicator | None = None) -> None:
         self.reduction = check.choice("reduction", reduction, REDUCTIONS)
-        self._ranks = None if comm is None else Ranks(comm)
+        self.comm = comm
 
     @property
     def comm(self) -> Communicator | None:
-        """The communicator of the ranks that share a batch, or None."""
+        """The communicator of the ranks that share a batch, or None. May be set between calls."""
         return None if self._ranks is None else self._ranks.comm
+
+    @comm.setter
+    def comm(self, value: Communicator | None) -> None:
+        self._ranks = None if value is None else Ranks(value)
 
     def treatment(self, dtype: np.dtype) -> tuple[Any, ...]:
         """The treatment of scores of this type, a named tuple."""
