@@ -192,7 +192,9 @@ def mine_hard_negatives(
     embedder = Embedder(model, batch_size, use_multi_process, cache_folder, say)
     queries, documents = embedder.embed(pairs, (query_prompt, query_prompt_name), (corpus_prompt, corpus_prompt_name))
     count = min(options.range_max + pairs.most, len(pairs.documents))
-    columns, scores = HardNegativeMiner.hardest().mine(queries, documents, count, return_scores=True)
+    columns, scores = HardNegativeMiner.hardest().mine(
+        queries, documents, count, return_scores=True, progress=verbose
+    )
     own = cosines_of(pairs, queries, documents)
     if cross_encoder is not None and options.filters:
         scores, own = judged(cross_encoder, pairs, columns, batch_size, use_multi_process)

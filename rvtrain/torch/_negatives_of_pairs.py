@@ -57,7 +57,7 @@ def chosen(options: Options, pairs: TextPairs, columns: NDArray[np.int64], score
         scores[dropped] = -np.inf
         if number := int(dropped.sum()):
             skipped[name] = number, number / count
-            count -= number if "margin" in name else 0
+            count -= number
     order = np.argsort(-scores, axis=1, kind="stable")[:, options.range_min : options.range_max]
     places = _places(options, np.take_along_axis(scores, order, axis=1))
     order = np.pad(order, ((0, 0), (0, max(0, options.num_negatives - order.shape[1]))), constant_values=-1)

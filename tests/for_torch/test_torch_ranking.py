@@ -1,6 +1,6 @@
 """Ranking losses of sentence-transformers: beside its formula in torch, with a model of the same interface.
 
-`with_sentence_transformers.py` compares with sentence-transformers itself.
+`test_sentence_transformers.py` compares with sentence-transformers itself.
 """
 
 import itertools
