@@ -19,13 +19,16 @@ from rvtrain.torch._tensors import in_place
 
 _STATE = "state/params/"
 """What stands before the name of a buffer in a state dict of rvtrain."""
+_NOT_HERE = {"weight_decay": 0, "lr_decay": 0, "maximize": False}
+"""Options of torch's optimizers by which a rule differs, and their values without effect."""
 
 
 class RvtrainOptimizer(torch.optim.Optimizer):
     r"""An optimizer of rvtrain for parameters of torch; its subclasses have the names and options of the optimizers.
 
     Gradients may be sparse, as of ``nn.Embedding(sparse=True)``: then rows are stepped, idle or exact by ``lazy``.
-    A state dict of ``torch.optim`` is loaded where the rule is the same.
+    State dicts of the optimizer of ``torch.optim`` of the same name are loaded here, and those of this one there. But
+    torch has no equal of a state in 8 bits or of ``rowwise``; and with ``lazy="exact"``, call `catch_up` first.
 
     Parameters
     ----------
@@ -99,16 +102,28 @@ class RvtrainOptimizer(torch.optim.Optimizer):
     def state_dict(self) -> dict[str, Any]:
         """The state in torch's form."""
         self._tell()
-        return super().state_dict()
+        state = super().state_dict()
+        return _for_adagrad_of_torch(state, self.param_groups) if self._kind is rvtrain.Adagrad else state
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Take over a state, of this optimizer or of the one of ``torch.optim`` with the same rule."""
+        """Take over a state, of this optimizer or of the one of ``torch.optim`` with the same rule.
+
+        ValueError, before anything is changed, if a group has an option of ``torch.optim`` that this rule lacks.
+        """
+        for group in state_dict["param_groups"]:
+            for name, needed in {**_NOT_HERE, "decoupled_weight_decay": self._kind is rvtrain.AdamW}.items():
+                if name in group and name not in self._names and group[name] != needed:
+                    raise ValueError(
+                        f"state_dict must be of the rule of {self._kind.__name__}, with {name}={needed}, "
+                        f"got {group[name]}"
+                    )
         super().load_state_dict(dict(state_dict))
         given = [key for group in state_dict["param_groups"] for key in group["params"]]
         own = [p for group in self.param_groups for p in group["params"]]
         for key, p in zip(given, own, strict=True):
             if key in state_dict["state"]:  # as saved: torch has cast it to the type of the parameter
-                self.state[p] = {name: torch.as_tensor(x).clone() for name, x in state_dict["state"][key].items()}
+                found = {name: x for name, x in state_dict["state"][key].items() if x is not None}
+                self.state[p] = {name: torch.as_tensor(x).clone() for name, x in found.items()}
         for group in self.param_groups:
             for name, value in self.defaults.items():
                 group.setdefault(name, value)
@@ -174,6 +189,17 @@ class RvtrainOptimizer(torch.optim.Optimizer):
         """Put the state of all optimizers where torch looks for it."""
         for p, (_, optimizer) in getattr(self, "_made", {}).items():
             self.state[p] = _tensors(optimizer)
+
+
+def _for_adagrad_of_torch(state: dict[str, Any], groups: list[dict[str, Any]]) -> dict[str, Any]:
+    """The state with what ``torch.optim.Adagrad`` needs: options, and sums also of parameters not yet stepped."""
+    needed = {"lr_decay": 0.0, "weight_decay": 0.0}
+    buffers = dict(state["state"])
+    for packed, group in zip(state["param_groups"], groups, strict=True):
+        for key, p in zip(packed["params"], group["params"], strict=True):
+            if key not in buffers and not group["rowwise"]:
+                buffers[key] = {"step": torch.tensor(0.0), "sum": torch.zeros_like(p)}
+    return {"state": buffers, "param_groups": [needed | packed for packed in state["param_groups"]]}
 
 
 def _gradient(p: torch.Tensor) -> tuple[Any, Any]:
