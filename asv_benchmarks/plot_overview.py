@@ -46,7 +46,9 @@ def picture(records: list[dict]) -> Figure:
 
 
 def main() -> None:
-    plt.rcParams["svg.hashsalt"] = "rvtrain"  # the same picture to the byte
+    matplotlib.rcdefaults()  # the same picture to the byte, whatever matplotlibrc is in the folder
+    matplotlib.use("svg")
+    plt.rcParams["svg.hashsalt"] = "rvtrain"
     plt.rcParams["svg.fonttype"] = "path"
     picture(tables.saved("overview")).savefig(PICTURE, metadata={"Date": None})
 

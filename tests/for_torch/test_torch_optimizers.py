@@ -202,6 +202,26 @@ def test_state_dict_of_torch__may_have_buffers_that_are_none_and_steps_that_are_
     assert_near(*found, rtol=0, atol=0)
 
 
+def test_state_dict_of_torch__becomes_bfloat16_and_is_refused_in_8_bits():
+    whole, model = network(torch.float32), network(torch.float32)
+    theirs = torch.optim.AdamW(model.parameters(), 0.02)
+    train(model, theirs, 20)
+    ours = rtt.AdamW(model.parameters(), state_dtype="bfloat16")
+    ours.load_state_dict(theirs.state_dict())
+    train(model, ours, 5)
+    theirs.load_state_dict(ours.state_dict())
+    train(model, theirs, 5)
+    ours.load_state_dict(theirs.state_dict())
+    train(model, ours, 5)
+    assert ours.state_dict()["state"][0]["exp_avg"].dtype == torch.bfloat16
+    train(whole, torch.optim.AdamW(whole.parameters(), 0.02), 35)
+    assert_near(model, whole, rtol=0.02, atol=0.01)
+    ours = rtt.AdamW(model.parameters(), 0.5, state_dtype="int8")
+    with pytest.raises(ValueError, match=r"exp_avg\w* in 8 bits, since state_dtype is int8, got torch.float32"):
+        ours.load_state_dict(theirs.state_dict() | {"param_groups": [{"params": [0, 1, 2, 3], "lr": 0.1}]})
+    assert ours.param_groups[0]["lr"] == 0.5 and ours.state_dict()["state"] == {}
+
+
 @pytest.mark.parametrize("lazy", ["idle", "exact"])
 def test_sparse_gradients__step_rows(lazy):
     tables = []

@@ -1,4 +1,4 @@
-"""MultipleNegativesRankingLoss, forward and backward, beside that of sentence-transformers and the formula in torch."""
+"""MultipleNegativesRankingLoss, forward and backward, beside sentence-transformers and the formula in torch."""
 
 import numpy as np
 
