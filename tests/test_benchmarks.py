@@ -1,6 +1,7 @@
 """The benchmarks: a larger figure is a worse one, every public name is timed, and no peer is imported among them."""
 
 import ast
+import configparser
 import importlib
 import inspect
 import json
@@ -17,7 +18,7 @@ FOLDER = Path(__file__).parents[1] / "asv_benchmarks"
 TIMED = sorted(path.stem for path in (FOLDER / "benchmarks").glob("*.py") if path.stem != "__init__")
 PEERS = sorted(f"peers.{path.stem}" for path in (FOLDER / "benchmarks" / "peers").glob("*.py"))
 # Of times, of memory, of misses: whatever it is, less is better. No rates, no shares of a peak, no "times faster".
-LESS_IS_BETTER = re.compile(r"bytes per parameter|seconds per gigabyte|of .*(time|misses)\b.*")
+LESS_IS_BETTER = re.compile(r"bytes per parameter|of .*(time|misses)\b.*")
 # Protocols, records and enumerations compute nothing; `release_workspaces` frees memory.
 COMPUTES_NOTHING = {
     "Callback",
@@ -336,6 +337,21 @@ def test_median_seconds__leaves_out_the_first_short_call_after_a_rest(load, monk
 
     (seconds,) = common.median_seconds(call, rounds=4)
     assert seconds < 0.005
+
+
+def test_environment_of_the_ratios__gets_every_peer_that_a_ratio_names():
+    (install,) = json.loads((FOLDER / "asv_peers.conf.json").read_text("utf-8"))["install_command"]
+    assert install.endswith("pip install {wheel_file}[peers]")
+    extras = configparser.ConfigParser()
+    extras.read(FOLDER.parent / "setup.cfg", "utf-8")
+    peers = set(re.findall(r"^[a-z-]+", extras["options.extras_require"]["peers"], re.MULTILINE))
+    named = {
+        name
+        for path in (FOLDER / "benchmarks" / "peers").glob("*.py")
+        for name in re.findall(r'@beside\("(\w+)"', path.read_text("utf-8"))
+    }
+    distributions = {"faiss": "faiss-cpu", "sklearn": "scikit-learn"}
+    assert named and {distributions.get(name, name) for name in named} <= peers
 
 
 def test_kept_results__are_of_described_machines_and_name_no_folder():

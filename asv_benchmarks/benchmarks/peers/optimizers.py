@@ -6,24 +6,27 @@ import rvtrain as rt
 from rvtrain._kernels import kernel
 
 from .. import optimizer_table
-from ..optimizer_table import FORMATS, OPTIMIZERS, make
-from .common import Benchmark, beside, median_seconds, ratio, relative_time
+from ..optimizer_table import OPTIMIZERS, make
+from .common import Benchmark, beside, ratio, relative_time
 
 LARGE = 20_000_000
+
+
+CASES = [f"{name}, {format_}" for name, dtype, format_ in optimizer_table.cases() if dtype == "float32"]
+"""One parameter, because asv makes a process for each combination of two, also of those that do not exist."""
 
 
 class Stepping(Benchmark):
     """One step of 20 million float32 parameters. "unchecked", as torch does it, has no pass that looks for NaN."""
 
-    version = "3"
-    param_names = ("optimizer", "format")
+    version = "4"
+    param_names = ("step",)
 
-    def prepare(self, name, format_):
-        if not optimizer_table.exists(name, format_):
-            raise NotImplementedError("no such format")
-        shape = optimizer_table.shape(name, LARGE)
+    def prepare(self, case):
+        self.name, self.format = case.split(", ")
+        shape = optimizer_table.shape(self.name, LARGE)
         self.p, self.g = (np.resize(x, shape) for x in self.rng().standard_normal((2, 1 << 20), dtype=np.float32))
-        self.optimizer = make(name, self.p, format_)
+        self.optimizer = make(self.name, self.p, self.format)
         self.step()
 
     def step(self):
@@ -31,44 +34,51 @@ class Stepping(Benchmark):
 
 
 class Steps(Stepping):
-    """A step, and the memory that it moves."""
+    """A step beside a copy that moves as many bytes."""
 
-    params = (list(OPTIMIZERS), list(FORMATS))
-
-    @ratio("seconds per gigabyte")
-    def track_seconds_per_gigabyte(self, name, format_):
-        """The inverse of GB/s, because asv takes a larger figure as a worse one."""
-        return median_seconds(self.step)[0] / optimizer_table.moved(name, "float32", format_, LARGE) * 1e9
+    params = (CASES,)
 
     @ratio("of a copy's time")
-    def track_time_over_a_copy(self, name, format_):
-        """Beside a copy that moves as many bytes."""
-        source = np.zeros(optimizer_table.moved(name, "float32", format_, LARGE) // 2, np.uint8)
+    def track_time_over_a_copy(self, case):
+        source = np.zeros(optimizer_table.moved(self.name, "float32", self.format, LARGE) // 2, np.uint8)
         target = np.empty_like(source)
         return relative_time(self.step, lambda: copy(len(source), source, target))
-
-    @ratio("bytes per parameter")
-    def track_state_bytes_per_parameter(self, name, format_):
-        saved = self.optimizer.state_dict()
-        return (
-            sum(value.nbytes for key, value in saved.items() if key.startswith("state/") and np.ndim(value)) / LARGE
-        )
 
 
 class StepsBesideTorch(Stepping):
     """A step of the optimizers that torch has too."""
 
-    params = ([name for name, entry in OPTIMIZERS.items() if entry.torch], list(FORMATS))
+    params = ([case for case in CASES if OPTIMIZERS[case.split(", ")[0]].torch],)
 
     @beside("torch", "of torch's time")
-    def track_time_over_torch_fused(self, name, format_):
+    def track_time_over_torch_fused(self, case):
         import torch
 
-        entry = OPTIMIZERS[name]
+        entry = OPTIMIZERS[self.name]
         parameter = torch.nn.Parameter(torch.tensor(self.p))
         parameter.grad = torch.tensor(self.g)
         peer = getattr(torch.optim, entry.torch)([parameter], lr=1e-3, fused=True, **entry.options)
         return relative_time(self.step, peer.step)
+
+
+class State(Benchmark):
+    """The memory that an optimizer keeps for each parameter of a table."""
+
+    params = (CASES,)
+    param_names = ("optimizer",)
+
+    def prepare(self, case):
+        name, format_ = case.split(", ")
+        self.count = LARGE // 100
+        parameters = np.zeros(optimizer_table.shape(name, self.count), np.float32)
+        self.optimizer = make(name, parameters, format_)
+        self.optimizer.step(parameters, np.ones_like(parameters))
+
+    @ratio("bytes per parameter")
+    def track_state_bytes_per_parameter(self, case):
+        saved = self.optimizer.state_dict()
+        held = sum(value.nbytes for key, value in saved.items() if key.startswith("state/") and np.ndim(value))
+        return held / self.count
 
 
 class StepsIn8Bits(Benchmark):
