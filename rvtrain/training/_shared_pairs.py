@@ -1,6 +1,7 @@
 """Batches of pairs that several ranks share: each embeds its part, and the gradients of all are added up."""
 
 import hashlib
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -169,7 +170,7 @@ class Part:
             self.x = task._embedded(table, rows[self.rows])
             return
         found = []
-        for start, stop in zip(bounds[:-1], bounds[1:], strict=True):
+        for start, stop in itertools.pairwise(bounds):
             out, back = embed(model, table, rows[start:stop], task.micro)
             found.append(out)
             self._back.append(back)
