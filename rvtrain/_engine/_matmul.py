@@ -22,6 +22,7 @@ from rvtrain._engine._blocks import CHUNK, GROUP, tiles
 from rvtrain._engine._matmul_words import pack_word_block, pack_word_columns_of, pack_word_rows_of
 from rvtrain._engine._packing import copy_part, transpose_rows
 from rvtrain._engine._precision import multiplies_words
+from rvtrain._engine._prefetch import prefetch_part
 from rvtrain._engine._scratch import Scratch, scratch
 from rvtrain._engine._tile import mr, nr, tile_panels, tile_shape
 from rvtrain._kernels import element_type, kernel, njit, overload
@@ -85,8 +86,10 @@ def _multiply(
     """x[rows] · right, or x[rows]ᵀ · right, of this shape."""
     height, width, _ = tile_shape(x.dtype)
     depth = panels.shape[1]
-    tasks = 4 * thread_count()
-    group = min(GROUP // height, tiles(tiles(shape[0], height), tasks))
+    # The right operand of x[rows]ᵀ is long, and each group reads it from the third-level cache: larger groups.
+    share = 2 if transposed else 4
+    tasks = share * thread_count()
+    group = min(4 // share * GROUP // height, tiles(tiles(shape[0], height), tasks))
     tasks = min(tasks, tiles(tiles(shape[0], height), group))
     left = memory.array((tasks, group, min(_STRETCH, depth), height), panels.dtype)
     edges = memory.array((tasks, height, width), x.dtype)
@@ -267,11 +270,14 @@ def _pack_columns_of(x, rows, first, start, stop, left):
     """left[p, k − start, r] = element first + p · MR + r of row rows[k], 0 beyond the last element.
 
     A panel after the other for _ROWS values of k, because lines of several panels evict each other from the cache.
+    Meanwhile the next rows are fetched, which come in any order.
     """
     height, stretch, columns = mr(left), left.shape[1], x.shape[1]
     whole = min(len(left), (columns - first) // height)
     for begin in range(start, stop, _ROWS):
         end = min(begin + _ROWS, stop)
+        for k in range(end, min(end + _ROWS, stop)):
+            prefetch_part(x, rows[k] * columns + first, whole * height)
         for p in range(whole):
             for k in range(begin, end):
                 copy_part(x, rows[k], first + p * height, left, (p * stretch + k - start) * height)
