@@ -13,6 +13,7 @@ from rvtrain.optimizers._arrays import Arrays, Params, Update, by_name, called, 
 from rvtrain.optimizers._bound import BoundStep
 from rvtrain.optimizers._norm import factor, goes_on, norm_of
 from rvtrain.optimizers._options import CHECKS, Group, Groups, by_array, checked_groups, loaded_groups, saved_groups
+from rvtrain.optimizers._plain import step_plain
 from rvtrain.optimizers._rows import by_row, whole
 from rvtrain.optimizers._saving import flatten, nest, restored
 
@@ -157,6 +158,9 @@ class Optimizer:
             gradient or `grad_norm` is not finite (under ``nonfinite="raise"``), or a row is out of range. All arrays
             are unchanged then.
         """
+        usual = rows is None and max_norm is None and zero_grads is False and grad_norm is None
+        if usual and step_plain(self, params, grads):
+            return None
         if max_norm is not None:
             max_norm = check.number("max_norm", max_norm, low=0.0, open_low=True)
         if zero_grads is not False:
