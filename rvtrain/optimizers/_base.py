@@ -1,6 +1,6 @@
 """The base of the optimizers: their options, steps of one or several arrays, saving and loading."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, InitVar, dataclass, fields
 from types import MappingProxyType
 from typing import Any, ClassVar, overload
@@ -252,6 +252,10 @@ class Optimizer:
         TypeError, ValueError
             If params or rows do not fit, as in `step`; all arrays are unchanged then.
         """
+        self._change(params, rows, lambda state: "touched" in state, self._rule.catch_up)
+
+    def _change(self, params: Arrays, rows: Arrays | None, due: Callable[[State], bool], change: Any) -> None:
+        """Call change(options, name, values, state, rows) for the arrays whose state is due, after all checks."""
         named, chosen = by_name(self._shapes, self._single, params, rows)
         parts = []
         for name, shape in self._shapes.items():
@@ -259,12 +263,12 @@ class Optimizer:
             mine = None
             if name in chosen:
                 mine = np.unique(rows_of(called("rows", name, self._single), chosen[name], shape))
-            if "touched" in self._state.get(name, ()):
+            if name in self._state and due(self._state[name]):
                 self._check_dtype(name, self._options_of(name), self._state[name], target)
                 parts.append((name, target, mine))
         for name, target, mine in parts:
             values = np.ascontiguousarray(target)
-            self._rule.catch_up(self._options_of(name), name, values, self._state[name], mine)
+            change(self._options_of(name), name, values, self._state[name], mine)
             if values is not target:
                 target[...] = values
 
