@@ -158,13 +158,14 @@ class Optimizer:
             gradient or `grad_norm` is not finite (under ``nonfinite="raise"``), or a row is out of range. All arrays
             are unchanged then.
         """
-        usual = rows is None and max_norm is None and zero_grads is False and grad_norm is None
-        if usual and step_plain(self, params, grads):
-            return None
         if max_norm is not None:
             max_norm = check.number("max_norm", max_norm, low=0.0, open_low=True)
         if zero_grads is not False:
-            check.flag("zero_grads", zero_grads)
+            zero_grads = check.flag("zero_grads", zero_grads)
+        if rows is None and grad_norm is None:
+            found = step_plain(self, params, grads, max_norm, zero_grads)
+            if found is not None:
+                return None if max_norm is None else found
         self._check_mode()
         parts = updates(self._shapes, self._single, params, grads, rows)
         if zero_grads:

@@ -1,40 +1,47 @@
 """Dense steps of arrays that need no copy: most steps, whose call takes half as long as that of `Optimizer.step`."""
 
+import math
 from typing import Any
 
 import numpy as np
 
 from rvtrain.optimizers._arrays import ONE, is_plain, owned_apart
-from rvtrain.optimizers._clip import is_finite
+from rvtrain.optimizers._clip import is_finite, squares
+from rvtrain.optimizers._norm import factor
 from rvtrain.optimizers._rows import whole
 
 
-def step_plain(optimizer: Any, params: Any, grads: Any) -> bool:
+def step_plain(optimizer: Any, params: Any, grads: Any, max_norm: float | None, zero_grads: bool) -> float | None:
     """Make a dense step, if it is not the first one and its arrays need no copy; else change nothing.
 
-    It raises no errors of arguments: False where there is one, or where a gradient is not finite.
+    It returns the global norm of the gradients if the step clips, else 0, or None if it made no step: also where
+    an argument is wrong or a gradient is not finite, for which `Optimizer.step` raises the error.
     """
-    rule, checked = optimizer._rule, optimizer.nonfinite != "ignore"
-    steps = []
+    rule, checked = optimizer._rule, optimizer.nonfinite != "ignore" and max_norm is None
+    steps, total = [], 0.0
     for name, p, g in _named(optimizer._shapes, optimizer._single, params, grads):
         state = optimizer._state.get(name)
         if state is None or "touched" in state:
-            return False
+            return None
         options = optimizer._options_of(name)
         was = rule.dtype(options, state)
         if (was is not None and was != p.dtype) or (checked and not is_finite(g)):
-            return False
+            return None
+        if max_norm is not None:
+            total += squares(g)
         steps.append((options, state, name, p, g))
-    if not steps:
-        return False
+    if not steps or not math.isfinite(total):
+        return None
     optimizer._check_mode()
+    norm = math.sqrt(total)
+    scale = factor(norm, max_norm)
     for options, state, _, _, _ in steps:
         if options is not optimizer:
             options._look_up(state["step"] + 1)
     for options, state, name, p, g in steps:
-        numbers = rule.next_numbers(options, state, 1.0)
-        rule.prepared(options, p, whole(g), state, name)(numbers, False)
-    return True
+        numbers = rule.next_numbers(options, state, scale)
+        rule.prepared(options, p, whole(g), state, name)(numbers, zero_grads)
+    return norm
 
 
 def _named(

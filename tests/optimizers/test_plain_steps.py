@@ -18,16 +18,23 @@ def arrays(rng):
     return {"a": rng.standard_normal((5, 7)), "b": rng.standard_normal((3, 4))}
 
 
+@pytest.mark.parametrize("options", [{}, {"max_norm": 0.5}, {"max_norm": 1e3}, {"zero_grads": True}])
 @pytest.mark.parametrize("name", MAKERS)
-def test_step__is_the_same_as_one_with_a_known_norm(name):
+def test_step__is_the_same_as_one_with_a_known_norm(name, options):
     rng = np.random.default_rng(0)
     params = arrays(rng)
     other = {key: x.copy() for key, x in params.items()}
     plain, general = MAKERS[name](params), MAKERS[name](params)
     for _ in range(4):
         grads = arrays(rng)
-        plain.step(params, grads)
-        general.step(other, grads, grad_norm=1.0)
+        norm = np.sqrt(sum(float((x.reshape(-1) ** 2).sum()) for x in grads.values()))
+        copies = {key: x.copy() for key, x in grads.items()}
+        found = plain.step(params, grads, **options)
+        general.step(other, copies, **options, grad_norm=found or norm)
+        assert found == (pytest.approx(norm) if "max_norm" in options else None)
+        for key in grads:
+            np.testing.assert_array_equal(grads[key], copies[key])
+            assert grads[key].any() == ("zero_grads" not in options)
     for key in params:
         np.testing.assert_array_equal(params[key], other[key])
     saved, wanted = plain.state_dict(), general.state_dict()
