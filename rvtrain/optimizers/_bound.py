@@ -104,7 +104,7 @@ class BoundStep:
 
     def _of(self, part: Update) -> tuple[str, Any, Any, Any]:
         options, state = self._optimizer._options_of(part.name), self._optimizer._state[part.name]
-        run = self._optimizer._rule.prepared(options, part.values, whole(part.gradient), state, part.name)
+        run = self._optimizer._rule.prepared(options, part.values, part.gradient, state, part.name)
         return part.name, options, state, run
 
     def _finite(self) -> bool:

@@ -8,7 +8,6 @@ import numpy as np
 from rvtrain.optimizers._arrays import ONE, is_plain, owned_apart
 from rvtrain.optimizers._clip import is_finite, squares
 from rvtrain.optimizers._norm import factor
-from rvtrain.optimizers._rows import whole
 
 
 def step_plain(optimizer: Any, params: Any, grads: Any, max_norm: float | None, zero_grads: bool) -> float | None:
@@ -40,7 +39,7 @@ def step_plain(optimizer: Any, params: Any, grads: Any, max_norm: float | None, 
             options._look_up(state["step"] + 1)
     for options, state, name, p, g in steps:
         numbers = rule.next_numbers(options, state, scale)
-        rule.prepared(options, p, whole(g), state, name)(numbers, zero_grads)
+        rule.prepared(options, p, g, state, name)(numbers, zero_grads)
     return norm
 
 
