@@ -4,6 +4,8 @@ import numba
 import numpy as np
 import pytest
 
+collect_ignore = ["distributed/workers"]  # scripts that MPI starts
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config):

@@ -23,7 +23,7 @@ def code_of(page):
 def run(page):
     """What the code of a page has left behind; skips where a package that it imports is missing."""
     blocks = code_of(page)
-    for package in ("sklearn", "scipy", "torch", "matplotlib"):
+    for package in ("sklearn", "scipy", "torch", "matplotlib", "mpi4py"):
         if any(re.search(rf"^(from|import) {package}\b", code, re.MULTILINE) for code in blocks):
             pytest.importorskip(package)
     scope: dict = {}

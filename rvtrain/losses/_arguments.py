@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from rvtrain import _validation as check
+from rvtrain.distributed._batch import GlobalBatch
 
 REDUCTIONS = ("mean", "sum", "none")
 
@@ -35,6 +36,8 @@ class Pairs:
     column_ids: np.ndarray
     single: bool
     """Whether the caller gave one anchor of shape (d,), which is stored as a batch of one."""
+    batch: GlobalBatch | None = None
+    """The batch of all ranks, if the loss has a communicator."""
 
     def restore(self, name: str, gradient: np.ndarray) -> np.ndarray:
         """The gradient in the shape of the input that the caller gave."""

@@ -24,6 +24,7 @@ from rvtrain._engine._sweep import masked, sweep
 from rvtrain._engine._sweep_kernels import NO_SHARES
 from rvtrain._engine._treatment import Own, Results
 from rvtrain._errors import NotFiniteError
+from rvtrain.distributed._sweep import sweep_of_ranks
 from rvtrain.losses import _contrast_kernels as kernels
 from rvtrain.losses._arguments import Pairs, inverse_index
 from rvtrain.losses._euclidean import facing
@@ -58,12 +59,20 @@ class Contrast:
     scratch : Scratch
     similarity : {"cosine", "dot", "euclidean"}
         With "euclidean", the pairs are augmented: see `_euclidean.py`.
+    precision : {"highest", "high", "medium"}, optional
+        Of the products of a sweep; None: that of `set_float32_precision`.
     """
 
     def __init__(
-        self, pairs: Pairs, weights: np.ndarray, names: tuple[str, ...], scratch: Scratch, similarity: str = "cosine"
+        self,
+        pairs: Pairs,
+        weights: np.ndarray,
+        names: tuple[str, ...],
+        scratch: Scratch,
+        similarity: str = "cosine",
+        precision: str | None = None,
     ) -> None:
-        self.pairs, self.names, self.scratch = pairs, names, scratch
+        self.pairs, self.names, self.scratch, self.precision = pairs, names, scratch, precision
         self.normalised, self.euclidean = similarity == "cosine", similarity == "euclidean"
         self.dtype = pairs.anchors.dtype
         a, p = pairs.anchors, pairs.positives
@@ -73,6 +82,10 @@ class Contrast:
             self.scores = -0.5 * _squared_distances(a[:, :-2], p[:, :-2]) if self.euclidean else _dots(a, p)
         self.anchors, self.positives = Rows(a, inverse_a), Rows(p, inverse_p)
         self.own = Own(self.scores, weights, np.empty(0), np.empty(0))
+        self.batch = pairs.batch
+        self._whole: dict[str, Rows] = {}
+        if self.batch is not None and pairs.negatives is not None and pairs.negatives.ndim == 2:
+            self.pool  # noqa: B018 — measured before the first exchange, because it may raise
 
     @property
     def own_negatives(self) -> bool:
@@ -114,21 +127,50 @@ class Contrast:
         """Whether augmented columns have the same form as the rows, so that they have to be turned into the other."""
         return self.euclidean and (name == "anchors") == (rows == "anchors")
 
+    def columns(self, name: str) -> Rows:
+        """The rows of an input as columns of scores: with a communicator, those of all ranks."""
+        if self.batch is None:
+            return self.rows(name)
+        if name not in self._whole:
+            self._whole[name] = self.batch.whole_rows(self.rows(name), name)
+        return self._whole[name]
+
+    def everyones(self, x: np.ndarray, name: str) -> np.ndarray:
+        """What belongs to each row of an input, of all ranks that share the batch."""
+        return x if self.batch is None else self.batch.whole(x, name)
+
+    def whole(self, outcome: Outcome) -> Outcome:
+        """The results of the rows of all ranks, without the sums."""
+        if self.batch is None:
+            return outcome
+        losses, slopes, second = (self.batch.whole(x) for x in (outcome.losses, outcome.slopes, outcome.second))
+        return Outcome(losses, slopes, second, {}, outcome.along)
+
+    def total(self, x: np.ndarray) -> float:
+        """The sum over the rows of the batch, of one number each."""
+        return float(x.sum()) if self.batch is None else self.batch.total(x)
+
+    def _counts(self, names: tuple[str, ...]) -> list[np.ndarray]:
+        assert self.batch is not None
+        return [self.batch.counts(name) for name in names]
+
     def _facing(self, name: str, rows: str) -> Rows:
-        found = self.rows(name)
+        found = self.columns(name)
         return Rows(facing(found.x), found.inverse) if self._alike(name, rows) else found
 
     def mask(self, names: tuple[str, ...], limits: Any = None, bias: Any = None) -> Mask:
         """The mask over the concatenated columns of these inputs: own positives and equal ids are masked."""
-        batch, ids, diagonals, count = len(self.anchors.x), [], [], 0
+        ids, diagonals, count = [], [], 0
+        first = 0 if self.batch is None else self.batch.offset
         for name in names:
             if name != "negatives":
-                diagonals.append(count)
-            ids.append(self.pairs.column_ids if name == "negatives" else self.pairs.row_ids)
-            count += len(self.pairs.negatives) if name == "negatives" else batch  # type: ignore[arg-type]
+                diagonals.append(count + first)
+            mine = self.pairs.column_ids if name == "negatives" else self.pairs.row_ids
+            ids.append(self.everyones(mine, name))
+            count += len(ids[-1])
         column_ids = ids[0] if len(ids) == 1 else _stacked(ids, self.pairs.row_ids)
         return masked(
-            batch,
+            len(self.anchors.x),
             count,
             self.dtype,
             diagonals=diagonals,
@@ -162,7 +204,8 @@ class Contrast:
         mask, own = self.mask(columns, limits, bias), self.own if own is None else own
         if getattr(treatment, "COUNTS", False):
             own = own._replace(counts=count_scores(mask))
-        result = sweep(
+        run = sweep if self.batch is None else functools.partial(sweep_of_ranks, self.batch, self._counts(columns))
+        result = run(
             self.rows(rows),
             joined,
             treatment,
@@ -173,22 +216,24 @@ class Contrast:
             bounded=bounded,
             to_rows=gradients and (along or self.wants(rows)),
             to_columns=gradients and any(self.wants(name) for name in columns),
+            precision=self.precision,
         )
         sums: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         if result.to_columns is not None:
             start = 0
-            for name, part in zip(columns, parts, strict=True):
+            for name in columns:
+                count, dim = self.rows(name).x.shape
                 if self.wants(name):
-                    mine = result.to_columns[start : start + len(part.x)]
-                    sums[name] = facing(mine[:, : part.x.shape[1]]) if self._alike(name, rows) else mine, NO_SHARES
-                start += len(part.x)
+                    mine = result.to_columns[start : start + count]
+                    sums[name] = facing(mine[:, :dim]) if self._alike(name, rows) else mine, NO_SHARES
+                start += count
         total = None
         if result.to_rows is not None:
             here = result.to_rows[: len(self.anchors.x)], result.shares
             if along:
                 x, inverse = self.rows(rows)
                 each = np.einsum("ij,ij->i", here[0][:, : x.shape[1]], x, dtype=np.float64) * inverse
-                total = float((each * here[1] if len(here[1]) else each).sum())
+                total = self.total(each * here[1] if len(here[1]) else each)
             sums[rows] = added([here, sums[rows]]) if rows in sums else here
         return Outcome(result.losses, result.slopes, result.second, sums, total)
 
@@ -262,13 +307,13 @@ class Contrast:
 
     def gradients(self, outcome: Outcome) -> tuple[dict[str, np.ndarray], float]:
         """The wanted gradients of the inputs, and Σ of score · dL/dscore if the sums to the anchors are known."""
-        out, along = {}, 0.0
+        out, along = {}, np.zeros(0)
         for name, other in (("anchors", self.positives), ("positives", self.anchors)):
             if self.wants(name):
                 sums, shares = outcome.sums.get(name, (None, NO_SHARES))
                 mine = self.rows(name)
                 out[name], each = to_inputs(sums, mine, outcome.slopes, other, shares, self.normalised)
-                along = float(each.sum()) if name == "anchors" else along
+                along = each if name == "anchors" else along
         if "negatives" in self.names and "negatives" in outcome.sums:
             sums, _ = outcome.sums["negatives"]
             negatives = self.pairs.negatives
@@ -277,7 +322,11 @@ class Contrast:
                 pool, zeros = self.pool, np.zeros(len(negatives))
                 sums, _ = to_inputs(sums, pool, zeros, pool, NO_SHARES, self.normalised)
             out["negatives"] = sums
-        return out, along if outcome.along is None else outcome.along
+        if outcome.along is not None:
+            return out, outcome.along
+        if self.batch is not None and {"anchors", "positives", "negatives"}.issuperset(self.names):
+            return out, 0.0  # nothing needs it, so nothing is exchanged
+        return out, self.total(along)
 
 
 def _squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:

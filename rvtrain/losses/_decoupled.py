@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from rvtrain import _validation as check
+from rvtrain.distributed._ranks import Communicator
 from rvtrain.losses._contrast import Outcome
 from rvtrain.losses._softmax import Decoupled, in_range, octaves
 from rvtrain.losses.base import ContrastiveLoss
@@ -24,6 +25,8 @@ class DecoupledContrastiveLoss(ContrastiveLoss):
         τ > 0. May be set between calls.
     reduction : {"mean", "sum", "none"}
         Over the anchors; "none" gives one value each (and gradients of their sum).
+    comm : mpi4py.MPI.Comm, optional
+        Each rank gives its rows of one global batch: see `InfoNCELoss`.
 
     References
     ----------
@@ -41,8 +44,8 @@ class DecoupledContrastiveLoss(ContrastiveLoss):
 
     WRT = ("anchors", "positives", "negatives", "temperature")
 
-    def __init__(self, temperature: float = 0.07, reduction: str = "mean") -> None:
-        super().__init__(reduction)
+    def __init__(self, temperature: float = 0.07, reduction: str = "mean", comm: Communicator | None = None) -> None:
+        super().__init__(reduction, comm)
         self.temperature = temperature
 
     @property

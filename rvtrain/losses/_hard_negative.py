@@ -8,6 +8,7 @@ from rvtrain import _validation as check
 from rvtrain._engine._exp import LOG2_E, exp2
 from rvtrain._engine._treatment import close, implements, visit, weigh
 from rvtrain._kernels import njit
+from rvtrain.distributed._ranks import Communicator
 from rvtrain.losses._softmax import BOUND
 from rvtrain.losses.base import ContrastiveLoss
 
@@ -95,6 +96,8 @@ class HardNegativeContrastiveLoss(ContrastiveLoss):
         τ⁺ in [0, 1), the probability that a negative belongs to the anchor's class.
     reduction : {"mean", "sum", "none"}
         Over the anchors; "none" gives one value each (and gradients of their sum).
+    comm : mpi4py.MPI.Comm, optional
+        Each rank gives its rows of one global batch: see `InfoNCELoss`.
 
     References
     ----------
@@ -111,9 +114,14 @@ class HardNegativeContrastiveLoss(ContrastiveLoss):
     """
 
     def __init__(
-        self, temperature: float = 0.5, beta: float = 1.0, tau_plus: float = 0.1, reduction: str = "mean"
+        self,
+        temperature: float = 0.5,
+        beta: float = 1.0,
+        tau_plus: float = 0.1,
+        reduction: str = "mean",
+        comm: Communicator | None = None,
     ) -> None:
-        super().__init__(reduction)
+        super().__init__(reduction, comm)
         self.temperature = temperature
         self.beta = check.number("beta", beta, low=0.0, high=1e6)
         self.tau_plus = check.number("tau_plus", tau_plus, low=0.0, high=1.0, open_high=True)

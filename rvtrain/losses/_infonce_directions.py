@@ -21,7 +21,7 @@ def symmetric(contrast: Contrast, treatment: Softmax, bounded: bool, masks: Mask
     is a sweep of its own.
     """
     columns = ("positives",) if contrast.pairs.negatives is None else ("positives", "negatives")
-    if not bounded or masks.differ:
+    if not bounded or masks.differ or contrast.batch is not None:
         mask, own = masks.of("anchors", columns), masks.own(True)
         there = contrast.one_sided(treatment, bounded, "anchors", *columns, own=own, **mask)
         there.sums = {name: (sums.copy(), shares) for name, (sums, shares) in there.sums.items()}
@@ -45,6 +45,7 @@ def symmetric(contrast: Contrast, treatment: Softmax, bounded: bool, masks: Mask
         contrast.scratch,
         to_rows=contrast.wants("anchors"),
         to_columns=any(contrast.wants(name) for name in columns),
+        precision=contrast.precision,
     )
     batch, sums = len(contrast.anchors.x), {}
     if result.to_rows is not None:
@@ -109,5 +110,9 @@ def joint(
         parts = [there, side(1, treatment, own._replace(outside=there.second))]
     names = {name for part in parts for name in part.sums}
     sums = {name: added([part.sums[name] for part in parts if name in part.sums]) for name in names}
-    total = float(there.slopes @ contrast.scores) + sum(part.along or 0.0 for part in parts) if along else None
+    total = None
+    if along:
+        alone = contrast.batch is None
+        of_own = there.slopes @ contrast.scores if alone else contrast.total(there.slopes * contrast.scores)
+        total = float(of_own) + sum(part.along or 0.0 for part in parts)
     return Outcome(there.losses, there.slopes, there.second, sums, total)

@@ -70,7 +70,7 @@ class Masks:
         """Limits, guide and bias for the rows of one input and the columns of others."""
         options: dict[str, Any] = {}
         if self._guide is not None:
-            parts = [self._guide[name] for name in columns]
+            parts = [self._guide_of_all(name) for name in columns]
             joined = Rows(*(np.concatenate(x) for x in zip(*parts, strict=True)))
             options["guide"] = self._guide[rows], joined, self._limits
         elif self._limits is not None:
@@ -83,8 +83,13 @@ class Masks:
         """−log q in units of scores for the rows of an input; 0 if the input is not corrected."""
         if name == self._corrected:
             assert self._log_q is not None
-            return -self._log_q / (1.0 / self._temperature + self._hardness)
-        return np.zeros(len(self._contrast.rows(name).x))
+            bias = -self._log_q / (1.0 / self._temperature + self._hardness)
+            return self._contrast.everyones(bias, name)
+        return np.zeros(len(self._contrast.columns(name).x))
+
+    def _guide_of_all(self, name: str) -> Rows:
+        assert self._guide is not None
+        return Rows(*(self._contrast.everyones(x, name) for x in self._guide[name]))
 
 
 def parse_guide(guide: Any, pairs: Pairs) -> dict[str, Rows] | None:

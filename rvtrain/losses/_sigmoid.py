@@ -7,6 +7,7 @@ import numpy as np
 from rvtrain import _validation as check
 from rvtrain._engine._log import softplus_and_slope
 from rvtrain._engine._treatment import close, implements, visit
+from rvtrain.distributed._ranks import Communicator
 from rvtrain.losses._contrast import Outcome
 from rvtrain.losses.base import ContrastiveLoss
 
@@ -58,6 +59,8 @@ class SigmoidLoss(ContrastiveLoss):
     learn : bool
         Whether the `Trainer` learns t, by its logarithm, and b with the model, as the paper does. Calls do not
         depend on it.
+    comm : mpi4py.MPI.Comm, optional
+        Each rank gives its rows of one global batch: see `InfoNCELoss`.
 
     Attributes
     ----------
@@ -81,9 +84,14 @@ class SigmoidLoss(ContrastiveLoss):
     WRT = ("anchors", "positives", "negatives", "scale", "bias")
 
     def __init__(
-        self, scale: float = 10.0, bias: float = -10.0, reduction: str = "mean", learn: bool = False
+        self,
+        scale: float = 10.0,
+        bias: float = -10.0,
+        reduction: str = "mean",
+        learn: bool = False,
+        comm: Communicator | None = None,
     ) -> None:
-        super().__init__(reduction)
+        super().__init__(reduction, comm)
         self.scale, self.bias = scale, bias
         self.learn = check.flag("learn", learn)
 

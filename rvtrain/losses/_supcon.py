@@ -1,5 +1,8 @@
 """SupCon: all rows of the same label are positives."""
 
+import contextlib
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -8,11 +11,16 @@ from numpy.typing import ArrayLike, NDArray
 from rvtrain import _validation as check
 from rvtrain._engine._blocks import Rows
 from rvtrain._engine._inputs import to_inputs, unscaled
+from rvtrain._engine._precision import get_float32_precision
 from rvtrain._engine._scratch import Scratch, scratch
-from rvtrain._engine._sweep import masked, sweep
+from rvtrain._engine._sweep import Sums, masked, sweep
 from rvtrain._engine._treatment import Own
+from rvtrain.distributed._batch import GlobalBatch
+from rvtrain.distributed._ranks import Communicator, Ranks
+from rvtrain.distributed._sweep import sweep_of_ranks
 from rvtrain.losses._arguments import REDUCTIONS, like_wrt, parse_wrt
 from rvtrain.losses._labelled import mean_weights, parse_labelled, total
+from rvtrain.losses._shared import presence
 from rvtrain.losses._softmax import Decoupled, in_range, octaves
 from rvtrain.losses.base import Floats
 
@@ -33,6 +41,8 @@ class SupConLoss:
         τ > 0. May be set between calls.
     reduction : {"mean", "sum", "none"}
         Over the rows; "none" gives one value each (and gradients of their sum).
+    comm : mpi4py.MPI.Comm, optional
+        Each rank gives its rows of one global batch, and of the references if there are any: see `InfoNCELoss`.
 
     References
     ----------
@@ -47,9 +57,19 @@ class SupConLoss:
     0.313262
     """
 
-    def __init__(self, temperature: float = 0.1, reduction: str = "mean") -> None:
+    def __init__(self, temperature: float = 0.1, reduction: str = "mean", comm: Communicator | None = None) -> None:
         self.temperature = temperature
         self.reduction = check.choice("reduction", reduction, REDUCTIONS)
+        self.comm = comm
+
+    @property
+    def comm(self) -> Communicator | None:
+        """The communicator of the ranks that share a batch, or None. May be set between calls."""
+        return None if self._ranks is None else self._ranks.comm
+
+    @comm.setter
+    def comm(self, value: Communicator | None) -> None:
+        self._ranks = None if value is None else Ranks(value)
 
     @property
     def temperature(self) -> float:
@@ -133,17 +153,36 @@ class SupConLoss:
         if (references is None) != (reference_labels is None):
             missing = "references" if references is None else "reference_labels"
             raise ValueError(f"references and reference_labels must be given together, got {missing}=None")
-        rows, codes = parse_labelled("embeddings", embeddings, "labels", labels)
-        columns, others, alone = rows, codes, references is None
-        if not alone:
-            columns, others = parse_labelled("references", references, "reference_labels", reference_labels)
-            if columns.x.shape[1] != rows.x.shape[1]:
-                dim = rows.x.shape[1]
-                raise ValueError(f"references must have {dim} columns like embeddings, got shape {columns.x.shape}")
-            x, y = check.promoted(rows.x, columns.x)
-            rows, columns = rows._replace(x=x), columns._replace(x=y)
+        with contextlib.nullcontext() if self._ranks is None else self._ranks.together():
+            given = self._parsed(embeddings, labels, references, reference_labels)
+        rows, _, columns, _ = given
+        batch = None
+        if self._ranks is not None:
+            facts = {
+                "loss": self,
+                "dtype of the arrays": rows.x.dtype,
+                "float32 precision": get_float32_precision(),
+                "number of columns": rows.x.shape[1],
+                "references": presence(references),
+                "wrt": names,
+            }
+            counts = self._ranks.agree(facts, (len(rows.x), len(columns.x)))
+            batch = GlobalBatch(self._ranks, counts[:, 0].copy(), counts[:, 1].copy())
         with scratch() as memory:
-            return self._evaluate(rows, codes, columns, others, alone, names, memory)
+            return self._evaluate(*given, references is None, names, memory, batch)
+
+    def _parsed(
+        self, embeddings: Any, labels: Any, references: Any, reference_labels: Any
+    ) -> tuple[Rows, np.ndarray, Rows, np.ndarray]:
+        rows, codes = parse_labelled("embeddings", embeddings, "labels", labels)
+        if references is None:
+            return rows, codes, rows, codes
+        columns, others = parse_labelled("references", references, "reference_labels", reference_labels)
+        if columns.x.shape[1] != rows.x.shape[1]:
+            dim = rows.x.shape[1]
+            raise ValueError(f"references must have {dim} columns like embeddings, got shape {columns.x.shape}")
+        x, y = check.promoted(rows.x, columns.x)
+        return rows._replace(x=x), codes, columns._replace(x=y), others
 
     def _evaluate(
         self,
@@ -154,21 +193,37 @@ class SupConLoss:
         alone: bool,
         names: tuple[str, ...],
         memory: Scratch,
+        batch: GlobalBatch | None,
     ) -> tuple[Any, dict[str, np.ndarray]]:
+        """The value and gradients; of this rank's rows and columns if there is a batch of several ranks."""
         (n, _), dtype = rows.x.shape, rows.x.dtype
-        _, codes = np.unique(np.concatenate([labels, others]), return_inverse=True)
-        mine, theirs = codes[:n], codes[n:]
-        unit_rows, unit_columns = _unit(rows), _unit(columns)
-        sums, counts = _class_sums(unit_columns, theirs, codes.max() + 1)
+        all_columns, all_others, mine_of_columns = columns, others, slice(None)
+        if batch is not None:
+            of = "anchors" if alone else "negatives"  # as which the batch counts the columns
+            all_columns, all_others = batch.whole_rows(columns, of), batch.whole(others, of)
+            before = int(batch.counts(of)[: batch.ranks.rank].sum())
+            mine_of_columns = slice(before, before + len(columns.x))
+        all_labels = labels if batch is None else batch.whole(labels)
+        mine_of_rows = slice(None) if batch is None else batch.mine
+        _, codes = np.unique(np.concatenate([all_labels, all_others]), return_inverse=True)
+        of_rows, of_columns, classes = codes[: len(all_labels)], codes[len(all_labels) :], codes.max() + 1
+        mine = of_rows[mine_of_rows]
+        unit_rows, unit_columns = _unit(rows), _unit(all_columns)
+        sums, counts = _class_sums(unit_columns, of_columns, classes)
         positives = counts[mine] - alone
         means = (sums[mine] - (unit_rows if alone else 0.0)) / np.maximum(positives, 1)[:, np.newaxis]
-        weights, none = mean_weights(positives > 0, self.reduction), np.empty(0)
-        own = Own(np.einsum("ij,ij->i", unit_rows, means), weights, none, none)
-        mask = masked(n, len(columns.x), dtype, diagonals=(0,) if alone else ())
+        weights = mean_weights(counts[of_rows] - alone > 0, self.reduction)
+        none = np.empty(0)
+        own = Own(np.einsum("ij,ij->i", unit_rows, means), weights[mine_of_rows], none, none)
+        offset = 0 if batch is None else batch.offset
+        mask = masked(n, len(all_columns.x), dtype, diagonals=(offset,) if alone else ())
         treatment = Decoupled(octaves(dtype, self.temperature), self.temperature, 0.0)
-        result = sweep(
+        run: Callable[..., Sums] = sweep
+        if batch is not None:
+            run = functools.partial(sweep_of_ranks, batch, [batch.rows if alone else batch.pool])
+        result = run(
             rows,
-            columns,
+            all_columns,
             treatment,
             mask,
             own,
@@ -178,13 +233,19 @@ class SupConLoss:
             to_columns=bool(names) and (alone or "references" in names),
         )
         losses = np.where(positives > 0, result.losses, 0.0)
+        if batch is not None and self.reduction != "none":
+            losses = batch.whole(losses)
         value = total(losses, weights, self.reduction, dtype)
+        gradients: dict[str, np.ndarray] = {}
+        if not names:
+            return value, gradients
         # The slope of a row's mean goes to its positives in equal parts: to all of its class except the row itself.
         each = (result.slopes / np.maximum(positives, 1))[:, np.newaxis] * unit_rows
-        back, gradients = _class_sums(each, mine, codes.max() + 1)[0], {}
+        all_each = each if batch is None else batch.whole(each)
+        back = _class_sums(all_each, of_rows, classes)[0]
         to_columns = None
         if result.to_columns is not None:
-            to_columns = result.to_columns[: len(columns.x), : rows.x.shape[1]] + back[theirs]
+            to_columns = result.to_columns[: len(columns.x), : rows.x.shape[1]] + back[of_columns[mine_of_columns]]
         if "embeddings" in names:
             assert result.to_rows is not None
             to_rows = result.to_rows[:n, : rows.x.shape[1]] * result.shares[:, np.newaxis]

@@ -13,8 +13,10 @@ from numpy.typing import ArrayLike, NDArray
 from rvtrain import _validation as check
 from rvtrain._engine._scratch import scratch
 from rvtrain._engine._treatment import close, implements, visit, weigh
+from rvtrain.distributed._ranks import Communicator, Ranks
 from rvtrain.losses._arguments import REDUCTIONS, Pairs, like_wrt, parse, parse_wrt, reduced, row_weights
 from rvtrain.losses._contrast import Contrast, Outcome
+from rvtrain.losses._shared import parse_shared, shared_value, shared_weights, together
 
 __all__ = ["ContrastiveLoss", "close", "implements", "visit", "weigh"]
 
@@ -29,13 +31,25 @@ class ContrastiveLoss:
     ----------
     reduction : {"mean", "sum", "none"}
         Over the anchors; "none" gives one value each (and gradients of their sum).
+    comm : mpi4py.MPI.Comm, optional
+        Each rank gives its rows of one global batch: see `InfoNCELoss`.
     """
 
     WRT: tuple[str, ...] = ("anchors", "positives", "negatives")
     """Names that `wrt` may have."""
 
-    def __init__(self, reduction: str = "mean") -> None:
+    def __init__(self, reduction: str = "mean", comm: Communicator | None = None) -> None:
         self.reduction = check.choice("reduction", reduction, REDUCTIONS)
+        self.comm = comm
+
+    @property
+    def comm(self) -> Communicator | None:
+        """The communicator of the ranks that share a batch, or None. May be set between calls."""
+        return None if self._ranks is None else self._ranks.comm
+
+    @comm.setter
+    def comm(self, value: Communicator | None) -> None:
+        self._ranks = None if value is None else Ranks(value)
 
     def treatment(self, dtype: np.dtype) -> tuple[Any, ...]:
         """The treatment of scores of this type, a named tuple."""
@@ -97,8 +111,8 @@ class ContrastiveLoss:
         ValueError
             If shapes do not fit, something is empty or not finite, or an index is out of range.
         """
-        pairs = parse(anchors, positives, negatives, negative_indices, anchor_ids, positive_ids, negative_ids)
-        return self._run(pairs, (), sample_weight)[0]
+        given = anchors, positives, negatives, negative_indices, anchor_ids, positive_ids, negative_ids
+        return self._run(self._parsed(given, (), sample_weight), (), sample_weight)[0]
 
     @overload
     def compute_with_gradients(
@@ -164,9 +178,15 @@ class ContrastiveLoss:
             As `compute`, and if `wrt` names something unknown, or negatives where there are none.
         """
         names = parse_wrt(wrt, self.WRT)
-        pairs = parse(anchors, positives, negatives, negative_indices, anchor_ids, positive_ids, negative_ids)
-        value, gradients = self._run(pairs, names, sample_weight)
+        given = anchors, positives, negatives, negative_indices, anchor_ids, positive_ids, negative_ids
+        value, gradients = self._run(self._parsed(given, names, sample_weight), names, sample_weight)
         return value, like_wrt(wrt, gradients)
+
+    def _parsed(self, given: tuple[Any, ...], names: tuple[str, ...], sample_weight: Any, **options: Any) -> Pairs:
+        """The arguments of `parse`, checked; with comm, the other arguments are compared between ranks."""
+        if self._ranks is None:
+            return parse(*given)
+        return parse_shared(self._ranks, self, given, names, {"sample_weight": sample_weight, **options})
 
     def _run(
         self, pairs: Pairs, names: tuple[str, ...], sample_weight: Any, **options: Any
@@ -174,17 +194,25 @@ class ContrastiveLoss:
         """The value, and the wanted gradients by name; options are passed to the subclass's `_measured`."""
         if "negatives" in names and pairs.negatives is None:
             raise ValueError("wrt names negatives, but negatives is None (in-batch): ask for positives")
-        weights, scale = row_weights(sample_weight, len(pairs.anchors), self.reduction)
+        batch = pairs.batch
+        if batch is None:
+            weights, scale = row_weights(sample_weight, len(pairs.anchors), self.reduction)
+        else:
+            weights, scale = shared_weights(batch, sample_weight, self.reduction)
         with scratch() as memory:
-            contrast = self._measured(pairs, weights, names, memory, **options)
+            with together(pairs):
+                contrast = self._measured(pairs, weights, names, memory, **options)
             outcome = self.evaluate(contrast)
-            value = reduced(outcome.losses, self.reduction, pairs, scale)
+            if batch is None:
+                value = reduced(outcome.losses, self.reduction, pairs, scale)
+            else:
+                value = shared_value(outcome.losses, batch, self.reduction, scale, contrast.dtype)
             if not names:
                 return value, {}
             gradients, along = contrast.gradients(outcome)
-        shaped: dict[str, Any] = {name: pairs.restore(name, g) for name, g in gradients.items()}
-        if not _INPUTS.issuperset(names):
-            shaped |= self.parameter_gradients(outcome, along)
+            shaped: dict[str, Any] = {name: pairs.restore(name, g) for name, g in gradients.items()}
+            if not _INPUTS.issuperset(names):
+                shaped |= self.parameter_gradients(contrast.whole(outcome), along)
         return value, shaped
 
     def _measured(self, pairs: Pairs, weights: np.ndarray, names: tuple[str, ...], memory: Any) -> Contrast:

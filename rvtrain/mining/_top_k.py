@@ -6,13 +6,20 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rvtrain import _validation as check
+from rvtrain.distributed._ranks import Communicator, Ranks
 from rvtrain.mining._neighbours import Neighbours
 from rvtrain.mining._search import METHODS, empty_best, no_limits
 from rvtrain.mining._selection_kernels import WEIGHT, Rule, draw, finish, survey
+from rvtrain.mining._top_k_of_ranks import top_k_of_ranks
 
 
 def top_k(
-    queries: ArrayLike, candidates: ArrayLike | Iterable[ArrayLike], k: int, *, method: str = "auto"
+    queries: ArrayLike,
+    candidates: ArrayLike | Iterable[ArrayLike],
+    k: int,
+    *,
+    method: str = "auto",
+    comm: Communicator | None = None,
 ) -> tuple[NDArray[np.floating], NDArray[np.int64]]:
     r"""The k candidates with the largest cosine similarity to each query, exactly.
 
@@ -32,6 +39,10 @@ def top_k(
         where that is possible: for float32 in memory (up to 128 MiB of 8-bit codes), on processors with fast
         products of bytes (AVX2 or AVX-512 VNNI). "auto": bounds if they are possible and expected to be faster,
         which takes at least 32 queries (96 with AVX2), thousands of candidates, and 16 candidates for each of the k.
+    comm : mpi4py.MPI.Comm, optional
+        Each rank gives all queries and its rows of the candidates, at least one; the candidates are those of all
+        ranks, in the order of ranks, and so are the indices. Each rank gets the result of one process for all of
+        them. k is at most their number.
 
     Returns
     -------
@@ -61,6 +72,8 @@ def top_k(
     >>> scores
     array([1. , 0.6])
     """
+    if comm is not None:
+        return top_k_of_ranks(Ranks(comm), queries, candidates, k, method)
     q = check.stored_array("queries", queries, (1, 2))
     near = Neighbours(np.atleast_2d(q), candidates)
     k = check.integer("k", k, low=1, high=near.size)

@@ -78,6 +78,7 @@ class FitGraph:
         if n_nodes is not None and check.integer("n_nodes", n_nodes, low=1) != count:
             raise ValueError(f"n_nodes must be the rows of the table, {count}, got {n_nodes}")
         _options.no_mining("fit_graph", trainer.mining)
+        _options.no_ranks("fit_graph", trainer._ranks)
         calls = trainer._calls()
         shared = check.flag("shared_negatives", shared_negatives)
         _graph_task.check_losses(calls, shared)

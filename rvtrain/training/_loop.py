@@ -21,6 +21,7 @@ from rvtrain.training._losses import LossCall, Weighted
 from rvtrain.training._mining import MiningCall
 from rvtrain.training._options import can_be_written
 from rvtrain.training._run import COLUMNS, Run, copied, put
+from rvtrain.training._shared_pairs import agree, agree_on_parameters
 from rvtrain.training._task import Rows, Task, divergence
 
 if TYPE_CHECKING:
@@ -49,7 +50,9 @@ class Loop:
                 raise ValueError("metrics must not be empty: the losses have no value on validation pairs alone")
         self.run = Run(columns, monitored)
         self.run.data = task.fingerprints()
-        self._log = None if trainer.log is None else Log(trainer.log, columns)
+        ranks = trainer._ranks
+        self._writes = ranks is None or ranks.rank == 0
+        self._log = Log(trainer.log, columns) if trainer.log is not None and self._writes else None
         self._miner = None if trainer.mining is None else MiningCall(trainer.mining.miner)
         self._bar = _progress.Bar()
         self._clock, self._loss, self._samples = 0.0, 0.0, 0
@@ -59,7 +62,7 @@ class Loop:
         """Check what can be known before the first step, and begin a new run or take over the saved one."""
         trainer = self.trainer
         for name, path in (("checkpoint", trainer.checkpoint), ("log", trainer.log)):
-            if path is not None:
+            if path is not None and self._writes:
                 can_be_written(name, path)
         if resume and trainer.checkpoint is None:
             raise ValueError("resume needs checkpoint, the file of the run to go on with, got None")
@@ -76,7 +79,10 @@ class Loop:
             )
         if trainer.schedule is not None:
             check.number("schedule(0)", trainer.schedule(0), low=0.0)
-        if resume and Path(trainer.checkpoint or "").exists():
+        exists = resume and Path(trainer.checkpoint or "").exists()
+        if trainer._ranks is not None:
+            agree(trainer._ranks, self.run, self.settings, trainer.params, exists)
+        if exists:
             checkpoints.resume(trainer.checkpoint or "", self)
         else:
             for part in (trainer.curriculum, trainer.annealing):
@@ -89,6 +95,7 @@ class Loop:
         """Do the epochs that are left, and put the best parameters into the model, whatever happens."""
         trainer, run, samples = self.trainer, self.run, self.task.samples
         visible = _progress.is_visible() if trainer.progress is None else trainer.progress
+        visible = visible and self._writes
         started = False
         total, done = trainer.epochs * samples, run.epoch * samples
         with _progress.shown(total, "samples", done, visible) as self._bar:
@@ -144,7 +151,7 @@ class Loop:
         run.epoch += int(is_whole)
         if recorded != run.step:
             self._record(run.epoch if is_whole else run.epoch + done / task.samples)
-        if is_whole and trainer.checkpoint is not None:
+        if is_whole and trainer.checkpoint is not None and self._writes:
             checkpoints.save(trainer.checkpoint, self)
         self.hooks.call("on_epoch_end", run.records[-1])
 
@@ -200,6 +207,8 @@ class Loop:
         """Evaluate the parameters as they are, and add a record to the history."""
         trainer, run = self.trainer, self.run
         self._catch_up()
+        if trainer._ranks is not None:
+            agree_on_parameters(trainer._ranks, trainer.params)
         record: Record = {
             "epoch": float(epoch),
             "step": float(run.step),

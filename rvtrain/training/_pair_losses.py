@@ -118,7 +118,7 @@ def _evaluate_one(batch: PairBatch, call: LossCall, weight: float, sums: Sums | 
         arguments = (*arguments, batch.documents, batch.teacher_scores)
         options["negative_indices"] = batch.pool.places(listed)
     else:
-        columns = _columns(batch, call)
+        columns = columns_of(batch, call)
         if columns == "pool":
             others, options["negatives"] = ("negatives",), batch.documents
         elif columns == "rest":
@@ -138,8 +138,8 @@ def _evaluate_one(batch: PairBatch, call: LossCall, weight: float, sums: Sums | 
     return value, {name: gradients[name] for name in call.learnable}
 
 
-def _columns(batch: PairBatch, call: LossCall) -> str:
-    """The negatives of a loss of pairs.
+def columns_of(batch: Any, call: LossCall) -> str:
+    """The negatives of a loss of pairs, in a batch with `pool`, `log_q` and `data`.
 
     "batch": the other pairs' documents, in the batch itself. "pool": all documents of the pool, in their place.
     "rest": the documents of the pool that are not those of the pairs, beside them.

@@ -142,10 +142,16 @@ class PairTask(Task):
 
     def mine(self, miner: MiningCall, k: int) -> None:
         """Search all documents, except those of the query and copies of these."""
-        data, sides = self.data, self.sides
+        data = self.data
         queries = np.unique(data.query_rows)
+        near = self._near(miner, self._all_documents(data), queries, k)
+        near = check.indices("the miner's result", near, (None, None), data.documents.shape[0], missing=True)
+        self.mined = near[np.searchsorted(queries, data.query_rows)]
+
+    def _near(self, miner: MiningCall, documents: Any, queries: Rows, k: int) -> Rows:
+        """(Q, k) documents that the miner finds for these queries."""
+        data, sides = self.data, self.sides
         own, ids = data.documents_of(queries), data.ids_of_documents_of(queries)
-        documents = self._all_documents(data)
         if data.most == 1:
             positives, ids = self._embedded(data.documents, own[:, 0]), ids[:, 0]
         elif isinstance(documents, np.ndarray):
@@ -153,12 +159,10 @@ class PairTask(Task):
         else:
             filled = np.where(own >= 0, own, own[:, :1])
             positives = self._embedded(data.documents, filled.ravel()).reshape(*filled.shape, -1)
-        near = miner(
+        return miner(
             forward_rows(sides.query, data.queries, queries)[0], self._prepared_for(miner, documents), k,
             positives=positives, exclude=own, anchor_ids=ids, candidate_ids=data.ids,
         )  # fmt: skip
-        near = check.indices("the miner's result", near, (None, None), data.documents.shape[0], missing=True)
-        self.mined = near[np.searchsorted(queries, data.query_rows)]
 
     def gradients(self, batch: Rows, losses: list[Weighted]) -> Gradients:
         """Each distinct document of the batch is embedded once, and each distinct query if some have several."""
@@ -201,13 +205,16 @@ class PairTask(Task):
     def _all_documents(self, data: PairData) -> Any:
         """All documents embedded, an array or blocks; of a frozen side computed once."""
         if self.sides.trains_documents:
-            return embedded(self.sides.document, data.documents, self.limit)
+            return self._embedded_whole(data.documents)
         found = self._fixed.get(id(data.documents))
         if found is None:
-            found = embedded(self.sides.document, data.documents, self.limit)
+            found = self._embedded_whole(data.documents)
             if isinstance(found, np.ndarray):
                 self._fixed[id(data.documents)] = found
         return found
+
+    def _embedded_whole(self, table: Any) -> Any:
+        return embedded(self.sides.document, table, self.limit)
 
     def _prepared_for(self, miner: MiningCall, documents: Any) -> Any:
         """All documents for the miner; those of a frozen side are prepared once."""
@@ -234,10 +241,12 @@ class PairTask(Task):
 
     def measured(self, data: PairData, names: tuple[str, ...]) -> dict[str, float]:
         """Rank all documents for the queries that have a pair."""
-        queries = np.unique(data.query_rows)
+        return self._ranked(data, self._all_documents(data), np.unique(data.query_rows), names)
+
+    def _ranked(self, data: PairData, documents: Any, queries: Rows, names: tuple[str, ...], **options: Any) -> Any:
         anchors = forward_rows(self.sides.query, data.queries, queries)[0]
         relevant = data.documents_of(queries)
-        return metrics.evaluate_retrieval(anchors, self._all_documents(data), relevant=relevant, metrics=names)
+        return metrics.evaluate_retrieval(anchors, documents, relevant=relevant, metrics=names, **options)
 
     def validation_loss(self, losses: list[Weighted], size: int) -> float:
         """In-batch, in the order of the validation pairs; losses that need more than pairs do not count."""
@@ -249,8 +258,11 @@ class PairTask(Task):
         total = 0.0
         for start in range(0, len(data.pairs), size):
             batch = np.arange(start, min(start + size, len(data.pairs)))
-            total += evaluate(self._batch(data, batch, None, None)[0], used, None)[0] * len(batch)
+            total += self._loss_on_validation(data, batch, used) * len(batch)
         return total / len(data.pairs)
+
+    def _loss_on_validation(self, data: PairData, batch: Rows, losses: list[Weighted]) -> float:
+        return evaluate(self._batch(data, batch, None, None)[0], losses, None)[0]
 
     def fingerprints(self) -> dict[str, str]:
         """Fingerprints of queries, documents, pairs, document_ids, validation, and what else was given."""

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rvtrain import _validation as check
 from rvtrain.curriculum import CurriculumScheduler, TemperatureAnnealing
+from rvtrain.distributed._ranks import Communicator, Ranks
 from rvtrain.text._texts import Texts
 from rvtrain.training import _label_task, _options, _pair_task
 from rvtrain.training._callbacks import Callback, Record, check_callbacks
@@ -32,6 +33,7 @@ from rvtrain.training._protocols import (
 )
 from rvtrain.training._run import Run
 from rvtrain.training._sampling import MPerClass
+from rvtrain.training._shared_pairs import shared_task
 from rvtrain.training._sparse import SparseRows
 from rvtrain.training._task import BeforeReading, Task
 
@@ -84,6 +86,9 @@ class Trainer(FitGraph):
         File in which the run is saved after every epoch.
     memory_limit : int
         Bytes that embeddings of all documents may take for mining and evaluating; otherwise they pass in blocks.
+    comm : mpi4py.MPI.Comm, optional
+        Of `fit`: the processes of this communicator train one model together, each on its part of every batch; see
+        the guide to clusters. Rank 0 writes files.
     seed : int
         Each epoch takes all samples in an order that depends on the seed and the epoch alone.
     progress : {"auto", True, False}
@@ -169,6 +174,7 @@ class Trainer(FitGraph):
         callbacks: Sequence[Callback | Callable[["Trainer", Record], object]] = (),
         checkpoint: Path | None = None,
         memory_limit: int = 1 << 30,
+        comm: Communicator | None = None,
         seed: int = 0,
         progress: str | bool = "auto",
         eval_every: int | None = None,
@@ -197,6 +203,7 @@ class Trainer(FitGraph):
         self.checkpoint, self.log = _options.parsed_path("checkpoint", checkpoint), _options.parsed_log(log)
         self.checkpoint_extra: dict[str, Any] = {}
         self.memory_limit = check.integer("memory_limit", memory_limit, low=0)
+        self._ranks = None if comm is None else Ranks(comm)
         self.seed = check.integer("seed", seed, low=0)
         self.progress = _options.parsed_progress(progress)
         self.eval_every = _options.optional_integer("eval_every", eval_every)
@@ -328,9 +335,8 @@ class Trainer(FitGraph):
             if self.mining is None and extra.negatives is None:
                 _options.batches_have_negatives(calls, self.batch_size, "pairs", len(data.pairs))
                 _pair_task.check_negatives(calls, data, extra)
-            task = _pair_task.PairTask(
-                sides, data, held_back, self.memory_limit, self.micro_batch_size, extra, self._before_reading()
-            )
+            given = sides, data, held_back, self.memory_limit, self.micro_batch_size, extra, self._before_reading()
+            task = _pair_task.PairTask(*given) if self._ranks is None else shared_task(self._ranks, calls, *given)
             loop = self._started(task, calls, resume)
         return self._train(loop)
 
@@ -375,6 +381,7 @@ class Trainer(FitGraph):
                 "fit_labels needs a model with forward and backward; a table of embeddings is for fit_graph"
             )
         _options.no_mining("fit_labels", self.mining)
+        _options.no_ranks("fit_labels", self._ranks)
         if validation is not None and (not isinstance(validation, (tuple, list)) or len(validation) != 2):
             raise TypeError(f"validation must be a tuple (X, y), got {type(validation).__name__}")
         if sampler is not None and not hasattr(sampler, "batches"):

@@ -1,0 +1,40 @@
+"""Trainings that several ranks share: the parameters and histories of one process."""
+
+import numpy as np
+import pytest
+from conftest import relative_error
+from launcher import results
+from shared_trainings import TRAININGS, trained
+
+
+def bits(arrays):
+    return {name: array.tobytes() for name, array in arrays.items()}
+
+
+@pytest.fixture(scope="module")
+def one_rank(tmp_path_factory):
+    """What one rank has after three epochs."""
+    return results(1, "trainings.py", tmp_path_factory.mktemp("one") / "out", 3, threads=2)[0]
+
+
+@pytest.mark.parametrize("name", TRAININGS)
+def test_one_rank__trains_as_a_trainer_without_ranks_does(name, one_rank):
+    alone = trained(name, None)
+    for key, value in alone.params.items():
+        assert relative_error(one_rank[f"{name}/{key}"], value) < 1e-3, key
+    for key, column in alone.history.items():
+        if key != "seconds":
+            np.testing.assert_allclose(one_rank[f"{name}/history/{key}"], column, rtol=1e-3, err_msg=key)
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_ranks__have_the_bits_of_one_rank(ranks, one_rank, tmp_path):
+    found = results(ranks, "trainings.py", tmp_path / "out", 3)
+    for each in found:
+        assert bits(each) == bits(one_rank)
+
+
+def test_a_run__is_resumed_by_another_number_of_ranks(one_rank, tmp_path):
+    results(4, "trainings.py", tmp_path / "first", 2, tmp_path)
+    for each in results(2, "trainings.py", tmp_path / "then", 3, tmp_path):
+        assert bits(each) == bits(one_rank)
