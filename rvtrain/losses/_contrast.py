@@ -120,14 +120,16 @@ class Contrast:
 
     def mask(self, names: tuple[str, ...], limits: Any = None, bias: Any = None) -> Mask:
         """The mask over the concatenated columns of these inputs: own positives and equal ids are masked."""
-        batch, ids, diagonals, count = len(self.anchors.x), [], [], 0
+        batch, ids, diagonals, count, start = len(self.anchors.x), [], [], 0, 0
         for name in names:
             if name != "negatives":
                 diagonals.append(count)
+            else:
+                start = count
             ids.append(self.pairs.column_ids if name == "negatives" else self.pairs.row_ids)
             count += len(self.pairs.negatives) if name == "negatives" else batch  # type: ignore[arg-type]
         column_ids = ids[0] if len(ids) == 1 else _stacked(ids, self.pairs.row_ids)
-        return masked(
+        mask = masked(
             batch,
             count,
             self.dtype,
@@ -137,6 +139,10 @@ class Contrast:
             limits=limits,
             bias=bias,
         )
+        excluded = self.pairs.excluded
+        if excluded is None or "negatives" not in names:
+            return mask
+        return mask._replace(bounds=excluded.bounds, excluded=excluded.columns + np.int32(start))
 
     def one_sided(
         self,
