@@ -160,16 +160,18 @@ class Contrast:
 
     def mask(self, names: tuple[str, ...], limits: Any = None, bias: Any = None) -> Mask:
         """The mask over the concatenated columns of these inputs: own positives and equal ids are masked."""
-        ids, diagonals, count = [], [], 0
+        ids, diagonals, count, start = [], [], 0, 0
         first = 0 if self.batch is None else self.batch.offset
         for name in names:
             if name != "negatives":
                 diagonals.append(count + first)
+            else:
+                start = count
             mine = self.pairs.column_ids if name == "negatives" else self.pairs.row_ids
             ids.append(self.everyones(mine, name))
             count += len(ids[-1])
         column_ids = ids[0] if len(ids) == 1 else _stacked(ids, self.pairs.row_ids)
-        return masked(
+        mask = masked(
             len(self.anchors.x),
             count,
             self.dtype,
@@ -179,6 +181,10 @@ class Contrast:
             limits=limits,
             bias=bias,
         )
+        excluded = self.pairs.excluded
+        if excluded is None or "negatives" not in names:
+            return mask
+        return mask._replace(bounds=excluded.bounds, excluded=excluded.columns + np.int32(start))
 
     def one_sided(
         self,

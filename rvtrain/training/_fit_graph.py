@@ -98,4 +98,4 @@ def _pool(given: int | str | None, calls: list[LossCall], batch_size: int) -> in
     if given != "auto":
         raise ValueError(f"negative_pool must be a number of nodes, 'auto' or None, got {given!r}")
     is_local = any(hasattr(call.loss, "compute_graph_with_gradients") for call in calls)
-    return batch_size if is_local else None
+    return min(batch_size, max(batch_size // 4, 64)) if is_local else None

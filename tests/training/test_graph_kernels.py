@@ -260,3 +260,6 @@ def test_options__are_refused_by_name():
         trainer.fit_graph([[1, 1]], walks=rt.RandomWalks())
     with pytest.raises(ValueError, match="context_size must be"):
         rt.RandomWalks(3, 5)
+    with pytest.raises(ValueError, match=r"at most walk_length . 1.* got context_size 10 and walk_length 1$"):
+        rt.RandomWalks(walk_length=1)
+    assert rt.RandomWalks(walk_length=1, context_size=2).offsets.tolist() == [[0, 1]]
