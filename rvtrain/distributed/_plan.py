@@ -1,7 +1,8 @@
 """A model of the cost of a loss whose batch many ranks share: time of a step, memory of a rank, efficiency."""
 
 import time
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -40,9 +41,9 @@ def cost(
     """The cost of an in-batch loss of one direction.
 
     With B rows, d columns and P ranks: each rank scores B²/P pairs. It receives (P − 1)/P of the columns, B d numbers
-    and a norm each, and of as many sums, and there are 2 (P − 1) messages besides two short exchanges of log₂ P. It
-    packs all columns for each of its segments, and adds the segments' sums and those that it receives. Exchange
-    and scoring do not overlap.
+    and a norm each, and of as many sums, in 2 (P − 1) messages besides short exchanges of 2 log₂ P. It adds the
+    sums of its segments and those that it receives. Packing is part of the scores per second. Exchange and scoring
+    do not overlap.
 
     Parameters
     ----------
@@ -69,7 +70,7 @@ def cost(
     )
 
 
-def measured_rates(dim: int, treatment: tuple, batch: int = 4096) -> tuple[float, float]:
+def measured_rates(dim: int, treatment: Any, batch: int = 4096) -> tuple[float, float]:
     """`pairs_per_second` and `copied` of this process, from a sweep of a part of the batch and from sums in memory."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal((batch, dim), np.float32)
@@ -87,10 +88,11 @@ def measured_rates(dim: int, treatment: tuple, batch: int = 4096) -> tuple[float
     return count * batch / _seconds(step), x.nbytes / _seconds(lambda: np.add(total, x, out=total))
 
 
-def _seconds(function, least=0.5):
+def _seconds(function: Callable[[], object], least: float = 0.5) -> float:
     """The median time of a call; the first calls are not counted."""
     function()
-    found, begin = [], time.perf_counter()
+    found: list[float] = []
+    begin = time.perf_counter()
     while len(found) < 3 or time.perf_counter() - begin < least:
         start = time.perf_counter()
         function()
