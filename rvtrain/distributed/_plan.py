@@ -71,7 +71,7 @@ def cost(
 
 
 def measured_rates(dim: int, treatment: Any, batch: int = 4096) -> tuple[float, float]:
-    """`pairs_per_second` and `copied` of this process, from a sweep of a part of the batch and from sums in memory."""
+    """`pairs_per_second` and `copied` of this process, from a sweep of a quarter of a batch and sums in memory."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal((batch, dim), np.float32)
     rows = Rows(x, 1.0 / np.linalg.norm(x, axis=1).astype(np.float64))

@@ -63,9 +63,7 @@ def mine_of_ranks(
         if miner.strategy not in _BY_SCORE or filters.sampling == "random":
             raise ValueError(f"comm is for strategies without draws, hardest and semi_hard, got {miner!r}")
         if filters.range_min or filters.range_max is not None or rescore is not None:
-            raise ValueError(
-                "comm is not for range_min, range_max and rescore, which go by ranks among all candidates"
-            )
+            raise ValueError("comm is not for range_min, range_max and rescore, which go by ranks among all")
         if positives is not None and np.asarray(positives).dtype.kind != "f":
             raise ValueError("positives must be vectors with comm, got indices")
         if positives is None and miner.strategy is MiningStrategy.SEMI_HARD:
@@ -75,9 +73,8 @@ def mine_of_ranks(
     first, own = int(sizes[: ranks.rank].sum()), None
     with ranks.together():
         if exclude is not None:
-            found = np.atleast_1d(
-                check.indices("exclude", exclude, (None,) * np.ndim(exclude), int(sizes.sum()), missing=True)
-            )
+            shape = (None,) * max(1, np.ndim(exclude))
+            found = check.indices("exclude", exclude, shape, int(sizes.sum()), missing=True)
             own = np.where((found >= first) & (found < first + len(source)), found - first, -1)
         indices, scores = miner.mine(
             a, candidates, k, positives=positives, exclude=own, return_scores=True, **replaced, **options
