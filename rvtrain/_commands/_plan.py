@@ -23,7 +23,7 @@ def run(options: argparse.Namespace) -> int:
     found = cost(*given)
     facts = {
         "scores per second of a rank": rate, "seconds scoring": found.scoring, "seconds exchanging": found.exchange,
-        "seconds packing and adding": found.adding, "seconds per step": found.seconds,
+        "seconds adding": found.adding, "seconds per step": found.seconds,
         "bytes per rank": found.memory, "efficiency": found.efficiency(options.ranks),
     }  # fmt: skip
     if options.json:
