@@ -13,6 +13,7 @@ from rvtrain._engine._layout import slab_bytes
 from rvtrain._engine._tile import tile_shape, vector_bytes
 from rvtrain._kernels import _cache, _tbb, _threads
 from rvtrain._kernels._caches import cache_sizes
+from rvtrain.distributed import _threads as sharing
 
 
 def facts() -> dict[str, str | int]:
@@ -32,6 +33,9 @@ def facts() -> dict[str, str | int]:
         "tbb file": _tbb.where(),
         "threading layer": _threads.layer(),
         "threads": _threads.thread_count(),
+        "processors": _processors(),
+        "threads of ranks": _of_ranks(),
+        "mpi4py": _version("mpi4py"),
         "vector bits": 8 * vector_bytes(),
         "tile float32": tiles["float32"],
         "tile float64": tiles["float64"],
@@ -42,6 +46,18 @@ def facts() -> dict[str, str | int]:
         "16-bit products": "AVX-512 BF16" if has_bfloat16() else "no",
         "cache folder": str(_cache.folder() or "none: nowhere to write, kernels are compiled in each process"),
     }
+
+
+def _processors() -> str:
+    """Those that the process may use, and what limits them."""
+    limit = sharing.quota()
+    return f"{len(sharing.processors())} by affinity, {'no quota' if limit is None else f'{limit:g} by quota'}"
+
+
+def _of_ranks() -> str:
+    """Threads that `rvtrain train` takes for each rank on this node, for some numbers of ranks."""
+    found, limit = len(sharing.processors()), sharing.quota()
+    return ", ".join(f"{sharing.threads_of_a_rank(found, limit, n)} for each of {n}" for n in (1, 2, 4, 8))
 
 
 def _size(count: int) -> str:

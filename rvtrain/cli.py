@@ -37,6 +37,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str] | None) -> int:
     options = _parser().parse_args(arguments)
     options.command_line = shlex.join(["rvtrain", *(sys.argv[1:] if arguments is None else arguments)])
+    code = _code(options)
+    if "mpi4py.MPI" in sys.modules:
+        from rvtrain._commands import _ranks
+
+        return _ranks.end(code)
+    return code
+
+
+def _code(options: argparse.Namespace) -> int:
     try:
         code: int = options.run(options)
         return code
@@ -94,7 +103,24 @@ def _parser() -> argparse.ArgumentParser:
     _add_evaluate(commands)
     _add_apply(commands)
     _add_export(commands)
+    _add_plan(commands)
     return parser
+
+
+def _add_plan(commands: Any) -> None:
+    plan = _command(
+        commands, "plan", "estimate time and memory of a batch that many ranks share",
+        "Estimate one call of InfoNCE with both gradients on a batch that the ranks of an MPI job share: from the "
+        "time of the kernels here, with the threads of this process for each rank, and from a model of the network.",
+        "rvtrain plan --batch 1_000_000 --dim 768 --ranks 64 --bandwidth 12.5e9",
+    )  # fmt: skip
+    plan.add_argument("--batch", type=int, required=True, help="rows of the global batch")
+    plan.add_argument("--dim", type=int, required=True, help="columns of the vectors, float32")
+    plan.add_argument("--ranks", type=int, required=True, help="number of processes")
+    plan.add_argument("--bandwidth", type=float, default=12.5e9, help="bytes per second that a rank receives")
+    plan.add_argument("--latency", type=float, default=2e-6, help="seconds of a message")
+    plan.add_argument("--json", action="store_true", help="print JSON")
+    plan.set_defaults(run=_plan)
 
 
 _INPUTS = """texts: one .jsonl with the keys query, document and, optionally, score in each line, or one .csv or
@@ -378,6 +404,12 @@ def _info(options: argparse.Namespace) -> int:
         for name, value in facts.items():
             print(f"{name:16} {value}")
     return 0
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from rvtrain._commands import _plan as command
+
+    return command.run(options)
 
 
 def _warmup(options: argparse.Namespace) -> int:

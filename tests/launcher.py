@@ -13,8 +13,11 @@ import pytest
 WORKERS = Path(__file__).parent / "distributed" / "workers"
 
 
-def launch(ranks, script, *arguments, threads=1, timeout=120):
-    """What `mpiexec -n ranks python -m mpi4py script` does, a CompletedProcess; the script is one of `workers`."""
+def launch(ranks, script, *arguments, threads=1, timeout=120, module=()):
+    """What `mpiexec -n ranks python script` does, a CompletedProcess; the script is one of `workers`.
+
+    With `module`, that of Python and its arguments are run instead of the script.
+    """
     if importlib.util.find_spec("mpi4py") is None:
         pytest.skip("could not import 'mpi4py'")
     beside = Path(sys.executable).with_name("mpiexec")
@@ -23,7 +26,8 @@ def launch(ranks, script, *arguments, threads=1, timeout=120):
         pytest.skip("could not import 'mpi4py' with a launcher: no mpiexec")
     path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     env = dict(os.environ, NUMBA_NUM_THREADS=str(threads), PYTHONPATH=path)
-    call = [launcher, "-n", str(ranks), sys.executable, "-m", "mpi4py", str(WORKERS / script), *map(str, arguments)]
+    program = ["-m", *module] if module else [str(WORKERS / script)]
+    call = [launcher, "-n", str(ranks), sys.executable, *program, *map(str, arguments)]
     return subprocess.run(call, capture_output=True, text=True, timeout=timeout, check=False, env=env)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import rvtrain as rt
 from rvtrain import _plots, _progress, report
 from rvtrain import _validation as check
-from rvtrain._commands import _embeddings, _files, _mining, _outputs, _text_files
+from rvtrain._commands import _embeddings, _files, _mining, _outputs, _ranks, _text_files
 from rvtrain._commands import _split as splits
 from rvtrain.training._logging import ENDINGS
 from rvtrain.training._metrics import parsed
@@ -36,21 +36,28 @@ _Metrics = dict[str, float] | None
 
 def run(options: argparse.Namespace) -> int:
     """The command."""
-    part = f"{options.output}.part"
+    part, comm = f"{options.output}.part", _ranks.communicator()
+    first = comm is None or comm.Get_rank() == 0
     _fill_in(options)
-    _check(options, part)
+    if first:
+        _check(options, part)
+    if comm is not None:
+        comm.Barrier()  # other ranks begin when the first has seen that there is nothing to refuse
     data = _files.inputs(options)
     split = _split(options, data)
     model = _text_model(options, data, split) if data.are_texts else _model(options, data)
-    trainer = _trainer(options, model, split, part)
+    trainer = _trainer(options, model, split, part, comm)
     trainer.checkpoint_extra = {"settings": _settings(options, model, data)}
     if Path(part).exists():
         _check_resumed(trainer, part)
-    elif options.resume:
+    elif options.resume and first:
         print(f"rvtrain: there is no {part} to resume: beginning at the first epoch", file=sys.stderr)
-    if options.negatives and options.mine_from > options.epochs:
+    if options.negatives and options.mine_from > options.epochs and first:
         never = f"--mine-from {options.mine_from} is above --epochs {options.epochs}"
         print(f"rvtrain: no negatives will be mined: {never}", file=sys.stderr)
+    if not first:
+        _fit(trainer, data, split)
+        return 0
     untrained = model if data.are_texts else None
     with _progress.shown(None, "rows") as bar:
         before = _quality(untrained, data, split, options, bar)
@@ -187,7 +194,7 @@ def _settings(options: argparse.Namespace, model: Any, data: _files.Inputs) -> d
     return given | {"dim": model.query.out_features, "data": splits.fingerprint(data)}
 
 
-def _trainer(options: argparse.Namespace, model: Any, split: splits.Split, part: str) -> rt.Trainer:
+def _trainer(options: argparse.Namespace, model: Any, split: splits.Split, part: str, comm: Any) -> rt.Trainer:
     per_epoch = -(-len(split.train) // options.batch_size)
     mining = None
     if options.negatives and options.mine_from <= options.epochs:
@@ -211,7 +218,8 @@ def _trainer(options: argparse.Namespace, model: Any, split: splits.Split, part:
         memory_limit=options.memory << 20,
         checkpoint=part,
         log=options.log,
-        callbacks=() if _progress.is_visible() else (_print_line,),
+        callbacks=(_print_line,) if (comm is None or comm.Get_rank() == 0) and not _progress.is_visible() else (),
+        comm=comm,
     )
 
 

@@ -25,6 +25,11 @@ def thread_count() -> int:
     return _layer.threads()
 
 
+def limit_threads(count: int) -> None:
+    """Let kernels that this thread calls use at most so many threads."""
+    parallel.set_num_threads(min(count, parallel.get_num_threads()))
+
+
 def layer() -> str:
     """Name of the threading layer of this process."""
     try:

@@ -9,10 +9,12 @@ from numpy.typing import ArrayLike, NDArray
 from rvtrain import _validation as check
 from rvtrain._engine._blocks import Rows
 from rvtrain._engine._norms import checked_inverse_norms
+from rvtrain.distributed._ranks import Communicator, Ranks
 from rvtrain.mining._arguments import excluded_of, ids_of
 from rvtrain.mining._candidates import Prepared, Progress, candidates_of
 from rvtrain.mining._draws import Draws
 from rvtrain.mining._filters import KEPT, Filters, Kept, above
+from rvtrain.mining._of_ranks import mine_of_ranks
 from rvtrain.mining._pool import Pool
 from rvtrain.mining._positives import positives_of
 from rvtrain.mining._ranked import Ranked
@@ -266,22 +268,15 @@ class HardNegativeMiner:
         candidates: ArrayLike | Iterable[ArrayLike],
         k: int,
         *,
-        positives: ArrayLike | None = ...,
-        exclude: ArrayLike | None = ...,
-        anchor_ids: ArrayLike | None = ...,
-        candidate_ids: ArrayLike | None = ...,
-        range_min: int | Kept = ...,
-        range_max: int | Kept | None = ...,
-        min_score: float | Kept | None = ...,
-        max_score: float | Kept | None = ...,
-        absolute_margin: float | Kept | None = ...,
-        relative_margin: float | Kept | None = ...,
-        sampling: str | Kept = ...,
-        rescore: Rescore | None = ...,
+        positives: ArrayLike | None = ..., exclude: ArrayLike | None = ...,
+        anchor_ids: ArrayLike | None = ..., candidate_ids: ArrayLike | None = ...,
+        range_min: int | Kept = ..., range_max: int | Kept | None = ..., min_score: float | Kept | None = ...,
+        max_score: float | Kept | None = ..., absolute_margin: float | Kept | None = ...,
+        relative_margin: float | Kept | None = ..., sampling: str | Kept = ..., rescore: Rescore | None = ...,
         return_scores: Literal[False] = ...,
         progress: Progress | bool | None = ...,
-        method: str = ...,
-    ) -> NDArray[np.int64]: ...
+        method: str = ..., comm: Communicator | None = ...,
+    ) -> NDArray[np.int64]: ...  # fmt: skip
 
     @overload
     def mine(
@@ -290,22 +285,15 @@ class HardNegativeMiner:
         candidates: ArrayLike | Iterable[ArrayLike],
         k: int,
         *,
-        positives: ArrayLike | None = ...,
-        exclude: ArrayLike | None = ...,
-        anchor_ids: ArrayLike | None = ...,
-        candidate_ids: ArrayLike | None = ...,
-        range_min: int | Kept = ...,
-        range_max: int | Kept | None = ...,
-        min_score: float | Kept | None = ...,
-        max_score: float | Kept | None = ...,
-        absolute_margin: float | Kept | None = ...,
-        relative_margin: float | Kept | None = ...,
-        sampling: str | Kept = ...,
-        rescore: Rescore | None = ...,
+        positives: ArrayLike | None = ..., exclude: ArrayLike | None = ...,
+        anchor_ids: ArrayLike | None = ..., candidate_ids: ArrayLike | None = ...,
+        range_min: int | Kept = ..., range_max: int | Kept | None = ..., min_score: float | Kept | None = ...,
+        max_score: float | Kept | None = ..., absolute_margin: float | Kept | None = ...,
+        relative_margin: float | Kept | None = ..., sampling: str | Kept = ..., rescore: Rescore | None = ...,
         return_scores: Literal[True],
         progress: Progress | bool | None = ...,
-        method: str = ...,
-    ) -> Found: ...
+        method: str = ..., comm: Communicator | None = ...,
+    ) -> Found: ...  # fmt: skip
 
     def mine(
         self,
@@ -328,6 +316,7 @@ class HardNegativeMiner:
         return_scores: bool = False,
         progress: Progress | bool | None = None,
         method: str = "auto",
+        comm: Communicator | None = None,
     ) -> NDArray[np.int64] | Found:
         """Choose k candidates for each anchor.
 
@@ -368,6 +357,10 @@ class HardNegativeMiner:
             Called with the number of candidates done, and that of all (None if unknown), after each block.
         method : {"auto", "float", "bounds"}
             How candidates are scored, as in `top_k`: the result is the same. Draws use floating point.
+        comm : mpi4py.MPI.Comm, optional
+            Each rank gives the same anchors, and its rows of the candidates with their ids; indices, also `exclude`,
+            count the candidates of all ranks, in order. For hardest, and with positives as vectors semi_hard and
+            margins; not for ranks, draws or `rescore`. The report is of the rank's own candidates.
 
         Returns
         -------
@@ -383,6 +376,14 @@ class HardNegativeMiner:
         ValueError
             If shapes do not fit, something is empty or not finite, or an index or an option is out of range.
         """
+        if comm is not None:
+            replaced = {
+                "range_min": range_min, "range_max": range_max, "min_score": min_score, "max_score": max_score,
+                "absolute_margin": absolute_margin, "relative_margin": relative_margin, "sampling": sampling,
+            }  # fmt: skip
+            same = {"anchor_ids": anchor_ids, "candidate_ids": candidate_ids, "method": method, "progress": progress}
+            parts = (anchors, candidates, k), (positives, exclude, rescore)
+            return mine_of_ranks(self, Ranks(comm), *parts, replaced, same, return_scores)
         a = check.stored_array("anchors", anchors, (1, 2))
         single = a.ndim == 1
         given = None if positives is None else positives_of(positives, a)

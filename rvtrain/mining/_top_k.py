@@ -8,9 +8,9 @@ from numpy.typing import ArrayLike, NDArray
 from rvtrain import _validation as check
 from rvtrain.distributed._ranks import Communicator, Ranks
 from rvtrain.mining._neighbours import Neighbours
+from rvtrain.mining._of_ranks import top_k_of_ranks
 from rvtrain.mining._search import METHODS, empty_best, no_limits
 from rvtrain.mining._selection_kernels import WEIGHT, Rule, draw, finish, survey
-from rvtrain.mining._top_k_of_ranks import top_k_of_ranks
 
 
 def top_k(

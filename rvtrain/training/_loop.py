@@ -81,7 +81,7 @@ class Loop:
             check.number("schedule(0)", trainer.schedule(0), low=0.0)
         exists = resume and Path(trainer.checkpoint or "").exists()
         if trainer._ranks is not None:
-            agree(trainer._ranks, self.run, self.settings, trainer.params, exists)
+            agree(trainer._ranks, self.settings, trainer.params, exists)
         if exists:
             checkpoints.resume(trainer.checkpoint or "", self)
         else:

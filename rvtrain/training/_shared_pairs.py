@@ -11,6 +11,7 @@ import numpy as np
 from rvtrain.distributed._batch import SEGMENTS, shares_of
 from rvtrain.distributed._ranks import Ranks
 from rvtrain.distributed._sweep import total_of_ranks
+from rvtrain.distributed._threads import warn_if_crowded
 from rvtrain.mining import HardNegativeMiner, MiningStrategy
 from rvtrain.training._embedding import Sides, embed
 from rvtrain.training._losses import LossCall, Weighted
@@ -19,7 +20,7 @@ from rvtrain.training._models import Floats, Params, output_kind, outputs
 from rvtrain.training._pair_data import PairData, Pool, Rows
 from rvtrain.training._pair_losses import columns_of
 from rvtrain.training._pair_task import PairTask, PerPair
-from rvtrain.training._run import Run, fingerprint
+from rvtrain.training._run import fingerprint
 from rvtrain.training._task import Gradients, plus
 
 
@@ -50,6 +51,14 @@ class SharedPairTask(PairTask):
     def __init__(self, ranks: Ranks, *arguments: Any) -> None:
         super().__init__(*arguments)
         self.ranks = ranks
+
+    def fingerprints(self) -> dict[str, str]:
+        """Compared before the first step, so that all ranks know if their data differ, and how."""
+        data = {"queries": self.data.queries, "documents": self.data.documents, "pairs": self.data.pairs}
+        found = super().fingerprints()
+        kinds = {f"shape and dtype of {name}": f"{x.shape} {x.dtype}" for name, x in data.items()}
+        self.ranks.agree(kinds | {f"elements of {name}": value for name, value in found.items()}, room=1 << 14)
+        return found
 
     def gradients(self, batch: Rows, losses: list[Weighted]) -> Gradients:
         """Gradients of the whole batch, on each rank."""
@@ -131,9 +140,10 @@ def agree_on_parameters(ranks: Ranks, params: Params) -> None:
     )
 
 
-def agree(ranks: Ranks, run: Run, settings: dict[str, Any], params: Params, resumes: bool) -> None:
-    """Raise on every rank, unless all have the same data, settings and parameters; before the first step."""
-    facts = {name: _short(value) for name, value in settings.items()} | run.data
+def agree(ranks: Ranks, settings: dict[str, Any], params: Params, resumes: bool) -> None:
+    """Raise on every rank, unless all have the same settings and parameters; before the first step."""
+    warn_if_crowded(ranks)
+    facts = {name: _short(value) for name, value in settings.items()}
     ranks.agree({**facts, "file to resume from": resumes}, room=1 << 16)
     agree_on_parameters(ranks, params)
 

@@ -14,7 +14,7 @@ def bits(arrays):
 @pytest.fixture(scope="module")
 def one_rank(tmp_path_factory):
     """What one rank has after three epochs."""
-    return results(1, "trainings.py", tmp_path_factory.mktemp("one") / "out", 3, threads=2)[0]
+    return results(1, "trainings.py", tmp_path_factory.mktemp("one") / "out", 3, "-", threads=2)[0]
 
 
 @pytest.mark.parametrize("name", TRAININGS)
@@ -29,7 +29,7 @@ def test_one_rank__trains_as_a_trainer_without_ranks_does(name, one_rank):
 
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_ranks__have_the_bits_of_one_rank(ranks, one_rank, tmp_path):
-    found = results(ranks, "trainings.py", tmp_path / "out", 3)
+    found = results(ranks, "trainings.py", tmp_path / "out", 3, "-")
     for each in found:
         assert bits(each) == bits(one_rank)
 

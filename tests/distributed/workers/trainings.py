@@ -1,6 +1,6 @@
 """Trainings that all ranks share: each saves parameters and histories.
 
-Arguments: folder, epochs, and the folder of the checkpoints, of which existing ones are resumed.
+Arguments: folder, epochs, the folder of the checkpoints, of which existing ones are resumed, or -; and names.
 """
 
 import sys
@@ -13,8 +13,8 @@ from shared_trainings import TRAININGS, trained
 comm = MPI.COMM_WORLD
 folder, epochs = Path(sys.argv[1]), int(sys.argv[2])
 found = {}
-for name in TRAININGS:
-    checkpoint = Path(sys.argv[-1]) / f"{name}.npz" if len(sys.argv) > 3 else None
+for name in sys.argv[4:] or TRAININGS:
+    checkpoint = None if sys.argv[3] == "-" else Path(sys.argv[3]) / f"{name}.npz"
     trainer = trained(name, comm, checkpoint, epochs, resume=checkpoint is not None)
     found |= {f"{name}/{key}": value for key, value in trainer.params.items()}
     found |= {f"{name}/history/{k}": v for k, v in trainer.history.items() if k != "seconds"}

@@ -1,0 +1,54 @@
+"""A rank that fails ends all, and is named; a checkpoint that it leaves is whole."""
+
+import time
+
+import numpy as np
+import pytest
+from launcher import launch, results
+
+import rvtrain as rt
+
+
+@pytest.mark.parametrize("how", ["raises", "killed"])
+def test_a_rank_that_fails__ends_all_and_the_next_job_resumes(how, tmp_path):
+    start = time.monotonic()
+    done = launch(2, "failures.py", how, tmp_path / "symmetric.npz", timeout=60)
+    assert time.monotonic() - start < 30  # with the time to start; without an end it would be for ever
+    assert done.returncode != 0
+    if how == "raises":
+        assert "ArithmeticError: planted" in done.stderr and "rank 1 of 2 ends all" in done.stderr
+    assert rt.load_checkpoint(tmp_path / "symmetric.npz")["trainer"]["run"]["epoch"] >= 1
+    (whole,) = results(1, "trainings.py", tmp_path / "whole", 3, "-", "symmetric")
+    for resumed in results(2, "trainings.py", tmp_path / "then", 3, tmp_path, "symmetric"):
+        for name, value in whole.items():
+            np.testing.assert_array_equal(resumed[name], value, err_msg=name)
+
+
+DIFFERENT = {
+    "rows": "all ranks must have the same shape and dtype of documents, got (150, 12) float32 on rank 0 and "
+    "(149, 12) float32 on rank 1",
+    "dtype": "all ranks must have the same shape and dtype of queries, got (150, 12) float32 on rank 0 and "
+    "(150, 12) float64 on rank 1",
+    "elements": "all ranks must have the same elements of queries",
+    "settings": "all ranks must have the same batch_size, got 50 on rank 0 and 49 on rank 1",
+}
+
+
+@pytest.mark.parametrize("how", DIFFERENT)
+def test_ranks_with_different_data__are_told_before_the_first_step(how, tmp_path):
+    done = launch(2, "failures.py", how, tmp_path / "unused.npz", timeout=60)
+    assert done.returncode != 0
+    assert f"ValueError: {DIFFERENT[how]}" in done.stderr
+
+
+def test_the_command__trains_on_several_ranks_and_ends_all_on_an_error(tmp_path):
+    rng = np.random.default_rng(0)
+    documents = rng.normal(size=(120, 8)).astype(np.float32)
+    np.savez(tmp_path / "in.npz", queries=documents[:, ::-1].copy(), documents=documents)
+    command = ["rvtrain", "train", str(tmp_path / "in.npz"), "--epochs", "2", "--batch-size", "32"]
+    for ranks in (1, 2):
+        done = launch(ranks, "", "-o", tmp_path / f"{ranks}.npz", module=command)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("written:") == 1 and done.stderr.count("epoch 2/2") == 1
+    missing = launch(2, "", "-o", tmp_path / "x.npz", module=["rvtrain", "train", str(tmp_path / "none.npz")])
+    assert missing.returncode != 0 and "No such file" in missing.stderr
