@@ -174,8 +174,12 @@ def _ids(batch: PairBatch, columns: str, call: LossCall) -> dict[str, Any]:
 
 def _own(batch: PairBatch, rows: Rows, call: LossCall) -> Any:
     """Which of these documents are not negatives of each pair, in the form of `negative_ids` that the loss takes."""
-    by_row = isinstance(call.loss, _BY_ROW)
-    return (batch.data.own_columns if by_row else batch.data.ids_of_columns)(batch.query_rows, rows)
+    return (batch.data.own_columns if _by_row(call) else batch.data.ids_of_columns)(batch.query_rows, rows)
+
+
+def _by_row(call: LossCall) -> bool:
+    """Whether a loss takes `Excluded`, which knows the documents of this process alone."""
+    return isinstance(call.loss, _BY_ROW) and call.loss.comm is None
 
 
 def _both_ways_apart(
@@ -201,7 +205,7 @@ def _both_ways_apart(
         "negatives": batch.anchors,
         "anchor_ids": data.ids[batch.document_rows],
         "negative_ids": data.own_rows(batch.query_rows, batch.document_rows)
-        if isinstance(call.loss, _BY_ROW)
+        if _by_row(call)
         else data.ids_of_documents_of(batch.query_rows),
         "sample_weight": batch.sample_weight,
         "guide": batch.guide_of("positives", "anchors", "anchors"),
