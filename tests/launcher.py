@@ -13,7 +13,7 @@ import pytest
 WORKERS = Path(__file__).parent / "distributed" / "workers"
 
 
-def launch(ranks, script, *arguments, threads=1, timeout=120, module=()):
+def launch(ranks, script, *arguments, threads=1, timeout=300, module=()):
     """What `mpiexec -n ranks python script` does, a CompletedProcess; the script is one of `workers`.
 
     With `module`, that of Python and its arguments are run instead of the script.

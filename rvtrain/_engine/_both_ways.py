@@ -73,7 +73,8 @@ def both_ways(
     )
     kernels.close_columns.sized(50 * count)(count, treatment, column_sums, own, back)
     if gradients:
-        kernels.weigh_both_ways.sized(effort)(rows, packed, mask, treatment, shares, work, layout.block)
+        kept = height >= count
+        kernels.weigh_both_ways.sized(effort)(rows, packed, mask, treatment, shares, work, layout.block, kept)
     return BothWays(
         losses,
         slopes,

@@ -76,26 +76,25 @@ def _add(start, stop, groups, by_group, column_sums):
 
 
 @driver
-def weigh_both_ways(threads, rows, columns, mask, treatment, shares, work, block):
+def weigh_both_ways(threads, rows, columns, mask, treatment, shares, work, block, kept):
     """Second sweep: the sums to rows and to columns, with weights kept_ij · (row share i + column share j).
 
-    shares (2, m padded) float64: of the rows, of the columns.
+    shares (2, m padded) float64: of the rows, of the columns. kept: whether the slab has the kept values of all rows.
     """
     height = len(work.slab) * mr(work.slab)
     for first in range(0, len(rows.x), height):
         groups = groups_of(first, len(rows.x), height)
-        _launch_weights(threads, groups, rows, first, columns, mask, treatment, shares, work, block)
+        _launch_weights(threads, groups, rows, first, columns, mask, treatment, shares, work, block, kept)
         weights = work.weights[: groups * (GROUP // mr(work.slab))]
         launch_columns(threads, len(work.to_columns) // nr(work.slab), weights, work.strips, work.to_columns, first)
 
 
 @kernel
-def _weights(start, stop, rows, start_row, columns, mask, treatment, shares, work, block):
+def _weights(start, stop, rows, start_row, columns, mask, treatment, shares, work, block, kept):
     for g in range(start, stop):
         slab, left, shifts, sums = work.slab, work.left[g], work.shifts[g], work.sums[g]
         panels = len(left)
         top, first, across = g * panels, start_row + g * GROUP, len(columns.panels)
-        kept = len(slab) * mr(slab) >= len(rows.x)
         if not kept:
             pack_left(rows, first, left)
         for begin in range(0, across, block):

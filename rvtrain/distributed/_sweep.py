@@ -63,13 +63,13 @@ def sweep_of_ranks(
         here = slice(start, stop)
         with scratch() as again:  # the same memory for every segment
             result = sweep(
-                _part(rows, here),
+                part_of_rows(rows, here),
                 columns,
                 treatment,
                 part_of_mask(mask, here),
                 Own(*(x[here] for x in own)),
                 again,
-                guide=None if guide is None else (_part(guide[0], here), guide[1], guide[2][here]),
+                guide=None if guide is None else (part_of_rows(guide[0], here), guide[1], guide[2][here]),
                 bounded=bounded,
                 to_rows=to_rows,
                 to_columns=to_columns,
@@ -85,7 +85,7 @@ def sweep_of_ranks(
             if to_columns:
                 assert result.to_columns is not None
                 tree.add(result.to_columns[: len(columns.x), :dim])
-    received = _exchanged(batch, parts, tree.total(), memory) if to_columns else None
+    received = exchanged(batch, parts, tree.total(), memory) if to_columns else None
     return Sums(results[0], results[1], results[3] if separable else np.empty(0), results[2], to_mine, received)
 
 
@@ -99,7 +99,8 @@ def part_of_mask(mask: Mask, here: slice) -> Mask:
     )
 
 
-def _part(rows: Rows, here: slice) -> Rows:
+def part_of_rows(rows: Rows, here: slice) -> Rows:
+    """Some of the rows."""
     return Rows(rows.x[here], rows.inverse[here])
 
 
@@ -134,7 +135,7 @@ class Tree:
         return total
 
 
-def _exchanged(batch: GlobalBatch, parts: list[np.ndarray], sums: np.ndarray, memory: Scratch) -> np.ndarray:
+def exchanged(batch: GlobalBatch, parts: list[np.ndarray], sums: np.ndarray, memory: Scratch) -> np.ndarray:
     """The sums for this rank's columns of each input, over the rows of all ranks."""
     rank, dim, start, found = batch.ranks.rank, sums.shape[1], 0, []
     for counts in parts:

@@ -150,7 +150,8 @@ class Contrast:
         """The sum over the rows of the batch, of one number each."""
         return float(x.sum()) if self.batch is None else self.batch.total(x)
 
-    def _counts(self, names: tuple[str, ...]) -> list[np.ndarray]:
+    def counts(self, names: tuple[str, ...]) -> list[np.ndarray]:
+        """Number of rows of each of these inputs on each rank."""
         assert self.batch is not None
         return [self.batch.counts(name) for name in names]
 
@@ -210,7 +211,7 @@ class Contrast:
         mask, own = self.mask(columns, limits, bias), self.own if own is None else own
         if getattr(treatment, "COUNTS", False):
             own = own._replace(counts=count_scores(mask))
-        run = sweep if self.batch is None else functools.partial(sweep_of_ranks, self.batch, self._counts(columns))
+        run = sweep if self.batch is None else functools.partial(sweep_of_ranks, self.batch, self.counts(columns))
         result = run(
             self.rows(rows),
             joined,

@@ -1,11 +1,15 @@
 """InfoNCE in several directions: the symmetric loss, and one softmax over the scores of several directions."""
 
+import functools
+from collections.abc import Callable
+
 import numpy as np
 
 from rvtrain._engine._blocks import Rows
-from rvtrain._engine._both_ways import both_ways
+from rvtrain._engine._both_ways import BothWays, both_ways
 from rvtrain._engine._sweep_kernels import NO_SHARES
 from rvtrain._engine._treatment import Own
+from rvtrain.distributed._both_ways import both_ways_of_ranks
 from rvtrain.losses._contrast import Contrast, Outcome, added
 from rvtrain.losses._infonce_masks import Masks
 from rvtrain.losses._softmax import Decoupled, Softmax
@@ -21,7 +25,7 @@ def symmetric(contrast: Contrast, treatment: Softmax, bounded: bool, masks: Mask
     is a sweep of its own.
     """
     columns = ("positives",) if contrast.pairs.negatives is None else ("positives", "negatives")
-    if not bounded or masks.differ or contrast.batch is not None:
+    if not bounded or masks.differ:
         mask, own = masks.of("anchors", columns), masks.own(True)
         there = contrast.one_sided(treatment, bounded, "anchors", *columns, own=own, **mask)
         there.sums = {name: (sums.copy(), shares) for name, (sums, shares) in there.sums.items()}
@@ -34,9 +38,12 @@ def symmetric(contrast: Contrast, treatment: Softmax, bounded: bool, masks: Mask
         return Outcome((there.losses + back.losses) / 2, (there.slopes + back.slopes) / 2, there.second, sums)
     own = masks.own(True)
     half = own._replace(weights=own.weights / 2)
-    parts = [contrast.rows(name) for name in columns]
+    parts = [contrast.columns(name) for name in columns]
     joined = parts[0] if len(parts) == 1 else Rows(*(np.concatenate(x) for x in zip(*parts, strict=True)))
-    result = both_ways(
+    run: Callable[..., BothWays] = both_ways
+    if contrast.batch is not None:
+        run = functools.partial(both_ways_of_ranks, contrast.batch, contrast.counts(columns))
+    result = run(
         contrast.anchors,
         joined,
         treatment,
@@ -53,7 +60,7 @@ def symmetric(contrast: Contrast, treatment: Softmax, bounded: bool, masks: Mask
     if result.to_columns is not None:
         sums["positives"] = result.to_columns[:batch], NO_SHARES
         if len(parts) > 1:
-            sums["negatives"] = result.to_columns[batch : batch + len(parts[1].x)], NO_SHARES
+            sums["negatives"] = result.to_columns[batch : batch + len(contrast.rows("negatives").x)], NO_SHARES
     return Outcome(result.losses.sum(axis=0) / 2, result.slopes.sum(axis=0), result.losses[0], sums)
 
 
