@@ -27,7 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     try:
         code = _run(arguments)
-        print(end="", flush=True)  # what is still in the buffer would fail when Python exits, with a message
+        if sys.stdout is not None:
+            sys.stdout.flush()  # what is still in the buffer would fail when Python exits, with a message
         return code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

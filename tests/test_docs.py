@@ -72,6 +72,10 @@ EXAMPLES = {
         and (s["again"].encode_query(s["queries"]) == s["asking"]).all()
         and s["found"].shape == (500, 10)
     ),
+    "cluster": lambda s: (
+        s["plans"]["100 Gbit/s"][-1]["seconds per step"] < 0.1 * s["plans"]["100 Gbit/s"][0]["seconds per step"]
+        and s["plans"]["10 Gbit/s"][-1]["efficiency"] < s["plans"]["100 Gbit/s"][-1]["efficiency"] <= 1.0
+    ),
     "scikit_learn": lambda s: s["plain"] + 0.1 < s["adapted"] < s["from_strings"],
     "report": lambda s: _lines(s["path"]) > 50,
     "negatives": lambda s: (

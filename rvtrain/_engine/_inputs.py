@@ -3,9 +3,10 @@
 import numpy as np
 
 from rvtrain._engine._blocks import Rows
+from rvtrain._engine._exp import fused
 from rvtrain._engine._norms import EPS
 from rvtrain._engine._sweep_kernels import NO_SHARES
-from rvtrain._kernels import kernel
+from rvtrain._kernels import in_order, kernel
 
 
 def to_inputs(
@@ -38,16 +39,32 @@ def _to_inputs(start, stop, sums, shares, slopes, others, rows, normalised, alon
     """As `to_inputs`: out[i] = (g − â_i along[i]) / ‖a_i‖, or g / ε where ‖a_i‖ ≤ ε.
 
     Shapes: sums (≥ n, ≥ d), others and rows Rows of (n, d).
+
+    The loop that sums writes nothing, and the other one is in order: where arrays lie within 256 bytes of each other,
+    a loop that writes one of them runs in scalar code, which would add in another order and fuse other products.
     """
+    real = out.dtype.type
     for i in range(start, stop):
         inverse, other = rows.inverse[i], others.inverse[i] * slopes[i]
         share = shares[i] if len(shares) > 0 else 1.0
         total = 0.0
         for k in range(out.shape[1]):
-            g = share * sums[i, k] + other * others.x[i, k]
-            out[i, k] = g
+            g = real(_weighted(share, sums[i, k], other, others.x[i, k]))
             total += g * (rows.x[i, k] * inverse)
         along[i] = total
         total = total * inverse if normalised and inverse < 1.0 / EPS else 0.0
         for k in range(out.shape[1]):
-            out[i, k] = (out[i, k] - total * rows.x[i, k]) * inverse
+            g = real(_weighted(share, sums[i, k], other, others.x[i, k]))
+            out[i, k] = _across(g, total, rows.x[i, k]) * inverse
+
+
+@in_order
+def _weighted(a, x, b, y):
+    """a x + b y in float64."""
+    return fused(a, np.float64(x), b * np.float64(y))
+
+
+@in_order
+def _across(g, total, x):
+    """g − total · x."""
+    return fused(-total, np.float64(x), np.float64(g))

@@ -416,3 +416,16 @@ def test_constructor__refuses_what_it_does_not_know():
         rt.InfoNCELoss(0.1, "average")
     with pytest.raises(TypeError, match="symmetric"):
         rt.InfoNCELoss(0.1, symmetric=1)
+
+
+def test_gradients__have_the_same_bits_wherever_their_arrays_lie(dtype):
+    rng = np.random.default_rng(0)
+    anchors, positives = rng.normal(size=(2, 5, 4)).astype(dtype)
+    loss, kept = rt.InfoNCELoss(0.3), []
+    _, expected = loss.compute_with_gradients(anchors, positives, wrt=("anchors", "positives"))
+    for _ in range(3000):  # small arrays come to lie next to each other by chance
+        kept = [np.empty(size) for size in rng.integers(1, 300, 5)]
+        again = loss.compute_with_gradients(anchors.copy(), positives.copy(), wrt=("anchors", "positives"))[1]
+        for a, b in zip(expected, again, strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert kept
