@@ -24,7 +24,7 @@ COUNT = 4096
 DIMS = (64, 128, 256, 384, 512, 768, 1024)
 DOCS = Path(__file__).parents[1] / "docs"
 MARKERS = ("<!-- dimensions -->", "<!-- /dimensions -->")
-OURS, PRODUCTS = "rvtrain", "three sgemms"
+OURS, MEDIUM, PRODUCTS = "rvtrain", 'rvtrain, "medium"', "three sgemms"
 TORCH = {
     "torch": {},
     "torch.compile": {"compiled": True},
@@ -36,9 +36,10 @@ TORCH = {
 def measure(dim):
     """Median seconds by name, for one number of dimensions; compiled only where there is a C++ compiler."""
     anchors, positives = np.random.default_rng(0).normal(size=(2, COUNT, dim)).astype(np.float32)
-    loss, scores = rt.InfoNCELoss(TAU), np.empty((COUNT, COUNT), np.float32)
+    loss, medium = (rt.InfoNCELoss(TAU, precision=precision) for precision in ("highest", "medium"))
+    scores = np.empty((COUNT, COUNT), np.float32)
 
-    def ours():
+    def ours(loss=loss):
         loss.compute_with_gradients(anchors, positives, wrt=BOTH)
 
     def products():
@@ -52,19 +53,32 @@ def measure(dim):
     wanted = {name: options for name, options in TORCH.items() if missing.isdisjoint(options)}
     peers = {name: torch_infonce(anchors, positives, **options) for name, options in wanted.items()}
     calls = {OURS: ours, PRODUCTS: products} | peers
+    if medium.precision_used == "medium":
+        calls[MEDIUM] = lambda: ours(medium)
     return dict(zip(calls, median_seconds(*calls.values(), budget=20, rounds=11), strict=True))
 
 
 def table(rows):
-    """The measurements as Markdown, ratios only."""
+    """The measurements as Markdown, ratios only; those in "medium" beside torch's with products in bfloat16."""
     names = [name for name in TORCH if name in rows[0][1]]
-    head = ["d", "GFLOP/s", "over three sgemms", *(f"faster than {name}" for name in names)]
-    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-    for dim, times in rows:
-        ours = times[OURS]
-        cells = [f"{dim:,}", f"{flops(dim) / ours:.0f}", f"{ours / times[PRODUCTS]:.2f}"]
-        lines.append("| " + " | ".join([*cells, *(f"{times[name] / ours:.2f}×" for name in names)]) + " |")
-    return "\n".join(lines)
+    halved = [name for name in names if "bfloat16" in name] if MEDIUM in rows[0][1] else []
+    columns = {
+        "d": lambda dim, times: f"{dim:,}",
+        "GFLOP/s": lambda dim, times: f"{flops(dim) / times[OURS]:.0f}",
+        "over three sgemms": lambda dim, times: f"{times[OURS] / times[PRODUCTS]:.2f}",
+    }
+    columns |= {f"faster than {name}": faster(OURS, name) for name in names if name not in halved}
+    if halved:
+        columns['"medium": GFLOP/s'] = lambda dim, times: f"{flops(dim) / times[MEDIUM]:.0f}"
+        columns["faster than in float32"] = faster(MEDIUM, OURS)
+        columns |= {f"faster than {name}": faster(MEDIUM, name) for name in halved}
+    lines = [list(columns), ["---"] * len(columns)]
+    lines += [[cell(dim, times) for cell in columns.values()] for dim, times in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def faster(mine, other):
+    return lambda dim, times: f"{times[other] / times[mine]:.2f}×"
 
 
 def flops(dim):
@@ -80,7 +94,7 @@ def draw(rows, path):
     pyplot.rcParams["svg.hashsalt"] = "rvtrain"
     figure, axis = pyplot.subplots(figsize=(8, 4.2), layout="constrained")
     for name in rows[0][1]:
-        style = "-" if name in (OURS, PRODUCTS) else "--"
+        style = "-" if name in (OURS, MEDIUM, PRODUCTS) else "--"
         axis.plot([d for d, _ in rows], [1e3 * times[name] for _, times in rows], style, marker="o", label=name)
     axis.set(title=f"InfoNCE of {COUNT:,} pairs: loss and both gradients", xlabel="dimensions", ylabel="ms", ylim=0)
     axis.set_xticks([d for d, _ in rows])

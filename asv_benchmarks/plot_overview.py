@@ -46,9 +46,11 @@ def picture(records: list[dict]) -> Figure:
 
 
 def main() -> None:
-    plt.rcParams["svg.hashsalt"] = "rvtrain"  # the same picture to the byte
-    plt.rcParams["svg.fonttype"] = "path"
-    picture(tables.saved("overview")).savefig(PICTURE, metadata={"Date": None})
+    with plt.rc_context():
+        matplotlib.rcdefaults()  # the same picture to the byte, whatever matplotlibrc the folder has
+        plt.rcParams["svg.hashsalt"] = "rvtrain"
+        plt.rcParams["svg.fonttype"] = "path"
+        picture(tables.saved("overview")).savefig(PICTURE, metadata={"Date": None})
 
 
 if __name__ == "__main__":

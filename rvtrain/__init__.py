@@ -97,6 +97,7 @@ _HOMES = {
     ),
     "report": (),
     "export": (),
+    "_engine._precision": ("get_float32_precision", "set_float32_precision"),
     "_engine._scratch": ("release_workspaces",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

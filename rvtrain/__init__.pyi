@@ -11,6 +11,8 @@ from rvtrain import optimizers as optimizers
 from rvtrain import report as report
 from rvtrain import text as text
 from rvtrain import training as training
+from rvtrain._engine._precision import get_float32_precision as get_float32_precision
+from rvtrain._engine._precision import set_float32_precision as set_float32_precision
 from rvtrain._engine._scratch import release_workspaces as release_workspaces
 from rvtrain.checkpoint import load_checkpoint as load_checkpoint
 from rvtrain.checkpoint import save_checkpoint as save_checkpoint

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 import rvtrain as rt
+from rvtrain._engine._bfloat16 import has_bfloat16
 from rvtrain._kernels import _cache, _compiling, disabled
 from rvtrain.mining._certified import FEWEST_CANDIDATES, is_possible
 from rvtrain.training._adapter_kernels import add_rows
@@ -173,6 +174,20 @@ def _training(dtype: np.dtype, rng: np.random.Generator) -> None:
     encoder.backward(bags, y)["table"].toarray()
 
 
+def _medium(dtype: np.dtype, rng: np.random.Generator) -> None:
+    """Products of bfloat16, which float64 does not have."""
+    if dtype == np.float64 or not has_bfloat16():
+        return
+    before = rt.get_float32_precision()
+    rt.set_float32_precision("medium")
+    try:
+        _infonce(dtype, rng)
+        adapter, x = rt.LinearAdapter(DIM), rng.normal(size=(ROWS, DIM)).astype(dtype)
+        adapter.backward(adapter.forward_rows(x, np.arange(5))[1], x[:5], to_input=True)
+    finally:
+        rt.set_float32_precision(before)
+
+
 def _graphs(dtype: np.dtype, rng: np.random.Generator) -> None:
     edges, walks = rng.integers(0, ROWS, (ROWS, 2)), rt.RandomWalks(3, 2, 1)
     for loss in (rt.LocalContrastiveLoss(), rt.LocalContrastiveLoss(form="triplet"), rt.InfoNCELoss(0.2)):
@@ -195,6 +210,7 @@ def _functional(dtype: np.dtype, rng: np.random.Generator) -> None:
 
 WORK: dict[str, Callable[[np.dtype, np.random.Generator], None]] = {
     "infonce": _infonce,
+    "medium precision": _medium,
     "softmax family": _softmax_family,
     "labelled and graded": _labelled_and_graded,
     "local and spectral": _local_and_spectral,

@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import json
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -20,7 +21,20 @@ first run compiles its kernels."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code: 0 if it worked, 1 if it failed, 2 for wrong usage."""
+    """Run a command; returns the exit code: 0 if it worked, 1 if it failed, 2 for wrong usage.
+
+    It is 141, as of a tool that the signal ends, if nobody reads the output any more, as behind ``| head``.
+    """
+    try:
+        code = _run(arguments)
+        print(end="", flush=True)  # what is still in the buffer would fail when Python exits, with a message
+        return code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 141
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     options = _parser().parse_args(arguments)
     options.command_line = shlex.join(["rvtrain", *(sys.argv[1:] if arguments is None else arguments)])
     code = _code(options)
@@ -35,6 +49,11 @@ def _code(options: argparse.Namespace) -> int:
     try:
         code: int = options.run(options)
         return code
+    except BrokenPipeError as error:
+        if error.filename is None:
+            raise
+        print(f"rvtrain: {_line(error)}", file=sys.stderr)
+        return 1
     except (OSError, ValueError, TypeError, ImportError, MemoryError) as error:
         print(f"rvtrain: {_line(error)}", file=sys.stderr)
         return 1

@@ -199,11 +199,14 @@ def check_difference(values, expected, dtype):
     assert np.abs(values - expected).max() < TOLERANCE[dtype] * max(np.abs(expected).max(), 1.0)
 
 
-def check_gradient(name, gradient, expected, dtype, tolerance=None):
-    """A gradient against the right one; what float32 cannot tell from zero counts as zero."""
+def check_gradient(name, gradient, expected, dtype, tolerance=None, of_size=0.0):
+    """A gradient against the right one; what float32 cannot tell from zero counts as zero.
+
+    of_size is that of sums whose difference the gradient is.
+    """
     tolerance = TOLERANCE[dtype] if tolerance is None else tolerance
     expected = np.asarray(expected, np.float64)
     assert np.shape(gradient) == expected.shape, name
-    smallest = np.finfo(dtype).tiny / tolerance
+    smallest = max(np.finfo(dtype).tiny / tolerance, of_size)
     error = np.abs(gradient - expected).max()
     assert error < tolerance * max(np.abs(expected).max(), smallest), (name, error / np.abs(expected).max())

@@ -34,6 +34,8 @@ COMPUTES_NOTHING = {
     "PairLoss",
     "TwoSidedModel",
     "__version__",
+    "get_float32_precision",
+    "set_float32_precision",
     "release_workspaces",
 }
 
@@ -350,7 +352,11 @@ def test_environment_of_the_ratios__gets_every_peer_that_a_ratio_names():
         for path in (FOLDER / "benchmarks" / "peers").glob("*.py")
         for name in re.findall(r'@beside\("(\w+)"', path.read_text("utf-8"))
     }
-    distributions = {"faiss": "faiss-cpu", "sklearn": "scikit-learn"}
+    distributions = {
+        "faiss": "faiss-cpu",
+        "sklearn": "scikit-learn",
+        "sentence_transformers": "sentence-transformers",
+    }
     assert named and {distributions.get(name, name) for name in named} <= peers
 
 

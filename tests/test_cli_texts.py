@@ -2,6 +2,9 @@
 
 import errno
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -220,6 +223,19 @@ def test_search__takes_each_kind_of_file(run, model, tmp_path):
     assert len(printed) == 1
     lines = printed.pop().splitlines()
     assert [line.split()[::2] for line in lines] == [["1", "file.open"], ["2", "list.sort"]]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no pipes of POSIX")
+def test_output_that_nobody_reads__ends_a_command_quietly(model):
+    search = ("search", model, "a", "--documents", "texts.jsonl")
+    call = [sys.executable, "-c", "import sys; from rvtrain import cli; sys.exit(cli.main())", *search]
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        ended = subprocess.run(call, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+    finally:
+        os.close(writing)
+    assert (ended.returncode, ended.stderr) == (141, "")
 
 
 def test_search__is_told_what_is_wrong(run, model, tmp_path):

@@ -4,6 +4,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
+import matplotlib
 import pytest
 
 BENCHMARKS = Path(__file__).parents[1] / "asv_benchmarks"
@@ -58,3 +59,19 @@ def test_dimensions__writes_a_table_for_each_machine(overview):
     block = dimensions.block([here | {"times": [[1024, times]]}] * 2)
     assert block.count("| d | GFLOP/s | over three sgemms | faster than torch |") == 2
     assert block.count("| 1,024 | 1031 | 0.50 | 2.50× |") == 2
+
+
+def test_picture__depends_on_the_measurements_alone(overview, tmp_path, monkeypatch):
+    backend = matplotlib.get_backend()
+    import plot_overview
+
+    matplotlib.use(backend)
+    made = []
+    for size in (10.0, 25.0):  # as a matplotlibrc in the folder may set it
+        monkeypatch.setitem(matplotlib.rcParams, "font.size", size)
+        monkeypatch.setattr(plot_overview, "PICTURE", tmp_path / f"{size}.svg")
+        plot_overview.main()
+        assert matplotlib.rcParams["font.size"] == size
+        made.append(plot_overview.PICTURE.read_bytes())
+    assert made[0] == made[1] and len(made[0]) > 10_000
+    del sys.modules["plot_overview"]

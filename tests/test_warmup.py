@@ -12,7 +12,7 @@ WARMUP = """
 from rvtrain import _warmup, cli
 _warmup.DTYPES = ("float32",)
 left_out = "compact optimizers", "softmax family", "labelled and graded", "local and spectral", "functional", "graphs"
-for name in left_out:
+for name in (*left_out, "medium precision"):
     del _warmup.WORK[name]
 raise SystemExit(cli.main(["warmup"]))
 """
@@ -34,6 +34,7 @@ import gc, importlib, pkgutil
 import rvtrain
 from rvtrain import _warmup
 from rvtrain._kernels import Driver, _bodies
+from rvtrain._engine._bfloat16 import has_bfloat16
 from rvtrain._engine._byte_tile import byte_tile
 
 for module in pkgutil.walk_packages(rvtrain.__path__, "rvtrain."):
@@ -45,7 +46,8 @@ bodies = _bodies.known()
 drivers = {x.__name__: x for x in gc.get_objects() if isinstance(x, Driver)}
 print(len(bodies) + len(drivers))
 for name, made in (bodies | drivers).items():
-    if not made.signatures and not ("_certified" in name and byte_tile() is None):
+    impossible = ("_certified" in name and byte_tile() is None) or ("_word" in name and not has_bfloat16())
+    if not made.signatures and not impossible:
         print(name)
 """
 

@@ -50,7 +50,7 @@ class InfoNCEValue(Benchmark):
 class InfoNCEOptions(Benchmark):
     """InfoNCE of 1024 × 128 with what changes its sweep, and of 256 anchors with negatives from elsewhere."""
 
-    params = (["symmetric", "directions", "euclidean", "guide", "ids", "pool", "gathered"],)
+    params = (["symmetric", "directions", "euclidean", "guide", "ids", "pool", "gathered", "medium"],)
     param_names = ("option",)
 
     def prepare(self, option):
@@ -60,6 +60,7 @@ class InfoNCEOptions(Benchmark):
         self.loss = rt.InfoNCELoss(
             symmetric=option == "symmetric",
             similarity="euclidean" if option == "euclidean" else "cosine",
+            precision="medium" if option == "medium" else None,
             **({"directions": directions} if option == "directions" else {}),
         )
         if option == "guide":

@@ -22,12 +22,15 @@
 # the shapes but not on the number of threads, and rounding errors grow with the chunk, not with the whole sum.
 # While a group's rows meet one chunk of the right operand, the next one is prefetched. The third product has no
 # prefetch: its chunks meet too few rows to pay for it.
+# Operands in bfloat16 are packed as words of two numbers (`_word_packing.py`), and k counts words; the functions here
+# know them by the type of the arrays, int32.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
+from rvtrain._engine._bfloat16 import WORD, per_element
 from rvtrain._engine._packing import transpose_scaled
 from rvtrain._engine._prefetch import prefetch_part
 from rvtrain._engine._tile import (
@@ -42,7 +45,8 @@ from rvtrain._engine._tile import (
     tile_rows,
     tile_shape,
 )
-from rvtrain._kernels import body, kernel, njit
+from rvtrain._engine._word_packing import narrow_block, pack_word_strips, pack_words
+from rvtrain._kernels import body, element_type, kernel, njit, overload
 from rvtrain._kernels._caches import cache_sizes
 
 CHUNK = 128
@@ -118,8 +122,30 @@ def pack_columns(start, stop, rows, panels, strips):
             pack_strips(rows, rows.inverse[:0], 0, first, first + width, strips)
 
 
-@body
 def _pack_rows(rows, first, panels, j, q):
+    """panels[j, k, q + r] = element (or word) k of row first + r for r < MR, 0 beyond the last row."""
+    _rows_into(panels.dtype)(rows, first, panels, j, q)
+
+
+def _rows_into(dtype):
+    return _word_rows if dtype == WORD else _number_rows
+
+
+def _word_rows(rows, first, panels, j, q):
+    pack_words(rows, first, panels, j, q)
+
+
+def _number_rows(rows, first, panels, j, q):
+    _pack_numbers(rows, first, panels, j, q)
+
+
+@overload(_pack_rows)
+def _pack_rows_as(rows, first, panels, j, q):
+    return _rows_into(element_type(panels))
+
+
+@body
+def _pack_numbers(rows, first, panels, j, q):
     """panels[j, k, q + r] = element k of row first + r for r < MR, 0 beyond the last row."""
     height, width, (count, dim) = mr(panels), panels.shape[2], rows.x.shape
     whole = dim // height * height if first + height <= count else 0
@@ -143,12 +169,34 @@ def wide_columns(padded, array):
     return padded - (-(padded // lanes)) % (width // lanes) * narrow
 
 
-@body
 def pack_strips(rows, shares, first, start, stop, strips):
     """Pack rows into strips: in the strip from column c on, [j][q] = shares[i] · element c + q of row i = first + j.
 
-    Writes j in [start, stop); without the factor if shares are empty; 0 beyond the edges.
+    Writes j in [start, stop); without the factor if shares are empty; 0 beyond the edges. Two rows make one of words.
     """
+    _strips_into(strips.dtype)(rows, shares, first, start, stop, strips)
+
+
+def _strips_into(dtype):
+    return _word_strips if dtype == WORD else _number_strips
+
+
+def _word_strips(rows, shares, first, start, stop, strips):
+    pack_word_strips(rows, shares, first, start, stop, wide_columns(len(strips), strips), strips)
+
+
+def _number_strips(rows, shares, first, start, stop, strips):
+    _pack_number_strips(rows, shares, first, start, stop, strips)
+
+
+@overload(pack_strips)
+def _pack_strips_as(rows, shares, first, start, stop, strips):
+    return _strips_into(element_type(strips))
+
+
+@body
+def _pack_number_strips(rows, shares, first, start, stop, strips):
+    """`pack_strips` of numbers; strips (d padded, rows)."""
     (padded, long), (count, dim) = strips.shape, rows.x.shape
     wide, c = wide_columns(padded, strips), 0
     while c < padded:
@@ -199,19 +247,20 @@ def score_block(left, panels, start, stop, slab, top, origin, chunk):
 def add_weighted_columns(slab, top, start, stop, origin, strips, sums):
     """sums[p] += slab[top + p, start − origin : stop − origin] · columns, for all row panels p.
 
-    Shapes: sums (P, MR, d padded). If start is 0, the sums are overwritten instead of added to.
+    Shapes: sums (P, MR, d padded). If start is 0, the sums are overwritten instead of added to. In words, the slab is
+    read as int32.
     """
     height, width = mr(slab), nr(slab)
-    size = height * width
+    size, deep = height * width, width // per_element(slab)
     across, (padded, long) = slab.shape[1], strips.shape
     wide, c, per_chunk = wide_columns(padded, strips), 0, max(1, CHUNK // width)
     while c < padded:
         strip = width if c < wide else narrow_nr(strips)
         for j in range(start, stop, per_chunk):
             blocks = min(per_chunk, stop - j)
-            b = c * long + j * width * strip
-            then = b + blocks * width * strip if j + blocks < stop else (c + strip) * long + start * width * strip
-            ahead = part_of(blocks * width * strip, len(sums))
+            b = c * long + j * deep * strip
+            then = b + blocks * deep * strip if j + blocks < stop else (c + strip) * long + start * deep * strip
+            ahead = part_of(blocks * deep * strip, len(sums))
             for p in range(len(sums)):
                 a, out = ((top + p) * across + j - origin) * size, p * height * padded + c
                 prefetch_part(strips, then + p * ahead, ahead)
@@ -230,14 +279,14 @@ def add_weighted_rows(slab, j, strips, sums, first):
     earlier slabs; if it is 0, the sums are overwritten instead of added to.
     """
     height, width = mr(slab), nr(slab)
-    size = height * width
+    size, deep = height * width, height // per_element(slab)
     across, (padded, long) = slab.shape[1], strips.shape
     wide, s, per_chunk = wide_columns(padded, strips), 0, CHUNK // height
     while s < padded:
         strip = width if s < wide else narrow_nr(strips)
         for i in range(0, len(slab), per_chunk):
             blocks = min(per_chunk, len(slab) - i)
-            b = s * long + i * height * strip
+            b = s * long + i * deep * strip
             for c in range(0, width, height):
                 a, out = (i * across + j) * size + c, (j * width + c) * padded + s
                 if s < wide:
@@ -245,3 +294,25 @@ def add_weighted_rows(slab, j, strips, sums, first):
                 else:
                     narrow_tile_columns(slab, a, across * size, strips, b, blocks, sums, out, padded, first + i > 0)
         s += strip
+
+
+def narrow_weights(slab, weights, top, panels, begin, end, origin):
+    """Make a block of weights what the sums read: words in their place if `weights` is the slab as int32."""
+    _narrowing(weights.dtype)(slab, weights, top, panels, begin, end, origin)
+
+
+def _narrowing(dtype):
+    return _narrow if dtype == WORD else _leave
+
+
+def _narrow(slab, weights, top, panels, begin, end, origin):
+    narrow_block(slab, top, panels, begin, end, origin)
+
+
+def _leave(slab, weights, top, panels, begin, end, origin):
+    pass
+
+
+@overload(narrow_weights)
+def _narrow_weights(slab, weights, top, panels, begin, end, origin):
+    return _narrowing(element_type(weights))

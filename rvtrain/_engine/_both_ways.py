@@ -8,6 +8,7 @@ from rvtrain._engine import _both_ways_kernels as kernels
 from rvtrain._engine._blocks import GROUP, Rows
 from rvtrain._engine._layout import Layout
 from rvtrain._engine._mask import Mask
+from rvtrain._engine._precision import multiplies_words
 from rvtrain._engine._scratch import Scratch
 from rvtrain._engine._sweep import Room, arrays, pack
 from rvtrain._engine._treatment import Own, Results
@@ -37,13 +38,14 @@ def both_ways(
     *,
     to_rows: bool = False,
     to_columns: bool = False,
+    precision: str | None = None,
 ) -> BothWays:
     """The losses of n rows over all m columns, and of the first n columns over all n rows, each with its own sums.
 
     The treatment has to be separable, and its exponents have to stay in range. Arguments are those of `sweep`.
     """
     (count, dim), wide = rows.x.shape, len(columns.x)
-    layout = Layout(dim, rows.x.dtype)
+    layout = Layout(dim, rows.x.dtype, multiplies_words(precision, rows.x.dtype))
     across, gradients = layout.panels(wide), to_rows or to_columns
     height = layout.slab_rows(across, count, thread_count())
     room = Room(
@@ -56,6 +58,7 @@ def both_ways(
         1,
         to_rows,
         to_columns,
+        layout.operand != layout.dtype,
     )
     packed, work = scratch.once(room, arrays)
     pack(columns, packed)

@@ -6,7 +6,15 @@
 # second sweep finds the kept values there; otherwise it computes them again.
 """
 
-from rvtrain._engine._blocks import CHUNK, GROUP, add_weighted_columns, pack_left, pack_strips, score_block
+from rvtrain._engine._blocks import (
+    CHUNK,
+    GROUP,
+    add_weighted_columns,
+    narrow_weights,
+    pack_left,
+    pack_strips,
+    score_block,
+)
 from rvtrain._engine._mask import mask_block
 from rvtrain._engine._sweep_kernels import close_rows, groups_of, launch_columns, visit_block
 from rvtrain._engine._tile import mr, nr
@@ -77,8 +85,8 @@ def weigh_both_ways(threads, rows, columns, mask, treatment, shares, work, block
     for first in range(0, len(rows.x), height):
         groups = groups_of(first, len(rows.x), height)
         _launch_weights(threads, groups, rows, first, columns, mask, treatment, shares, work, block, kept)
-        slab = work.slab[: groups * (GROUP // mr(work.slab))]
-        launch_columns(threads, len(work.to_columns) // nr(work.slab), slab, work.strips, work.to_columns, first)
+        weights = work.weights[: groups * (GROUP // mr(work.slab))]
+        launch_columns(threads, len(work.to_columns) // nr(work.slab), weights, work.strips, work.to_columns, first)
 
 
 @kernel
@@ -96,9 +104,11 @@ def _weights(start, stop, rows, start_row, columns, mask, treatment, shares, wor
                 mask_block(slab, top, panels, begin, end, 0, first, mask, True)
                 visit_block(slab, top, panels, begin, end, 0, first, shifts, treatment, mask, sums, work.flags[g])
             share_block(slab, top, panels, begin, end, first, shares)
+            narrow_weights(slab, work.weights, top, panels, begin, end, 0)
             if len(work.to_rows) > 0:
                 at = first // slab.shape[2]
-                add_weighted_columns(slab, top, begin, end, 0, columns.strips, work.to_rows[at : at + panels])
+                to = work.to_rows[at : at + panels]
+                add_weighted_columns(work.weights, top, begin, end, 0, columns.strips, to)
         if len(work.to_columns) > 0:
             pack_strips(rows, rows.inverse[:0], start_row, g * GROUP, (g + 1) * GROUP, work.strips)
 

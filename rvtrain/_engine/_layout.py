@@ -5,6 +5,7 @@ import functools
 import numpy as np
 
 from rvtrain._engine import _blocks as blocks
+from rvtrain._engine._bfloat16 import WORD, words
 from rvtrain._engine._tile import tile_shape
 from rvtrain._kernels._caches import cache_sizes
 
@@ -16,8 +17,20 @@ faster until they fall out of that cache."""
 class Layout:
     """Shapes and block sizes of all packed arrays, for vectors of length d and one type.
 
+    Parameters
+    ----------
+    dim : int
+    dtype : dtype
+        Of the vectors and of the sums.
+    in_words : bool
+        Whether products are of words of two bfloat16 numbers (`_bfloat16.py`).
+
     Attributes
     ----------
+    operand : dtype
+        Of packed copies.
+    depth : int
+        Elements of a packed row: d, or half of it in words.
     mr, nr : int
         Rows and columns of a register tile.
     block : int
@@ -26,9 +39,11 @@ class Layout:
         d, rounded up to whole strips.
     """
 
-    def __init__(self, dim: int, dtype: np.dtype) -> None:
+    def __init__(self, dim: int, dtype: np.dtype, in_words: bool = False) -> None:
         self.dim, self.dtype = dim, np.dtype(dtype)
-        self.mr, self.nr, self.block, self.padded_dim = _facts(dim, self.dtype)
+        self.operand: np.dtype = WORD if in_words else self.dtype
+        self.depth = words(dim) if in_words else dim
+        self.mr, self.nr, self.block, self.padded_dim = _facts(dim, self.dtype, self.depth)
 
     def panels(self, count: int) -> int:
         """Column panels of `count` columns."""
@@ -39,12 +54,16 @@ class Layout:
         return self.panels(count) * self.nr
 
     def panels_shape(self, count: int) -> tuple[int, int, int]:
-        """Shape of `count` columns packed for scores: (panels, d, NR)."""
-        return self.panels(count), self.dim, self.nr
+        """Shape of `count` columns packed for scores: (panels, depth, NR)."""
+        return self.panels(count), self.depth, self.nr
 
     def strips_shape(self, count: int) -> tuple[int, int]:
-        """Shape of the same columns packed for weighted sums: (d padded, columns padded)."""
-        return self.padded_dim, self.padded(count)
+        """Shape of the same columns packed for weighted sums: (d padded, columns padded), half as many in words."""
+        return self.padded_dim, self.strip(self.padded(count))
+
+    def strip(self, rows: int) -> int:
+        """Elements of a strip's column that hold so many rows, an even number."""
+        return rows // 2 if self.operand == WORD else rows
 
     def slab_rows(self, across: int, count: int, threads: int) -> int:
         """Number of rows in a slab of `across` panels: as many as fit in the cache, but several groups per thread.
@@ -63,6 +82,6 @@ def slab_bytes() -> int:
 
 
 @functools.lru_cache(maxsize=64)
-def _facts(dim: int, dtype: np.dtype) -> tuple[int, int, int, int]:
+def _facts(dim: int, dtype: np.dtype, depth: int) -> tuple[int, int, int, int]:
     mr, nr, _ = tile_shape(dtype)
-    return mr, nr, blocks.block_panels(dim, dtype), blocks.padded_dim(dim, dtype)
+    return mr, nr, blocks.block_panels(depth, dtype), blocks.padded_dim(dim, dtype)

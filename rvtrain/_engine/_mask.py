@@ -25,6 +25,10 @@ class Mask(NamedTuple):
     """(n,): scores of row i above limits[i] are masked"""
     bias: np.ndarray
     """(m padded,): added to the scores of a column, after the comparison with the limits"""
+    bounds: np.ndarray = np.empty(0, np.int64)
+    """(n + 1,), or (0,) without such lists"""
+    excluded: np.ndarray = np.empty(0, np.int32)
+    """The columns excluded[bounds[i] : bounds[i + 1]], distinct and on no diagonal, are masked in row i."""
 
 
 @body
@@ -56,6 +60,11 @@ def mask_block(slab, top, panels, start, stop, origin, first, mask, equal):
                 for j in range(start, stop):
                     for q in range(width):
                         slab[top + p, j - origin, r, q] += mask.bias[j * width + q]
+            if len(mask.bounds) > 0:
+                for s in range(mask.bounds[i], mask.bounds[i + 1]):
+                    column = mask.excluded[s]
+                    if start * width <= column < stop * width:
+                        slab[top + p, column // width - origin, r, column % width] = lowest
             if equal and i < len(mask.row_ids):
                 for known in mask.row_ids[i]:
                     for c in range(len(mask.ids)):
@@ -98,6 +107,8 @@ def equal_ids(mask, i, j, width, flags):
 def count_scores(mask: Mask) -> np.ndarray:
     """Number of columns of each row that are not masked, float64; ignores limits and the guide."""
     out = np.full(mask.rows, float(mask.columns - len(mask.diagonals)))
+    if len(mask.bounds):
+        out -= np.diff(mask.bounds)
     if mask.ids.size and mask.row_ids.size:
         width = tile_shape(mask.limits.dtype)[1]
         _take_equal.sized(4 * mask.rows * mask.ids.size)(mask.rows, mask, np.empty((mask.rows, width), np.int32), out)

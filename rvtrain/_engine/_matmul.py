@@ -11,16 +11,21 @@
 #
 # Whole tiles are added to the output directly, tiles at its edges through a tile of scratch. x[rows] is copied only
 # group by group. BLAS is not used, because its threads would compete with ours. The result does not depend on the
-# number of threads.
+# number of threads. In bfloat16, operands are packed as words (`_matmul_words.py`), k counts words, and the x of a
+# residual layer is added in float32, because w + 1 would lose the digits of a small w.
 """
 
 import numpy as np
 
+from rvtrain._engine._bfloat16 import WORD, words
 from rvtrain._engine._blocks import CHUNK, GROUP, tiles
+from rvtrain._engine._matmul_words import pack_word_block, pack_word_columns_of, pack_word_rows_of
 from rvtrain._engine._packing import copy_part, transpose_rows
+from rvtrain._engine._precision import multiplies_words
+from rvtrain._engine._prefetch import prefetch_part
 from rvtrain._engine._scratch import Scratch, scratch
 from rvtrain._engine._tile import mr, nr, tile_panels, tile_shape
-from rvtrain._kernels import kernel, njit
+from rvtrain._kernels import element_type, kernel, njit, overload
 from rvtrain._kernels._threads import thread_count
 
 _STRETCH = 4 * CHUNK
@@ -34,21 +39,21 @@ def product(x: np.ndarray, rows: np.ndarray | None, w: np.ndarray, *, residual: 
     x, rows = _readable(x, rows)
     with scratch() as memory:
         panels = _packed(w, False, residual, memory)
-        return _multiply(x, rows, False, panels, (len(rows), w.shape[1]), memory)
+        return _multiply(x, rows, False, panels, (len(rows), w.shape[1]), residual, memory)
 
 
 def product_with_transpose(x: np.ndarray, w: np.ndarray, *, residual: bool = False) -> np.ndarray:
     """x @ w.T, for x (n, m) and w (d, m); plus x if residual. It is the gradient to the x of `product`."""
     x, rows = _readable(x, None)
     with scratch() as memory:
-        return _multiply(x, rows, False, _packed(w, True, residual, memory), (len(x), len(w)), memory)
+        return _multiply(x, rows, False, _packed(w, True, residual, memory), (len(x), len(w)), residual, memory)
 
 
 def transposed_product(x: np.ndarray, rows: np.ndarray | None, g: np.ndarray) -> np.ndarray:
     """x[rows].T @ g, of shape (d, m), for x (n, d) and g (len(rows), m). It is the gradient to the w of `product`."""
     x, rows = _readable(x, rows)
     with scratch() as memory:
-        return _multiply(x, rows, True, _packed(g, False, False, memory), (x.shape[1], g.shape[1]), memory)
+        return _multiply(x, rows, True, _packed(g, False, False, memory), (x.shape[1], g.shape[1]), False, memory)
 
 
 def _readable(x: np.ndarray, rows: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
@@ -60,27 +65,37 @@ def _readable(x: np.ndarray, rows: np.ndarray | None) -> tuple[np.ndarray, np.nd
 
 
 def _packed(w: np.ndarray, transposed: bool, residual: bool, memory: Scratch) -> np.ndarray:
-    """The right operand, w (d, m) or its transpose, as panels (m / NR, d, NR)."""
+    """The right operand, w (d, m) or its transpose, as panels (m / NR, d, NR), or (m / NR, d / 2, NR) in words."""
     w, (depth, across) = np.ascontiguousarray(w), w.shape[::-1] if transposed else w.shape
-    width = tile_shape(w.dtype)[1]
-    panels = memory.array((tiles(across, width), depth, width), w.dtype)
+    width, in_words = tile_shape(w.dtype)[1], multiplies_words(None, w.dtype)
+    depth = words(depth) if in_words else depth
+    panels = memory.array((tiles(across, width), depth, width), WORD if in_words else w.dtype)
     _pack_right.sized(4 * w.size)(tiles(depth, _ROWS), w, transposed, residual, panels)
     return panels
 
 
 def _multiply(
-    x: np.ndarray, rows: np.ndarray, transposed: bool, panels: np.ndarray, shape: tuple[int, int], memory: Scratch
+    x: np.ndarray,
+    rows: np.ndarray,
+    transposed: bool,
+    panels: np.ndarray,
+    shape: tuple[int, int],
+    residual: bool,
+    memory: Scratch,
 ) -> np.ndarray:
     """x[rows] · right, or x[rows]ᵀ · right, of this shape."""
     height, width, _ = tile_shape(x.dtype)
     depth = panels.shape[1]
-    tasks = 4 * thread_count()
-    group = min(GROUP // height, tiles(tiles(shape[0], height), tasks))
+    # The right operand of x[rows]ᵀ is long, and each group reads it from the third-level cache: larger groups.
+    share = 2 if transposed else 4
+    tasks = share * thread_count()
+    group = min(4 // share * GROUP // height, tiles(tiles(shape[0], height), tasks))
     tasks = min(tasks, tiles(tiles(shape[0], height), group))
-    left = memory.array((tasks, group, min(_STRETCH, depth), height), x.dtype)
+    left = memory.array((tasks, group, min(_STRETCH, depth), height), panels.dtype)
     edges = memory.array((tasks, height, width), x.dtype)
-    out = np.empty(shape, x.dtype)
-    _multiply_tasks.sized(out.size * depth)(tasks, x, rows, transposed, panels, left, edges, out)
+    adding = residual and panels.dtype == WORD
+    out = x[rows] if adding else np.empty(shape, x.dtype)
+    _multiply_tasks.sized(out.size * depth)(tasks, x, rows, transposed, panels, left, edges, adding, out)
     return out
 
 
@@ -91,8 +106,30 @@ def _pack_right(start, stop, w, transposed, residual, panels):
         _pack_block(block * _ROWS, w, transposed, residual, panels)
 
 
-@njit
 def _pack_block(first, w, transposed, residual, panels):
+    """Pack _ROWS values of k from `first` on."""
+    _block_into(panels.dtype)(first, w, transposed, residual, panels)
+
+
+def _block_into(dtype):
+    return _word_block if dtype == WORD else _number_block
+
+
+def _word_block(first, w, transposed, residual, panels):
+    pack_word_block(first, min(first + _ROWS, panels.shape[1]), w, transposed, panels)
+
+
+def _number_block(first, w, transposed, residual, panels):
+    _pack_number_block(first, w, transposed, residual, panels)
+
+
+@overload(_pack_block)
+def _pack_block_as(first, w, transposed, residual, panels):
+    return _block_into(element_type(panels))
+
+
+@njit
+def _pack_number_block(first, w, transposed, residual, panels):
     """Pack _ROWS values of k from `first` on, a panel after the other.
 
     k by k, the panels' lines would often be apart by a power of two, and evict each other from the first-level cache.
@@ -120,38 +157,35 @@ def _pack_block(first, w, transposed, residual, panels):
 
 
 @kernel
-def _multiply_tasks(start, stop, x, rows, transposed, panels, left, edges, out):
-    """out = x[rows] · right, or x[rows]ᵀ · right.
+def _multiply_tasks(start, stop, x, rows, transposed, panels, left, edges, adding, out):
+    """out = x[rows] · right, or x[rows]ᵀ · right; added to out if `adding`.
 
     Shapes: panels (m / NR, k, NR) is the right operand; left (tasks, G, stretch, MR) and edges (tasks, MR, NR) are
     scratch. Count is the number of tasks.
     """
     for task in range(start, stop):
-        _multiply_groups(task, x, rows, transposed, panels, left, edges[task], out)
+        _multiply_groups(task, x, rows, transposed, panels, left, edges[task], adding, out)
 
 
 @njit
-def _multiply_groups(task, x, rows, transposed, panels, left, edge, out):
+def _multiply_groups(task, x, rows, transposed, panels, left, edge, adding, out):
     """The part of the row panels of out that belongs to a task, a group at a time."""
     height, mine = mr(out), left[task]
     count = (len(out) + height - 1) // height
     stop = count * (task + 1) // len(left)
     for p in range(count * task // len(left), stop, len(mine)):
-        _multiply_group(p * height, x, rows, transposed, panels, mine[: stop - p], edge, out)
+        _multiply_group(p * height, x, rows, transposed, panels, mine[: stop - p], edge, adding, out)
 
 
 @njit
-def _multiply_group(first, x, rows, transposed, panels, left, edge, out):
+def _multiply_group(first, x, rows, transposed, panels, left, edge, adding, out):
     """Rows of out from `first` on, as many panels of them as `left` has."""
     height, width = mr(out), nr(out)
     (count, across), depth, stretch = out.shape, panels.shape[1], left.shape[1]
     high = min(len(left), (count - first + height - 1) // height)
     for start in range(0, depth, stretch):
         stop = min(start + stretch, depth)
-        if transposed:
-            _pack_columns_of(x, rows, first, start, stop, left[:high])
-        else:
-            _pack_rows_of(x, rows, first, start, stop, left[:high])
+        _pack_left(x, rows, transposed, first, start, stop, left[:high])
         for j in range(len(panels)):
             for k in range(start, stop, CHUNK):
                 steps, b = min(CHUNK, stop - k), (j * depth + k) * width
@@ -159,9 +193,9 @@ def _multiply_group(first, x, rows, transposed, panels, left, edge, out):
                     a, top = (p * stretch + k - start) * height, first + p * height
                     if top + height <= count and (j + 1) * width <= across:
                         at = top * across + j * width
-                        tile_panels(left, a, height, panels, b, steps, out, at, across, k > 0)
+                        tile_panels(left, a, height, panels, b, steps, out, at, across, adding or k > 0)
                     else:
-                        _edge_tile(left, a, panels, b, steps, edge, out, top, j * width, k > 0)
+                        _edge_tile(left, a, panels, b, steps, edge, out, top, j * width, adding or k > 0)
 
 
 @njit
@@ -183,6 +217,34 @@ def _copy_part(source, top, first, target, row, column, high, wide):
     for r in range(high):
         for c in range(wide):
             target[row + r, column + c] = source[top + r, first + c]
+
+
+def _pack_left(x, rows, transposed, first, start, stop, left):
+    """Pack the panels of rows of out from `first` on, k in [start, stop)."""
+    _left_into(left.dtype)(x, rows, transposed, first, start, stop, left)
+
+
+def _left_into(dtype):
+    return _word_left if dtype == WORD else _number_left
+
+
+def _word_left(x, rows, transposed, first, start, stop, left):
+    if transposed:
+        pack_word_columns_of(x, rows, first, start, stop, left)
+    else:
+        pack_word_rows_of(x, rows, first, start, stop, left)
+
+
+def _number_left(x, rows, transposed, first, start, stop, left):
+    if transposed:
+        _pack_columns_of(x, rows, first, start, stop, left)
+    else:
+        _pack_rows_of(x, rows, first, start, stop, left)
+
+
+@overload(_pack_left)
+def _pack_left_as(x, rows, transposed, first, start, stop, left):
+    return _left_into(element_type(left))
 
 
 @njit
@@ -208,11 +270,14 @@ def _pack_columns_of(x, rows, first, start, stop, left):
     """left[p, k − start, r] = element first + p · MR + r of row rows[k], 0 beyond the last element.
 
     A panel after the other for _ROWS values of k, because lines of several panels evict each other from the cache.
+    Meanwhile the next rows are fetched, which come in any order.
     """
     height, stretch, columns = mr(left), left.shape[1], x.shape[1]
     whole = min(len(left), (columns - first) // height)
     for begin in range(start, stop, _ROWS):
         end = min(begin + _ROWS, stop)
+        for k in range(end, min(end + _ROWS, stop)):
+            prefetch_part(x, rows[k] * columns + first, whole * height)
         for p in range(whole):
             for k in range(begin, end):
                 copy_part(x, rows[k], first + p * height, left, (p * stretch + k - start) * height)

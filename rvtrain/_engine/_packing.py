@@ -11,6 +11,7 @@
 
 import numpy as np
 
+from rvtrain._engine._bfloat16 import joined, neighbours, pairs, rounded
 from rvtrain._engine._tile import tile_shape
 from rvtrain._kernels import emitted
 
@@ -29,14 +30,31 @@ def copy_part(emit, x, row, c, target, at):
     (target + at).store((x + (row * x.shape[1] + c)).load(tile_shape(x.dtype)[0]))
 
 
-def _transposing(scaled):
-    """A function that transposes rows given by number or, if `scaled`, consecutive rows times a factor each."""
+def _pair_part(x, first, second, c, target, at):
+    size = tile_shape(x.dtype)[0]
+    target.reshape(-1)[at : at + size] = joined(x[first, c : c + size], x[second, c : c + size])
+
+
+@emitted(_pair_part)
+def pair_part(emit, x, first, second, c, target, at):
+    """target[at + r] = word of x[first, c + r] and x[second, c + r] for r < MR; x (n, d), target C-contiguous."""
+    size = tile_shape(x.dtype)[0]
+    one, two = (rounded((x + (row * x.shape[1] + c)).load(size)) for row in (first, second))
+    (target + at).store(pairs(one, two))
+
+
+def _transposing(scaled, in_words=False):
+    """A function that transposes rows given by number or, if `scaled`, consecutive rows times a factor each.
+
+    If `in_words`, words of neighbouring elements of a row take the place of elements.
+    """
+    long = 2 if in_words else 1
 
     def interpreted(x, of_row, i, k, target, at, stride):
         size = tile_shape(x.dtype)[0]
         numbers, places = of_row[i : i + size], at + np.arange(size)[:, np.newaxis] * stride + np.arange(size)
-        rows = x[i : i + size] * numbers[:, np.newaxis] if scaled else x[numbers]
-        target.reshape(-1)[places] = rows[:, k : k + size].T
+        rows = (x[i : i + size] * numbers[:, np.newaxis] if scaled else x[numbers])[:, k : k + long * size]
+        target.reshape(-1)[places] = (joined(rows[:, ::2], rows[:, 1::2]) if in_words else rows).T
 
     @emitted(interpreted)
     def transpose(emit, x, of_row, i, k, target, at, stride):
@@ -45,11 +63,10 @@ def _transposing(scaled):
         def load(r):
             row = i + r
             number = (of_row + row).load()
-            values = (x + ((row if scaled else number) * x.shape[1] + k)).load(size)
-            if not scaled:
-                return values
-            scale = number.broadcast(size)
-            return (values.astype(np.float64) * scale).astype(x.dtype)
+            values = (x + ((row if scaled else number) * x.shape[1] + k)).load(long * size)
+            if scaled:
+                values = (values.astype(np.float64) * number.broadcast(long * size)).astype(x.dtype)
+            return neighbours([rounded(values)])[0] if in_words else values
 
         rows, s = [load(r) for r in range(size)], 1
         while s < size:
@@ -75,3 +92,7 @@ transpose_scaled = _transposing(scaled=True)
 
 Multiplied in float64; x (n, d), inverse (n,) float64; target C-contiguous, offsets in elements.
 """
+transpose_words = _transposing(scaled=False, in_words=True)
+"""As `transpose_rows`, with the word of x[rows[i + r], k + 2 c] and of the next element in place of an element."""
+transpose_scaled_words = _transposing(scaled=True, in_words=True)
+"""As `transpose_scaled`, for words."""

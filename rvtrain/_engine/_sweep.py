@@ -11,6 +11,7 @@ from rvtrain._engine._blocks import Rows
 from rvtrain._engine._guide import Guide, NoGuide
 from rvtrain._engine._layout import Layout
 from rvtrain._engine._mask import Mask
+from rvtrain._engine._precision import multiplies_words
 from rvtrain._engine._scratch import Scratch
 from rvtrain._engine._treatment import Results
 from rvtrain._kernels._threads import thread_count
@@ -45,6 +46,7 @@ def sweep(
     bounded: bool = True,
     to_rows: bool = False,
     to_columns: bool = False,
+    precision: str | None = None,
 ) -> Sums:
     """Score every row against every column, and sum the treatment's addends over the columns.
 
@@ -63,9 +65,12 @@ def sweep(
         maximum: then scores are kept until it is known, and their products are summed in finer chunks.
     to_rows, to_columns : bool
         Whether to compute the sums for the gradients to the rows and to the columns.
+    precision : {"highest", "high", "medium"}, optional
+        Of the products; None: that of `set_float32_precision`.
     """
     (count, dim), wide, dtype = rows.x.shape, len(columns.x), rows.x.dtype
-    layout, separable = Layout(dim, dtype), type(treatment).SEPARABLE
+    in_words = multiplies_words(precision, dtype) and not getattr(treatment, "BLOCKS", False)
+    layout, separable = Layout(dim, dtype, in_words), type(treatment).SEPARABLE
     across = layout.panels(wide)
     keep = to_columns or not bounded or (to_rows and not separable)
     room = Room(
@@ -78,6 +83,7 @@ def sweep(
         type(treatment).SUMS,
         to_rows,
         to_columns,
+        in_words,
     )
     packed, work = scratch.once(room, arrays)
     pack(columns, packed)
@@ -164,29 +170,32 @@ class Room(NamedTuple):
     """Addends per score."""
     to_rows: bool
     to_columns: bool
+    in_words: bool = False
 
 
 def arrays(room: Room, scratch: Scratch) -> tuple[kernels.Columns, kernels.Work]:
     """Scratch arrays of a sweep: the packed columns, and the slab with its sums."""
-    layout, count, dtype = Layout(room.dim, room.dtype), room.columns, room.dtype
+    layout, count, dtype = Layout(room.dim, room.dtype, room.in_words), room.columns, room.dtype
     high, wide, padded = layout.mr, layout.nr, layout.padded_dim
     groups, panels, across = room.height // blocks.GROUP, blocks.GROUP // high, layout.panels(count)
     slabs = blocks.tiles(room.rows, room.height)
 
-    def array(*shape: int, wanted: bool = True) -> np.ndarray:
-        return scratch.array(shape if wanted else (0, *shape[1:]), dtype)
+    def array(*shape: int, wanted: bool = True, of: Any = dtype) -> np.ndarray:
+        return scratch.array(shape if wanted else (0, *shape[1:]), of)
 
     packed = kernels.Columns(
-        array(*layout.panels_shape(count)),
-        array(*layout.strips_shape(count), wanted=room.to_rows),
+        array(*layout.panels_shape(count), of=layout.operand),
+        array(*layout.strips_shape(count), wanted=room.to_rows, of=layout.operand),
     )
+    slab = array(room.height // high, room.across, high, wide)
     work = kernels.Work(
-        slab=array(room.height // high, room.across, high, wide),
-        left=array(groups, panels, room.dim, high),
+        slab=slab,
+        weights=slab.view(layout.operand),
+        left=array(groups, panels, layout.depth, high, of=layout.operand),
         shifts=array(groups, panels, high, wide),
         sums=array(groups, room.sums, panels, high, wide),
         flags=scratch.array((groups, wide), np.int32),
-        strips=array(padded, room.height, wanted=room.to_columns),
+        strips=array(padded, layout.strip(room.height), wanted=room.to_columns, of=layout.operand),
         to_rows=array(slabs * room.height // high, high, padded, wanted=room.to_rows),
         to_columns=array(across * wide, padded, wanted=room.to_columns),
     )

@@ -10,7 +10,8 @@
 #
 # Phase 2 runs in parallel over panels of columns: add_weighted_rows, from the same slab and strips. If exponents
 # could leave the range, one more pass over the scores comes first and finds the row maxima, to which exponents are
-# then relative. A slab has all columns if its values are read again later, else the columns of one block.
+# then relative. A slab has all columns if its values are read again later, else the columns of one block. If operands
+# are words of bfloat16, `narrow_weights` follows the last change of a block.
 """
 
 from typing import Any, NamedTuple
@@ -23,6 +24,7 @@ from rvtrain._engine._blocks import (
     GROUP,
     add_weighted_columns,
     add_weighted_rows,
+    narrow_weights,
     pack_left,
     pack_strips,
     score_block,
@@ -51,6 +53,8 @@ class Work(NamedTuple):
 
     slab: np.ndarray
     """(rows / MR, m / NR or block, MR, NR) scores, then kept values, then weights"""
+    weights: np.ndarray
+    """The slab as the sums read it: itself, or the same memory as int32 words"""
     left: np.ndarray
     """(groups, GROUP / MR, d, MR) packed rows"""
     shifts: np.ndarray
@@ -92,8 +96,9 @@ def sweep_all(threads, rows, columns, mask, guide, treatment, own, to, work, pla
     for first in range(0, len(rows.x), height):
         groups = groups_of(first, len(rows.x), height)
         _launch_groups(threads, groups, rows, first, columns, mask, guide, treatment, own, to, work, plan)
-        slab = work.slab[: groups * (GROUP // mr(work.slab))]
-        _launch_columns(threads, len(work.to_columns) // nr(work.slab), slab, work.strips, work.to_columns, first)
+        high = groups * (GROUP // mr(work.slab))
+        slab, weights = work.slab[:high], work.weights[:high]
+        _launch_columns(threads, len(work.to_columns) // nr(slab), weights, work.strips, work.to_columns, first)
         finish_rows(treatment, threads, slab, first, own, to)
 
 
@@ -122,11 +127,12 @@ def _groups(start, stop, rows, start_row, columns, mask, guide, treatment, own, 
                     slab, top, panels, begin, end, origin, first, shifts, treatment, mask, sums, work.flags[g]
                 )
                 visit_whole(treatment, slab, top, panels, begin, end, origin, first, own)
-                if len(work.to_rows) > 0 and is_separable(treatment):
-                    at = first // slab.shape[2]
-                    add_weighted_columns(
-                        slab, top, begin, end, origin, columns.strips, work.to_rows[at : at + panels]
-                    )
+                if is_separable(treatment):
+                    narrow_weights(slab, work.weights, top, panels, begin, end, origin)
+                    if len(work.to_rows) > 0:
+                        at = first // slab.shape[2]
+                        sums_of = work.to_rows[at : at + panels]
+                        add_weighted_columns(work.weights, top, begin, end, origin, columns.strips, sums_of)
             if sweep < 0:
                 row_maxima(sums, shifts)
         close_rows(first, shifts, sums, treatment, own, to)
@@ -134,19 +140,21 @@ def _groups(start, stop, rows, start_row, columns, mask, guide, treatment, own, 
             for begin in range(0, across, plan.block):
                 end = min(begin + plan.block, across)
                 weigh_block(slab, top, panels, begin, end, first, shifts, treatment, to)
+                narrow_weights(slab, work.weights, top, panels, begin, end, 0)
                 if len(work.to_rows) > 0:
                     at = first // slab.shape[2]
-                    add_weighted_columns(slab, top, begin, end, 0, columns.strips, work.to_rows[at : at + panels])
+                    sums_of = work.to_rows[at : at + panels]
+                    add_weighted_columns(work.weights, top, begin, end, 0, columns.strips, sums_of)
         if len(work.to_columns) > 0:
             shares = to.first if is_separable(treatment) else to.first[:0]
             pack_strips(rows, shares, start_row, g * GROUP, (g + 1) * GROUP, work.strips)
 
 
 @kernel
-def _columns(start, stop, slab, strips, sums, first):
+def _columns(start, stop, weights, strips, sums, first):
     """Phase 2 for the column panels [start, stop) of a slab; `first` rows are in earlier slabs."""
     for j in range(start, stop):
-        add_weighted_rows(slab, j, strips, sums, first)
+        add_weighted_rows(weights, j, strips, sums, first)
 
 
 _launch_groups, _launch_columns = _groups.launch, _columns.launch

@@ -23,13 +23,19 @@
 # Products of scores read panels; the gradients read the blocks that the scores were written to. For these there is a
 # second tile, narrower by one vector, so that tiles of both widths side by side cover any dim with less than a vector
 # of padding: on AVX2, 128 = 4 · 24 + 2 · 16.
+#
+# Operands of int32 are words of two bfloat16 numbers (`_bfloat16.py`). The blocks of scores then are written as words
+# in the same place: in the first half of a block, for `tile_rows`, a word holds neighbouring columns, [MR][NR / 2];
+# in the second, for `tile_columns`, neighbouring rows, [MR / 2][NR].
 """
 
 from typing import Any
 
 import numpy as np
 
+from rvtrain._engine._bfloat16 import WORD, add_products, halves, per_element
 from rvtrain._kernels import cpu_features, element_type, emitted, overload
+from rvtrain._kernels._vectors import Emitter
 
 
 def vector_bytes() -> int:
@@ -102,29 +108,32 @@ def _microkernel(strides, narrow=False):
     """A function ``(left, at, step, right, right_at, steps, out, out_at, out_stride, add)`` for kernels.
 
     out[r, c] (+)= Σ_k left[r, k] right[k, c] for k over `steps` blocks of the left operand, `step` apart. The
-    ``…at`` are element offsets into C-contiguous arrays. `strides` gives, from (MR, NR), the left operand's
-    row stride and k stride, the number of k in a block, and the number of k that are unrolled. If more than about
-    ten are unrolled, the compiler moves all broadcasts to the front and spills them; with fewer than four, the loop
-    counter takes noticeable time.
+    ``…at`` are element offsets into C-contiguous arrays. `strides` gives, from MR, NR and the numbers in an element,
+    where the left operand starts, its row stride and k stride, the number of k in a block, and the number of k that
+    are unrolled; k counts elements. If more than about ten are unrolled, the compiler moves all broadcasts to the
+    front and spills them; with fewer than four, the loop counter takes noticeable time.
     """
 
     def interpreted(left, at, step, right, right_at, steps, out, out_at, out_stride, add):
         rows, columns, lanes = tile_shape(left.dtype)
-        row_stride, k_stride, deep, _ = strides(rows, columns)
+        start, row_stride, k_stride, deep, _ = strides(rows, columns, per_element(left))
         columns -= lanes * narrow
+        at += start
         k, r = np.arange(steps * deep), np.arange(rows)[:, np.newaxis]
         a = left.reshape(-1)[at + r * row_stride + k // deep * step + k % deep * k_stride]
         b = right.reshape(-1)[right_at : right_at + len(k) * columns].reshape(len(k), columns)
         target, places = out.reshape(-1), out_at + r * out_stride + np.arange(columns)
-        target[places] = a @ b + (target[places] if add else 0)
+        parts = zip(halves(a), halves(b), strict=True) if a.dtype == WORD else [(a, b)]
+        target[places] = sum(x @ y for x, y in parts) + (target[places] if add else 0)
 
     @emitted(interpreted)
     def microkernel(emit, left, at, step, right, right_at, steps, out, out_at, out_stride, add):
         rows, columns, lanes = tile_shape(left.dtype)
-        row_stride, k_stride, deep, unrolled = strides(rows, columns)
+        start, row_stride, k_stride, deep, unrolled = strides(rows, columns, per_element(left))
         columns -= lanes * narrow
         vectors = range(0, columns, lanes)
-        first_a, first_b, target = left + at, right + right_at, out + out_at
+        first_a, first_b, target = left + at + start, right + right_at, out + out_at
+        multiply = add_products if left.dtype == WORD else Emitter.fma
 
         def accumulate(together):
             """Add so many k to the tile, a list of vectors row by row."""
@@ -137,14 +146,14 @@ def _microkernel(strides, narrow=False):
                     for r in range(rows):
                         value = (a + (r * row_stride + i * k_stride)).load().broadcast(lanes)
                         for c, x in enumerate(right_row, r * len(vectors)):
-                            sums[c] = emit.fma(value, x, sums[c])
+                            sums[c] = multiply(emit, value, x, sums[c])
                 return sums
 
             return body
 
         stop = steps * deep
         whole = stop - stop % unrolled
-        tile = [emit.constant(0.0, left.dtype, lanes)] * (rows * len(vectors))
+        tile = [emit.constant(0.0, out.dtype, lanes)] * (rows * len(vectors))
         tile = emit.loop(emit.constant(0), whole, unrolled, tile, accumulate(unrolled))
         if deep % unrolled:
             tile = emit.loop(whole, stop, 1, tile, accumulate(1))
@@ -159,16 +168,17 @@ def _microkernel(strides, narrow=False):
     return microkernel
 
 
-def _panel(rows, columns):
-    return 1, rows, 1, 4
+def _panel(rows, columns, numbers):
+    return 0, 1, rows, 1, 4
 
 
-def _rows(rows, columns):
-    return columns, 1, columns, rows
+def _rows(rows, columns, numbers):
+    return 0, columns // numbers, 1, columns // numbers, rows
 
 
-def _columns(rows, columns):
-    return 1, columns, rows, rows
+def _columns(rows, columns, numbers):
+    start = 0 if numbers == 1 else rows * columns // 2
+    return start, 1, columns, rows // numbers, rows // numbers
 
 
 tile_panels = _microkernel(_panel)

@@ -23,8 +23,8 @@ def _operator(of_integers: str, of_floats: str | None = None, *relation: str) ->
 class Value:
     """A number or a vector of numbers, in a register.
 
-    Operators work element by element, as in NumPy, and in the order written, without fastmath. `//` and `%` treat
-    integers as unsigned, comparisons as signed.
+    Operators work element by element, as in NumPy, and in the order written, without fastmath. `//`, `%` and `>>`
+    treat integers as unsigned, comparisons as signed.
     """
 
     def __init__(self, builder: Any, llvm: Any) -> None:
@@ -95,6 +95,7 @@ class Value:
     __floordiv__ = _operator("udiv")
     __mod__ = _operator("urem")
     __lshift__ = _operator("shl")
+    __rshift__ = _operator("lshr")
     __and__ = _operator("and_")
     __or__ = _operator("or_")
     __lt__ = _operator("icmp_signed", "fcmp_ordered", "<")

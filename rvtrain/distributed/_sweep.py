@@ -37,6 +37,7 @@ def sweep_of_ranks(
     bounded: bool = True,
     to_rows: bool = False,
     to_columns: bool = False,
+    precision: str | None = None,
 ) -> Sums:
     """`sweep` of this rank's rows over the columns of all ranks.
 
@@ -72,6 +73,7 @@ def sweep_of_ranks(
                 bounded=bounded,
                 to_rows=to_rows,
                 to_columns=to_columns,
+                precision=precision,
             )
             for out, each in zip(results, (result.losses, result.slopes, result.second), strict=False):
                 out[here] = each

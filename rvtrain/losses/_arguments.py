@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -10,6 +10,20 @@ from rvtrain import _validation as check
 from rvtrain.distributed._batch import GlobalBatch
 
 REDUCTIONS = ("mean", "sum", "none")
+
+
+class Excluded(NamedTuple):
+    """The rows of a pool that are no negatives of each anchor, given in place of `negative_ids`.
+
+    Losses take them for which pairs that share an id are no terms, and not positives, as in `SigmoidLoss`.
+
+    Ids of several kinds for each row of a pool, (N, c), have to be as many for all as for the one that has most.
+    """
+
+    bounds: np.ndarray
+    """(B + 1,) int64"""
+    columns: np.ndarray
+    """(E,) int32: columns[bounds[i] : bounds[i + 1]], distinct, are no negatives of anchor i."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +52,7 @@ class Pairs:
     """Whether the caller gave one anchor of shape (d,), which is stored as a batch of one."""
     batch: GlobalBatch | None = None
     """The batch of all ranks, if the loss has a communicator."""
+    excluded: Excluded | None = None
 
     def restore(self, name: str, gradient: np.ndarray) -> np.ndarray:
         """The gradient in the shape of the input that the caller gave."""
@@ -73,7 +88,8 @@ def parse(
     ]
     row_ids = np.stack(given, axis=-1) if given else np.empty((batch, 0), np.int64)
     column_ids = _column_ids(negative_ids, n, indices, row_ids, single)
-    return Pairs(a, p, n, indices, row_ids, column_ids, single)
+    excluded = negative_ids if isinstance(negative_ids, Excluded) else None
+    return Pairs(a, p, n, indices, row_ids, column_ids, single, excluded=excluded)
 
 
 def _negatives(
@@ -110,7 +126,7 @@ def _column_ids(
         if negative_ids is not None:
             raise ValueError("negative_ids needs negatives, got negatives=None")
         return row_ids
-    if negative_ids is None:
+    if negative_ids is None or isinstance(negative_ids, Excluded):
         return np.empty((*negatives.shape[:-1], 0), np.int64)
     if row_ids.shape[1] == 0:
         raise ValueError("negative_ids needs anchor_ids or positive_ids to compare with, got neither")

@@ -59,12 +59,20 @@ class Contrast:
     scratch : Scratch
     similarity : {"cosine", "dot", "euclidean"}
         With "euclidean", the pairs are augmented: see `_euclidean.py`.
+    precision : {"highest", "high", "medium"}, optional
+        Of the products of a sweep; None: that of `set_float32_precision`.
     """
 
     def __init__(
-        self, pairs: Pairs, weights: np.ndarray, names: tuple[str, ...], scratch: Scratch, similarity: str = "cosine"
+        self,
+        pairs: Pairs,
+        weights: np.ndarray,
+        names: tuple[str, ...],
+        scratch: Scratch,
+        similarity: str = "cosine",
+        precision: str | None = None,
     ) -> None:
-        self.pairs, self.names, self.scratch = pairs, names, scratch
+        self.pairs, self.names, self.scratch, self.precision = pairs, names, scratch, precision
         self.normalised, self.euclidean = similarity == "cosine", similarity == "euclidean"
         self.dtype = pairs.anchors.dtype
         a, p = pairs.anchors, pairs.positives
@@ -153,16 +161,18 @@ class Contrast:
 
     def mask(self, names: tuple[str, ...], limits: Any = None, bias: Any = None) -> Mask:
         """The mask over the concatenated columns of these inputs: own positives and equal ids are masked."""
-        ids, diagonals, count = [], [], 0
+        ids, diagonals, count, start = [], [], 0, 0
         first = 0 if self.batch is None else self.batch.offset
         for name in names:
             if name != "negatives":
                 diagonals.append(count + first)
+            else:
+                start = count
             mine = self.pairs.column_ids if name == "negatives" else self.pairs.row_ids
             ids.append(self.everyones(mine, name))
             count += len(ids[-1])
         column_ids = ids[0] if len(ids) == 1 else _stacked(ids, self.pairs.row_ids)
-        return masked(
+        mask = masked(
             len(self.anchors.x),
             count,
             self.dtype,
@@ -172,6 +182,10 @@ class Contrast:
             limits=limits,
             bias=bias,
         )
+        excluded = self.pairs.excluded
+        if excluded is None or "negatives" not in names:
+            return mask
+        return mask._replace(bounds=excluded.bounds, excluded=excluded.columns + np.int32(start))
 
     def one_sided(
         self,
@@ -209,6 +223,7 @@ class Contrast:
             bounded=bounded,
             to_rows=gradients and (along or self.wants(rows)),
             to_columns=gradients and any(self.wants(name) for name in columns),
+            precision=self.precision,
         )
         sums: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         if result.to_columns is not None:

@@ -52,6 +52,7 @@ def symmetric(contrast: Contrast, treatment: Softmax, bounded: bool, masks: Mask
         contrast.scratch,
         to_rows=contrast.wants("anchors"),
         to_columns=any(contrast.wants(name) for name in columns),
+        precision=contrast.precision,
     )
     batch, sums = len(contrast.anchors.x), {}
     if result.to_rows is not None:

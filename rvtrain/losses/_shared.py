@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from rvtrain import _validation as check
+from rvtrain._engine._precision import get_float32_precision
 from rvtrain.distributed._batch import GlobalBatch
 from rvtrain.distributed._ranks import Ranks
 from rvtrain.losses._arguments import Pairs, parse
@@ -32,6 +33,7 @@ def parse_shared(
     facts = {
         "loss": described(loss),
         "dtype of the arrays": pairs.anchors.dtype,
+        "float32 precision": get_float32_precision(),
         "number of columns": pairs.anchors.shape[1],
         "form of negatives": "in-batch" if pairs.negatives is None else "(N, d)" if pool else "(B, N, d)",
         "number of ids of a row": pairs.row_ids.shape[1],

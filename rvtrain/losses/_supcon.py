@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from rvtrain import _validation as check
 from rvtrain._engine._blocks import Rows
 from rvtrain._engine._inputs import to_inputs, unscaled
+from rvtrain._engine._precision import get_float32_precision
 from rvtrain._engine._scratch import Scratch, scratch
 from rvtrain._engine._sweep import Sums, masked, sweep
 from rvtrain._engine._treatment import Own
@@ -160,6 +161,7 @@ class SupConLoss:
             facts = {
                 "loss": self,
                 "dtype of the arrays": rows.x.dtype,
+                "float32 precision": get_float32_precision(),
                 "number of columns": rows.x.shape[1],
                 "references": presence(references),
                 "wrt": names,

@@ -8,7 +8,7 @@ import numpy as np
 from rvtrain._kernels import in_order, kernel
 from rvtrain.optimizers import _array_rule as base
 from rvtrain.optimizers._base import Optimizer
-from rvtrain.optimizers._rows import Gradient, by_table
+from rvtrain.optimizers._rows import by_table, whole
 from rvtrain.optimizers._rule import element, implements_in_order
 from rvtrain.optimizers._state import Layout, as_table
 
@@ -66,10 +66,10 @@ class Rule(base.Rule):
     def numbers(self, o: Any, step: int, state: base.State) -> Scaled:
         return Scaled(o._rate(step), o.eps, 1.0)
 
-    def prepared(self, o: Any, p: np.ndarray, g: Gradient, state: base.State, name: str) -> Any:
+    def prepared(self, o: Any, p: np.ndarray, g: np.ndarray, state: base.State, name: str) -> Any:
         if not o.rowwise:
             return super().prepared(o, p, g, state, name)
-        table, of_table, run = as_table(p), by_table(g), step_by_row.sized(4 * p.size)
+        table, of_table, run = as_table(p), by_table(whole(g)), step_by_row.sized(4 * p.size)
         return lambda numbers, wipe: run(len(table), table, of_table, state["sum"], numbers, wipe)
 
     def step_rows(

@@ -7,7 +7,7 @@ import numpy as np
 from rvtrain._kernels import Kernel
 from rvtrain.optimizers._arrays import Update
 from rvtrain.optimizers._compact_steps import compact_idle_steps, compact_step
-from rvtrain.optimizers._rows import Gradient, Owed, by_table
+from rvtrain.optimizers._rows import Gradient, Owed, by_table, whole
 from rvtrain.optimizers._state import Layout, as_table, blocks_of, compact, flat, layout, noise
 from rvtrain.optimizers._steps import dense_step_of, idle_table, row_steps
 
@@ -87,7 +87,7 @@ class Rule:
         values, before, is_whole = update.values, state["step"], update.rows is None
         if is_whole and "touched" not in state:
             numbers = self.next_numbers(o, state, scale)
-            self.prepared(o, values, gradient, state, update.name)(numbers, wipe)
+            self.prepared(o, values, gradient.given, state, update.name)(numbers, wipe)
             return
         if not is_whole and o.lazy == "exact" and self.owes and "touched" not in state:
             state["touched"] = np.full(len(values), before)
@@ -103,22 +103,21 @@ class Rule:
         elif "touched" in state:
             state["touched"][:] = state["step"]
         if is_whole:
-            self.prepared(o, values, gradient, state, update.name)(numbers, wipe)
+            self.prepared(o, values, gradient.given, state, update.name)(numbers, wipe)
         elif len(gradient.rows):
             self.step_rows(o, values, gradient.rows, gradient, state, numbers, owed, update.name)
 
-    def prepared(self, o: Any, p: np.ndarray, g: Gradient, state: State, name: str) -> Any:
+    def prepared(self, o: Any, p: np.ndarray, g: np.ndarray, state: State, name: str) -> Any:
         """A function (numbers, wipe) that runs the kernel of a step of all of p; wipe: leave zeros in g."""
         names = self.names(o)
         if o.state_dtype != "float32" and names:
-            return self._compact(o, p, g, state, name)
+            return self._compact(o, p, whole(g), state, name)
         buffers, count = tuple([state[buffer] for buffer in names]), p.size
-        values, gradient = p, g.given
         if p.ndim != 1:
-            values, gradient, *several = flat(p, gradient, *buffers)
+            p, g, *several = flat(p, g, *buffers)
             buffers = tuple(several)
         run = self.dense_step.sized(2 * (len(buffers) or 1) * count)
-        return lambda numbers, wipe: run(count, values, gradient, buffers, tuple(numbers), wipe)
+        return lambda numbers, wipe: run(count, p, g, buffers, tuple(numbers), wipe)
 
     def step_rows(
         self,

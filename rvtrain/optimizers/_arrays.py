@@ -73,7 +73,7 @@ def _shape(name: str, value: Any) -> tuple[int, ...]:
 
 def updates(shapes: dict[str, tuple[int, ...]], single: bool, params: Any, grads: Any, rows: Any) -> list[Update]:
     """The checked parts of a step, in the order of `shapes`."""
-    if single and rows is None and _is_plain(params, grads, shapes[ONE]):
+    if single and rows is None and is_plain(params, grads, shapes[ONE]):
         return [Update(ONE, "grads", params, params, grads, grads, None, shared=False)]
     params, rows = by_name(shapes, single, params, rows)
     grads = {ONE: grads} if single else _keyed("grads", grads, shapes)
@@ -91,25 +91,27 @@ def updates(shapes: dict[str, tuple[int, ...]], single: bool, params: Any, grads
 
 
 _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
+_OWN = np.empty((2, 2)).flags.num
+"""The flags of an array in C order, aligned and writeable, that owns its memory."""
+_FITS = np.empty((2, 2))[:].flags.num
+"""The same of a view."""
 
 
-def _is_plain(param: Any, grad: Any, shape: tuple[int, ...]) -> bool:
-    """Whether both are arrays that need no check and no copy, as most are: of their own memory, and of one dtype."""
-    return (
-        len(shape) > 0
-        and type(param) is np.ndarray
-        and type(grad) is np.ndarray
-        and param.base is None
-        and grad.base is None
-        and param is not grad
-        and param.shape == shape == grad.shape
-        and param.dtype is grad.dtype
-        and (param.dtype is _FLOAT32 or param.dtype is _FLOAT64)
-        and (of_param := param.flags).carray
-        and (of_grad := grad.flags).carray
-        and of_param.owndata
-        and of_grad.owndata
-    )
+def is_plain(param: Any, grad: Any, shape: tuple[int, ...]) -> bool:
+    """Whether both are arrays that need no copy, of one dtype and apart in memory, as most are."""
+    if (
+        type(param) is not np.ndarray
+        or type(grad) is not np.ndarray
+        or not param.shape == shape == grad.shape
+        or len(shape) == 0
+        or (dtype := param.dtype) is not grad.dtype
+        or (dtype is not _FLOAT32 and dtype is not _FLOAT64)
+    ):
+        return False
+    both = param.flags.num & grad.flags.num
+    if both & _OWN == _OWN:
+        return param is not grad
+    return both & _FITS == _FITS and not np.may_share_memory(param, grad)
 
 
 def by_name(
@@ -174,14 +176,21 @@ def rows_of(name: str, rows: Any, shape: tuple[int, ...]) -> np.ndarray:
 _MOST_WORK: Any = 100_000
 
 
+def owned_apart(arrays: Sequence[np.ndarray]) -> bool:
+    """Whether each array is, or is a view of, another array that owns its memory."""
+    owners = [array if array.base is None else array.base for array in arrays]
+    if len(set(map(id, owners))) < len(arrays):
+        return False
+    return all([type(x) is np.ndarray and x.flags.owndata for x in owners])
+
+
 def overlaps(arrays: Sequence[np.ndarray]) -> list[tuple[int, int]]:
     """The pairs i < j of arrays that have elements in common.
 
     Arrays that all own their memory have none in common, which is the usual case and costs nothing. Of others, sorted
     by address, those are compared whose extents overlap.
     """
-    owners = [array if array.base is None else array.base for array in arrays]
-    if len(set(map(id, owners))) == len(arrays) and all(type(x) is np.ndarray and x.flags.owndata for x in owners):
+    if owned_apart(arrays):
         return []
     extents = sorted((*_extent(array), i) for i, array in enumerate(arrays))
     pairs: list[tuple[int, int]] = []

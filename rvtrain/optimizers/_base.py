@@ -1,6 +1,6 @@
 """The base of the optimizers: their options, steps of one or several arrays, saving and loading."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, InitVar, dataclass, fields
 from types import MappingProxyType
 from typing import Any, ClassVar, overload
@@ -13,6 +13,7 @@ from rvtrain.optimizers._arrays import Arrays, Params, Update, by_name, called, 
 from rvtrain.optimizers._bound import BoundStep
 from rvtrain.optimizers._norm import factor, goes_on, norm_of
 from rvtrain.optimizers._options import CHECKS, Group, Groups, by_array, checked_groups, loaded_groups, saved_groups
+from rvtrain.optimizers._plain import step_plain
 from rvtrain.optimizers._rows import by_row, whole
 from rvtrain.optimizers._saving import flatten, nest, restored
 
@@ -160,7 +161,11 @@ class Optimizer:
         if max_norm is not None:
             max_norm = check.number("max_norm", max_norm, low=0.0, open_low=True)
         if zero_grads is not False:
-            check.flag("zero_grads", zero_grads)
+            zero_grads = check.flag("zero_grads", zero_grads)
+        if rows is None and grad_norm is None:
+            found = step_plain(self, params, grads, max_norm, zero_grads)
+            if found is not None:
+                return None if max_norm is None else found
         self._check_mode()
         parts = updates(self._shapes, self._single, params, grads, rows)
         if zero_grads:
@@ -248,6 +253,10 @@ class Optimizer:
         TypeError, ValueError
             If params or rows do not fit, as in `step`; all arrays are unchanged then.
         """
+        self._change(params, rows, lambda state: "touched" in state, self._rule.catch_up)
+
+    def _change(self, params: Arrays, rows: Arrays | None, due: Callable[[State], bool], change: Any) -> None:
+        """Call change(options, name, values, state, rows) for the arrays whose state is due, after all checks."""
         named, chosen = by_name(self._shapes, self._single, params, rows)
         parts = []
         for name, shape in self._shapes.items():
@@ -255,12 +264,12 @@ class Optimizer:
             mine = None
             if name in chosen:
                 mine = np.unique(rows_of(called("rows", name, self._single), chosen[name], shape))
-            if "touched" in self._state.get(name, ()):
+            if name in self._state and due(self._state[name]):
                 self._check_dtype(name, self._options_of(name), self._state[name], target)
                 parts.append((name, target, mine))
         for name, target, mine in parts:
             values = np.ascontiguousarray(target)
-            self._rule.catch_up(self._options_of(name), name, values, self._state[name], mine)
+            change(self._options_of(name), name, values, self._state[name], mine)
             if values is not target:
                 target[...] = values
 

@@ -7,11 +7,9 @@ import numpy as np
 
 from rvtrain import _validation as check
 from rvtrain.optimizers._arrays import Update, called, updates
+from rvtrain.optimizers._clip import SMALL
 from rvtrain.optimizers._norm import factor, goes_on, norm_of
 from rvtrain.optimizers._rows import whole
-
-_SMALL = 4096
-"""Elements up to which NumPy's dot product is quicker than a call of a kernel."""
 
 
 class BoundStep:
@@ -34,7 +32,7 @@ class BoundStep:
         self._given = [] if single else [(x, name, x[name]) for x in (params, grads) for name in optimizer._shapes]
         self._gradients = [whole(part.gradient) for part in self._parts]
         flat = [part.gradient.reshape(-1) for part in self._parts]
-        self._small = flat if sum(gradient.size for gradient in flat) <= _SMALL else []
+        self._small = flat if sum(gradient.size for gradient in flat) <= SMALL else []
         self._prepared: list[tuple[str, Any, Any, Any]] = []
         self._prepare()
 
@@ -106,7 +104,7 @@ class BoundStep:
 
     def _of(self, part: Update) -> tuple[str, Any, Any, Any]:
         options, state = self._optimizer._options_of(part.name), self._optimizer._state[part.name]
-        run = self._optimizer._rule.prepared(options, part.values, whole(part.gradient), state, part.name)
+        run = self._optimizer._rule.prepared(options, part.values, part.gradient, state, part.name)
         return part.name, options, state, run
 
     def _finite(self) -> bool:

@@ -13,13 +13,13 @@ from rvtrain.optimizers._arrays import Arrays, overlaps
 
 _PIECE = 1 << 14
 """Elements of a partial sum: a fixed number, so that the order of a sum does not depend on the threads."""
-_SMALL = 4096
-"""Elements up to which NumPy's dot product is quicker than a call of a kernel."""
+SMALL = 10_000
+"""Elements up to which NumPy's dot product is quicker than a call of a kernel; above it BLAS uses threads."""
 
 
 def is_finite(x: np.ndarray) -> bool:
     """Whether a C-contiguous array holds no NaN and no infinity, in one pass at memory speed."""
-    if x.size <= _SMALL and math.isfinite(np.vdot(x, x)):  # unlike x.dot(x), it never warns
+    if x.size <= SMALL and math.isfinite(np.vdot(x, x)):  # unlike x.dot(x), it never warns
         return True
     return _sums(_zero_products, x) == 0.0
 
@@ -101,7 +101,7 @@ def _sums(pieces: Kernel, x: np.ndarray) -> float:
     flat = x.reshape(-1)
     partial = np.empty(-(-flat.size // _PIECE))
     pieces.sized(flat.size)(len(partial), flat, partial)
-    return float(partial.sum())
+    return float(partial[0] if len(partial) == 1 else partial.sum())
 
 
 @kernel

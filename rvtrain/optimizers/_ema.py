@@ -78,7 +78,7 @@ class EMA(Generic[Average]):
             raise ValueError(f"params must be {sorted(mine)}, got {sorted(given)}")
         values = {name: _fitting(name, given, average) for name, average in mine.items()}
         for name, p in values.items():
-            _move.sized(2 * p.size)(p.size, mine[name].reshape(-1), np.ascontiguousarray(p).reshape(-1), self.decay)
+            move.sized(2 * p.size)(p.size, mine[name].reshape(-1), np.ascontiguousarray(p).reshape(-1), self.decay)
 
     def state_dict(self) -> dict[str, Any]:
         """The average and the decay: a flat dict of arrays and numbers, which ``np.savez`` saves."""
@@ -119,7 +119,7 @@ def _fitting(name: str, values: dict[str, Any], average: np.ndarray) -> np.ndarr
 
 
 @kernel
-def _move(start, stop, average, p, decay):
+def move(start, stop, average, p, decay):
     """average ← average + (1 − decay) (p − average); both (n,), the range is that of their elements.
 
     The sum starts from the one of the two that has the larger weight. In the form decay · average + (1 − decay) · p

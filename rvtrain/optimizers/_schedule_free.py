@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rvtrain import _validation as check
-from rvtrain._kernels import in_order, kernel
 from rvtrain.optimizers import _array_rule as base
-from rvtrain.optimizers._arrays import Arrays, by_name, called, fitting
+from rvtrain.optimizers._arrays import Arrays
 from rvtrain.optimizers._base import Optimizer
+from rvtrain.optimizers._ema import move
 from rvtrain.optimizers._rule import always, before, element, idle, implements, implements_in_order
 from rvtrain.optimizers._state import Layout
 
@@ -54,33 +54,15 @@ class Averages(NamedTuple):
 
 @implements(before, Averages)
 def _(total, c):
-    yy, yz, zy = 1.0 - c.part - c.of_y * c.decay, c.part, -c.rate * c.decay
-    return Averages(
-        total.yy * yy + total.yz * zy,
-        total.yy * yz + total.yz,
-        total.zy * yy + total.zz * zy,
-        total.zy * yz + total.zz,
-        total.b2 * c.b2,
-    )
+    yy, yz, zy, zz, b2 = total
+    of_y, to_z = 1.0 - c.part - c.of_y * c.decay, -c.rate * c.decay
+    return Averages(yy * of_y + yz * to_z, yy * c.part + yz, zy * of_y + zz * to_z, zy * c.part + zz, b2 * c.b2)
 
 
 @implements_in_order(idle, Averages)
 def _(total, y, buffers):
     z, v = buffers[0], buffers[1]
     return total.yy * y + total.yz * z, (total.zy * y + total.zz * z, total.b2 * v)
-
-
-@kernel
-def approach(start, stop, p, z, part):
-    """p ← p + part · (z − p); both (n,), the range is that of their elements."""
-    part, p, z = p.dtype.type(part), p[start:stop], z[start:stop]
-    for i in range(len(p)):
-        p[i] = _between(p[i], z[i], part)
-
-
-@in_order
-def _between(x, z, part):
-    return x + part * (z - x)
 
 
 class Rule(base.Rule):
@@ -111,6 +93,12 @@ class Rule(base.Rule):
 
     def no_step(self, o: Any, left_out: float) -> Averages:
         return Averages()
+
+    def turn(self, o: Any, name: str, values: np.ndarray, state: base.State, rows: None) -> None:
+        """Make y of x, or x of y = x + (1 − β₁) (z − x)."""
+        decay = o.betas[0] if state["evaluating"] else 1.0 / o.betas[0]
+        move.sized(2 * values.size)(values.size, values.reshape(-1), state["z"].reshape(-1), decay)
+        state["evaluating"][...] = not state["evaluating"]
 
 
 @dataclass(eq=False, repr=False)
@@ -172,19 +160,7 @@ class ScheduleFreeAdamW(Optimizer):
 
     def _become(self, params: Arrays, evaluating: bool) -> None:
         self.catch_up(params)
-        named, _ = by_name(self._shapes, self._single, params, None)
-        names = [name for name in self._state if bool(self._state[name]["evaluating"]) != evaluating]
-        targets = [fitting(called("params", name, self._single), named[name], self._shapes[name]) for name in names]
-        for name, target in zip(names, targets, strict=True):
-            self._check_dtype(name, self._options_of(name), self._state[name], target)
-        for name, target in zip(names, targets, strict=True):
-            state, b1 = self._state[name], self._options_of(name).betas[0]
-            values = target if target.flags.c_contiguous else np.ascontiguousarray(target)
-            part = 1.0 - 1.0 / b1 if evaluating else 1.0 - b1
-            approach.sized(2 * values.size)(values.size, values.reshape(-1), state["z"].reshape(-1), part)
-            state["evaluating"][...] = evaluating
-            if values is not target:
-                target[...] = values
+        self._change(params, None, lambda state: bool(state["evaluating"]) != evaluating, self._rule.turn)
 
     def _check_mode(self) -> None:
         if any(state["evaluating"] for state in self._state.values()):

@@ -6,6 +6,7 @@ except ImportError as error:
     raise ImportError("rvtrain.torch needs torch: pip install torch") from error
 
 from rvtrain.torch._cached_ranking import CachedMultipleNegativesRankingLoss
+from rvtrain.torch._hard_negatives import mine_hard_negatives
 from rvtrain.torch._losses import (
     CoSENTLoss,
     CosineSimilarityLoss,
@@ -53,4 +54,5 @@ __all__ = [
     "SpectralRegularization",
     "SpreadRegularization",
     "SupConLoss",
+    "mine_hard_negatives",
 ]

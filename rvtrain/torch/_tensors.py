@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from torch.autograd import forward_ad
 
 _HALF = (torch.float16, torch.bfloat16)
 
@@ -17,8 +18,18 @@ def array_of(name: str, value: Any) -> Any:
         raise ValueError(f"{name} must be a tensor on the CPU, got one on {value.device}")
     if value.layout != torch.strided:
         raise TypeError(f"{name} must be a dense tensor, got layout {value.layout}")
+    if forward_ad.unpack_dual(value).tangent is not None:
+        raise RuntimeError(
+            f"{name} must not be a dual tensor: losses of rvtrain.torch have no derivatives in forward mode"
+        )
     plain = value.detach().resolve_neg()
-    return (plain.float() if plain.dtype in _HALF else plain).numpy()
+    plain = plain.float() if plain.dtype in _HALF else plain
+    try:
+        return plain.numpy()
+    except RuntimeError as error:  # a tensor without memory
+        raise RuntimeError(
+            f"{name} must be a tensor with memory of its own, as those within torch.func and vmap are not"
+        ) from error
 
 
 def in_place(name: str, tensor: torch.Tensor) -> Any:

@@ -6,6 +6,7 @@ import inspect
 import os
 from typing import TYPE_CHECKING, Any
 
+from rvtrain._engine._precision import get_float32_precision
 from rvtrain.checkpoint import load_checkpoint, save_checkpoint
 from rvtrain.training._losses import LossCall
 from rvtrain.training._run import Run, check_shapes, put
@@ -24,6 +25,7 @@ def settings_of(trainer: "Trainer") -> dict[str, Any]:
         "batch_size": trainer.batch_size,
         "micro_batch_size": trainer.micro_batch_size,
         "max_grad_norm": trainer.max_grad_norm,
+        "float32_precision": get_float32_precision(),
         "eval_every": trainer.eval_every,
         "metrics": list(trainer.metrics),
         "loss": [

@@ -54,7 +54,7 @@ class FitGraph:
             alone, which takes less time where batches are large.
         negative_pool : int, "auto" or None
             Number of nodes that are drawn for a batch, of which those of each edge are drawn: fewer rows are read and
-            changed. None: each edge draws from all nodes. "auto": as many as a batch has edges for
+            changed. None: each edge draws from all nodes. "auto": a quarter of a batch's edges, but at least 64, for
             `LocalContrastiveLoss`, which then finds more held-back edges in less time, and None for other losses.
         walks : RandomWalks, optional
             The pairs are then nodes near each other on random walks along the edges, and not the edges.
@@ -98,4 +98,4 @@ def _pool(given: int | str | None, calls: list[LossCall], batch_size: int) -> in
     if given != "auto":
         raise ValueError(f"negative_pool must be a number of nodes, 'auto' or None, got {given!r}")
     is_local = any(hasattr(call.loss, "compute_graph_with_gradients") for call in calls)
-    return batch_size if is_local else None
+    return min(batch_size, max(batch_size // 4, 64)) if is_local else None

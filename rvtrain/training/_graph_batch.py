@@ -29,24 +29,24 @@ class Nodes:
     """
 
     def __init__(self, count: int) -> None:
-        self._place, self._bits = np.empty(count, np.int32), np.zeros(-(-count // 64), np.uint64)
+        self._places, self._bits = np.zeros((count, 2), np.int32), np.zeros(-(-count // 64), np.uint64)
+        self._starts, self._sizes = np.empty(kernels.KINDS + 1, np.int32), np.empty(2, np.int64)
         self._room: tuple[int, int] = (0, 0)
 
     def find(self, ends: Ends) -> Rows:
-        """The distinct nodes of edges and drawn nodes (B, 2 + k), −1 for none, ascending."""
+        """The distinct nodes of edges and drawn nodes (B, 2 + k), −1 for none; see `group_nodes` for their order."""
         (size, width), room = ends.shape, self._room
         if width != room[1] or size > room[0]:
             self._room, most = (size, width), size * width
             self._nodes = np.empty(most, np.int64)
-            self._bounds, self._middles, self.owners = (np.empty(most + extra, np.int32) for extra in (2, 0, 0))
+            self._bounds, self._middles, self.owners = (np.empty(most + extra, np.int32) for extra in (1, 0, 0))
             self._local, self._slots = np.empty((2, size, width), np.int32)
         self.local, self.slots = self._local[:size], self._slots[:size]
-        sizes = np.empty(1, np.int64)
         kernels.group_nodes.serial(
-            ends, self._bits, self._place, self._nodes, self._bounds, self._middles, self.local, self.slots,
-            self.owners, sizes,
+            ends, self._bits, self._places, self._starts, self._nodes, self._bounds, self._middles, self.local,
+            self.slots, self.owners, self._sizes,
         )  # fmt: skip
-        count = int(sizes[0])
+        count, self.entries = map(int, self._sizes)
         self.bounds, self.middles, self.nodes = self._bounds[: count + 1], self._middles[:count], self._nodes[:count]
         return self.nodes
 
@@ -91,7 +91,7 @@ class EdgeLosses:
         count, dim = len(ends), table.shape[1]
         shape, kind, nodes = (count, ends.shape[1] - 1), table.dtype, self._nodes
         is_softmax = isinstance(loss, InfoNCELoss)
-        values, pairs = self._array("values", (count, 2), np.float64), self._array("pairs", shape, kind)
+        values, pairs = self._array("values", (2, count), np.float64), self._array("pairs", shape, kind)
         sources, to_source = self._array("sources", (count, dim), kind), self._array("to_source", (count, dim), kind)
         factors, own = (
             self._array(name, (size,), kind) for name, size in (("f", ends.size), ("h", ends.size * is_softmax))
@@ -109,13 +109,13 @@ class EdgeLosses:
             losses.softmax_edges.sized(work)(count, *batch, cosine, loss.temperature, each, *scratch, *outputs)
         elif loss.form == "pairwise":
             self.idle = False
-            far = weight / max(int(np.count_nonzero(ends[:, 2:] >= 0)), 1) if loss.reduction == "mean" else weight
+            far = weight / max(nodes.entries - 2 * count, 1) if loss.reduction == "mean" else weight
             losses.pairwise_edges.sized(work)(count, *batch, loss.margin, each, far, scores, *outputs)
         else:
             losses.edge_distances.sized(work)(count, table, ends, scores)
             groups = nodes.bounds, nodes.middles, nodes.local, nodes.owners
             losses.triplet_edges.sized(work)(count, *batch, loss.margin, each, scores, *groups, *outputs)
-        value, bound = map(float, values.sum(axis=0))
+        value, bound = map(float, values.sum(axis=1))
         return value, math.isfinite(value) and bound < _LARGE
 
     def gradients(self, table: Floats) -> Floats:

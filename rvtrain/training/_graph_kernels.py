@@ -4,13 +4,16 @@ import numpy as np
 
 from rvtrain._engine._prefetch import prefetch_part
 from rvtrain._engine._random import row_key, uniform
-from rvtrain._kernels import driver, kernel, njit, trailing_zeros
+from rvtrain._engine._tile import vector_bytes
+from rvtrain._kernels import driver, emitted, kernel, njit, trailing_zeros
 
 _TRIES = 20
 """Draws for an edge that has hit a neighbour each time before it goes without."""
 _ONE = np.uint64(1)
 _SHORT = 128
-"""Neighbours of which bits are set before nodes are drawn: most of these are then known to be no neighbour."""
+"""Neighbours that are all compared with a node; longer lists are searched by halves."""
+KINDS = 64
+"""Different values of `_kind`."""
 _AHEAD = 8
 """Entries from the row that is added to the row that is fetched."""
 
@@ -28,6 +31,33 @@ def is_linked(starts, others, i, j):
     return low < starts[i + 1] and others[low] == j
 
 
+@emitted(lambda others, low, high, v: v in others[low:high], np.bool_)
+def _holds(emit, others, low, high, v):
+    """Whether v is in others[low:high]: as many at once as fit in a vector, without a branch for each.
+
+    Elements behind `high` are read, and do not count.
+    """
+    lanes = vector_bytes() // 4
+    wanted = v.astype(np.int32).broadcast(lanes)
+
+    def add(r, found):
+        left = high - r
+        count = (left > lanes).choose(emit.constant(lanes), left).astype(np.int32)
+        inside = (emit.constant(1, np.int32) << count) - 1
+        return [found | (inside - (inside & (others + r).load(lanes).differs(wanted).bits()))]
+
+    (found,) = emit.loop(low, high, lanes, [emit.constant(0, np.int32)], add)
+    return found.differs(0)
+
+
+@njit
+def _is_near(starts, others, i, v):
+    """`is_linked`, without a branch that cannot be predicted where the list is short."""
+    if starts[i + 1] - starts[i] > _SHORT:
+        return is_linked(starts, others, i, v)
+    return _holds(others, starts[i], starts[i + 1], v)
+
+
 @kernel
 def draw_negatives(start, stop, edges, key, starts, others, keep, alias, pool, out):
     """out[e] = the two nodes of edge e, and k others without a link to the first, −1 where none is hit.
@@ -35,8 +65,8 @@ def draw_negatives(start, stop, edges, key, starts, others, keep, alias, pool, o
     A node is drawn from pool; if that is empty, with the probabilities of an alias table, or all alike if there is
     none. Each number depends on key, e and its place alone.
 
-    Shapes: edges (B, 2), starts (n + 1,), others (R,), keep and alias (n,) or (0,), pool (P,) or (0,),
-    out (B, 2 + k).
+    Shapes: edges (B, 2), starts (n + 1,), others (R,) and more behind them, as in `Graph`, keep and alias (n,) or
+    (0,), pool (P,) or (0,), out (B, 2 + k).
     """
     nodes, width = len(pool) if len(pool) else len(starts) - 1, out.shape[1] - 2
     for e in range(start, stop):
@@ -46,13 +76,7 @@ def draw_negatives(start, stop, edges, key, starts, others, keep, alias, pool, o
             prefetch_part(others, starts[edges[e + _AHEAD, 0]], 32)
         i, j = edges[e, 0], edges[e, 1]
         out[e, 0], out[e, 1] = i, j
-        row, low, high = row_key(key, 0, e), starts[i], starts[i + 1]
-        bits = _ONE << np.uint64(i & 63) | _ONE << np.uint64(j & 63)
-        if high - low > _SHORT:
-            bits = ~np.uint64(0)
-        else:
-            for r in range(low, high):
-                bits |= _ONE << np.uint64(others[r] & 63)
+        row = row_key(key, 0, e)
         for c in range(width):
             found = -1
             for t in range(_TRIES):
@@ -62,9 +86,7 @@ def draw_negatives(start, stop, edges, key, starts, others, keep, alias, pool, o
                     v = pool[v]
                 elif len(keep) and place - v >= keep[v]:
                     v = alias[v]
-                if not bits >> np.uint64(v & 63) & _ONE or (
-                    v != i and v != j and not is_linked(starts, others, i, v)
-                ):
+                if not ((v == i) | (v == j) | _is_near(starts, others, i, v)):
                     found = v
                     break
             out[e, 2 + c] = found
@@ -102,17 +124,20 @@ def alias_table(threads, weights, keep, alias, small, large):
 
 
 @driver
-def group_nodes(threads, ends, bits, place, nodes, bounds, middles, local, slots, owners, sizes):
-    """The distinct nodes of a batch, ascending, and the entries of each.
+def group_nodes(threads, ends, bits, places, starts, nodes, bounds, middles, local, slots, owners, sizes):
+    """The distinct nodes of a batch, and the entries of each.
 
     Entry (e, c) is the node ends[e, c], unless that is −1. The entries of nodes[r] have the slots s from bounds[r] to
     bounds[r + 1], and belong to edges owners[s], which ascend: first those with c = 0, up to middles[r], then the
-    others. local[e, c] is the r of an entry, slots[e, c] its slot; both are −1 if there is none. sizes[0]: the number
-    of nodes.
+    others. local[e, c] is the r of an entry, slots[e, c] its slot; both are −1 if there is none. sizes: the numbers
+    of nodes and of entries.
 
-    A bit for each node of the table sorts them, since n / 64 words are read sooner than a list of nodes is sorted.
-    Shapes: ends, local and slots (B, 2 + k), bits (⌈n / 64⌉,) uint64 of 0, left so; place (n,), nodes and middles
-    (m,), bounds (m + 2,), owners (m,), with m = B · (2 + k).
+    Nodes with equally many entries of both kinds are neighbours, for then the processor predicts the ends of the
+    loops over entries; among these, nodes ascend. A bit for each node of the table lists them, since n / 64 words are
+    read sooner than a list of nodes is sorted.
+
+    Shapes: ends, local and slots (B, 2 + k), bits (⌈n / 64⌉,) uint64 of 0, left so; places (n, 2) of 0, left so;
+    starts (KINDS + 1,) scratch; nodes, middles and owners (m,), bounds (m + 1,), with m = B · (2 + k).
     """
     width = ends.shape[1]
     for e in range(len(ends)):
@@ -120,41 +145,45 @@ def group_nodes(threads, ends, bits, place, nodes, bounds, middles, local, slots
             v = np.int64(ends[e, c])
             if v >= 0:
                 bits[v >> 6] |= _ONE << np.uint64(v & 63)
-    count = 0
+                places[v, min(c, 1)] += 1
+    count = total = 0
+    starts[:] = 0
     for word in range(len(bits)):
         left = bits[word]
         bits[word] = 0
         while left != 0:
             v = word * 64 + trailing_zeros(left)
             left &= left - _ONE
-            nodes[count], place[v], bounds[count + 2] = v, count, 0
+            owners[count] = v
+            starts[_kind(places[v, 0], places[v, 1]) + 1] += 1
             count += 1
-    bounds[0] = bounds[1] = 0
-    for e in range(len(ends)):
-        for c in range(width):
-            v = ends[e, c]
-            local[e, c] = slots[e, c] = -1
-            if v >= 0:
-                r = place[v]
-                local[e, c] = r
-                bounds[r + 2] += 1
+    for kind in range(KINDS):
+        starts[kind + 1] += starts[kind]
     for r in range(count):
-        bounds[r + 2] += bounds[r + 1]
-    for e in range(len(ends)):
-        _take_slot(e, 0, bounds, local, slots, owners)
+        v = owners[r]
+        kind = _kind(places[v, 0], places[v, 1])
+        nodes[starts[kind]] = v
+        starts[kind] += 1
     for r in range(count):
-        middles[r] = bounds[r + 1]
-    for e in range(len(ends)):
-        for c in range(1, width):
-            if local[e, c] >= 0:
-                _take_slot(e, c, bounds, local, slots, owners)
-    sizes[0] = count
+        v = nodes[r]
+        bounds[r], middles[r] = total, total + places[v, 0]
+        places[v, 0], places[v, 1], total = r, total, middles[r] + places[v, 1]
+    bounds[count] = total
+    for low, high in ((0, 1), (1, width)):
+        for e in range(len(ends)):
+            for c in range(low, high):
+                local[e, c] = slots[e, c] = -1
+                v = np.int64(ends[e, c])
+                if v >= 0:
+                    s = places[v, 1]
+                    places[v, 1] = s + 1
+                    local[e, c], slots[e, c], owners[s] = places[v, 0], s, e
+    for r in range(count):
+        places[nodes[r], 0] = places[nodes[r], 1] = 0
+    sizes[0], sizes[1] = count, total
 
 
 @njit
-def _take_slot(e, c, bounds, local, slots, owners):
-    """Give entry (e, c) the next slot of its node r, bounds[r + 1]."""
-    r = local[e, c]
-    s = bounds[r + 1]
-    owners[s], slots[e, c] = e, s
-    bounds[r + 1] = s + 1
+def _kind(first, others):
+    """A number that tells nodes with different small numbers of entries apart."""
+    return min(first, 3) * 16 + min(others, 15)

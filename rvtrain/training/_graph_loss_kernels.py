@@ -15,7 +15,7 @@
 # No row is written by two threads, so that the sums do not depend on the number of threads.
 #
 # Shapes in all kernels: z (n, d); ends (B, 2 + k) of i, j and the drawn nodes, −1 for none; slots (B, 2 + k) and m
-# entries of `group_nodes`; values (B, 2) float64, of which values[e, 1] is a bound of the elements of all gradients;
+# entries of `group_nodes`; values (2, B) float64, of which values[1, e] is a bound of the elements of all gradients;
 # pairs (B, 1 + k), f by edge, scratch; sources and to_source (B, d), z_i and the gradient to it; factors (m,), f by
 # slot; own (m,), h by slot, or (0,) where it is 0.
 """
@@ -65,7 +65,7 @@ def _measure(z, ends, e, distances):
 def pairwise_edges(
     start, stop, z, ends, slots, margin, near, far, distances, values, pairs, sources, to_source, factors, own,
 ):  # fmt: skip
-    """values[e, 0] = near d(i, j)² + far Σ_n max(0, m − d(i, n))², and its gradients; distances is scratch."""
+    """values[0, e] = near d(i, j)² + far Σ_n max(0, m − d(i, n))², and its gradients; distances is scratch."""
     real = z.dtype.type
     for e in range(start, stop):
         _prefetch_edge(z, ends, e + 1, stop)
@@ -84,7 +84,7 @@ def pairwise_edges(
                 factors[slots[e, c + 1]] = real(slope)
             pairs[e, c] = real(slope)
         sum_of_edge(z, ends, e, pairs, 0.0, sources, to_source)
-        values[e, 0], values[e, 1] = total, bound
+        values[0, e], values[1, e] = total, bound
 
 
 @kernel
@@ -100,7 +100,7 @@ def triplet_edges(
     start, stop, z, ends, slots, margin, weight, distances, bounds, middles, local, owners, values, pairs, sources,
     to_source, factors, own,
 ):  # fmt: skip
-    """values[e, 0] = weight · mean of max(0, d(i, j) − d(i, n) + m) over the drawn nodes of all edges from i.
+    """values[0, e] = weight · mean of max(0, d(i, j) − d(i, n) + m) over the drawn nodes of all edges from i.
 
     distances of `edge_distances`, groups of `group_nodes`.
     """
@@ -133,7 +133,7 @@ def triplet_edges(
             if distance >= 0.0:
                 factors[slots[e, c + 1]] = pairs[e, c]
         sum_of_edge(z, ends, e, pairs, 0.0, sources, to_source)
-        values[e, 0], values[e, 1] = share * total, bound
+        values[0, e], values[1, e] = share * total, bound
 
 
 @njit
@@ -162,7 +162,7 @@ def softmax_edges(
     start, stop, z, ends, slots, cosine, temperature, weight, scores, lengths, values, pairs, sources, to_source,
     factors, own,
 ):  # fmt: skip
-    """values[e, 0] = weight (log Σ_c e^{s_c} − s_0): InfoNCE over the pairs of an edge, s cosine or product over τ.
+    """values[0, e] = weight (log Σ_c e^{s_c} − s_0): InfoNCE over the pairs of an edge, s cosine or product over τ.
 
     scores and lengths (B, 1 + k) float64 are scratch.
     """
@@ -200,8 +200,8 @@ def softmax_edges(
             pairs[e, c] = factors[s] = real(-a)
             own[s] = real(a + b)
         sum_of_edge(z, ends, e, pairs, along, sources, to_source)
-        values[e, 0] = weight * (math.log1p(rest) if first == 0.0 else math.log(total) - first)
-        values[e, 1] = bound + abs(along) * length
+        values[0, e] = weight * (math.log1p(rest) if first == 0.0 else math.log(total) - first)
+        values[1, e] = bound + abs(along) * length
 
 
 @kernel

@@ -22,7 +22,8 @@ class RandomWalks:
     walk_length : int
         Steps of a walk.
     context_size : int
-        Number of nodes, one after the other, whose first is linked with each of the others.
+        Number of nodes, one after the other, whose first is linked with each of the others; at most
+        walk_length + 1.
     walks_per_node : int
         Walks from each node with an edge of positive weight, new ones in each epoch.
     p, q : float
@@ -47,7 +48,12 @@ class RandomWalks:
         self, walk_length: int = 20, context_size: int = 10, walks_per_node: int = 10, p: float = 1.0, q: float = 1.0
     ) -> None:
         self.walk_length = check.integer("walk_length", walk_length, low=1)
-        self.context_size = check.integer("context_size", context_size, low=2, high=self.walk_length + 1)
+        self.context_size = check.integer("context_size", context_size, low=2)
+        if self.context_size > self.walk_length + 1:
+            raise ValueError(
+                f"context_size must be at most walk_length + 1, the nodes of a walk, got context_size "
+                f"{self.context_size} and walk_length {self.walk_length}"
+            )
         self.walks_per_node = check.integer("walks_per_node", walks_per_node, low=1)
         self.p = check.number("p", p, low=0.0, open_low=True)
         self.q = check.number("q", q, low=0.0, open_low=True)

@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rvtrain import _validation as check
+from rvtrain.losses._arguments import Excluded
+from rvtrain.training import _pair_kernels as kernels
 from rvtrain.training._embedding import as_array, finite_rows, stored_table
 from rvtrain.training._run import fingerprint
 from rvtrain.training._sparse import SparseRows
@@ -68,6 +70,7 @@ class PairData:
         self.has_copies = int(self.ids.max()) < count - 1
         distinct = np.unique(self.pairs, axis=0)
         self._answers = np.ascontiguousarray(distinct[:, 1])
+        self._first = np.full(int(self.ids.max()) + 1, -1, np.int32)
         self._bounds = np.searchsorted(distinct[:, 0], np.arange(asking + 1))
         self.most = int(np.diff(self._bounds).max())
         owners = np.unique(np.stack([distinct[:, 0], self.ids[distinct[:, 1]]]), axis=1)[1]
@@ -112,6 +115,26 @@ class PairData:
     def query_ids(self, query_rows: Rows) -> Rows:
         """Ids of queries, which no document has."""
         return query_rows + (self.ids.max() + 1)
+
+    def own_columns(self, query_rows: Rows, document_rows: Rows) -> Excluded:
+        """For each of these queries, which columns of scores hold a document of it, or one with the id of one."""
+        count = len(document_rows)
+        bounds, following, seen = np.empty(len(query_rows) + 1, np.int64), *np.empty((2, count), np.int32)
+        columns = np.empty(0, np.int32)
+        for _ in range(2):
+            kernels.own_columns.serial(
+                self._answers, self._bounds, self.ids, query_rows, self.ids[document_rows], self._first, following,
+                seen, bounds, columns,
+            )  # fmt: skip
+            columns = np.empty(bounds[-1], np.int32) if len(columns) == 0 else columns
+        return Excluded(bounds, columns)
+
+    def own_rows(self, query_rows: Rows, document_rows: Rows) -> Excluded:
+        """For each of these documents, which of these queries, as columns, it belongs to."""
+        there = self.own_columns(query_rows, document_rows)
+        bounds, rows = np.zeros(len(document_rows) + 2, np.int64), np.empty_like(there.columns)
+        kernels.transpose.serial(*there, bounds, rows)
+        return Excluded(bounds[:-1], rows)
 
     def ids_of_columns(self, query_rows: Rows, document_rows: Rows) -> Rows:
         """(M, c) ids of columns of scores, which hold these documents, for the rows of these queries.

@@ -7,11 +7,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rvtrain.losses import DecoupledContrastiveLoss, HardNegativeContrastiveLoss, InfoNCELoss
 from rvtrain.training._adapter_kernels import add_rows
 from rvtrain.training._losses import LossCall, Weighted
 from rvtrain.training._models import Floats
 from rvtrain.training._pair_data import PairData, Pool, Rows
 from rvtrain.training._task import plus
+
+_BY_ROW = InfoNCELoss, HardNegativeContrastiveLoss, DecoupledContrastiveLoss
+"""Losses that take `Excluded` in place of ids, which have to be as many for all documents as the most popular has."""
 
 
 @dataclass
@@ -125,7 +129,7 @@ def _evaluate_one(batch: PairBatch, call: LossCall, weight: float, sums: Sums | 
             start = batch.pool.first
             others, options["negatives"] = ("negatives",), batch.documents[start:]
         parts = ("anchors", "positives") if columns == "batch" else ("anchors", "positives", columns)
-        options |= {"guide": batch.guide_of(*parts), "log_q": batch.log_q, **_ids(batch, columns)}
+        options |= {"guide": batch.guide_of(*parts), "log_q": batch.log_q, **_ids(batch, columns, call)}
     if sums is None:
         return call(arguments, options, None)
     value, gradients = call(arguments, options, sums.wrt(call, *others))
@@ -154,18 +158,28 @@ def columns_of(batch: Any, call: LossCall) -> str:
     return "pool" if pool.has_rest or not pool.in_order or batch.data.needs_ids else "batch"
 
 
-def _ids(batch: PairBatch, columns: str) -> dict[str, Rows]:
+def _ids(batch: PairBatch, columns: str, call: LossCall) -> dict[str, Any]:
     """Ids by which a query's documents, and copies of these, are not its negatives; none where none are needed."""
     data, pool = batch.data, batch.pool
     if columns != "pool" and pool.in_order and not data.needs_ids:
         return {}
-    ids = {"positive_ids": data.ids[batch.document_rows]}
+    ids: dict[str, Any] = {"positive_ids": data.ids[batch.document_rows]}
     if data.most > 1 or columns != "pool":
         ids["anchor_ids"] = data.query_ids(batch.query_rows)
     if columns != "batch":
         rows = pool.rows if columns == "pool" else pool.rows[pool.first :]
-        ids["negative_ids"] = data.ids[rows] if data.most == 1 else data.ids_of_columns(batch.query_rows, rows)
+        ids["negative_ids"] = data.ids[rows] if data.most == 1 else _own(batch, rows, call)
     return ids
+
+
+def _own(batch: PairBatch, rows: Rows, call: LossCall) -> Any:
+    """Which of these documents are not negatives of each pair, in the form of `negative_ids` that the loss takes."""
+    return (batch.data.own_columns if _by_row(call) else batch.data.ids_of_columns)(batch.query_rows, rows)
+
+
+def _by_row(call: LossCall) -> bool:
+    """Whether a loss takes `Excluded`, which knows the documents of this process alone."""
+    return isinstance(call.loss, _BY_ROW) and call.loss.comm is None
 
 
 def _both_ways_apart(
@@ -183,14 +197,16 @@ def _both_ways_apart(
         "negatives": batch.documents,
         "anchor_ids": data.query_ids(batch.query_rows),
         "positive_ids": data.ids[batch.document_rows],
-        "negative_ids": data.ids_of_columns(batch.query_rows, pool.rows),
+        "negative_ids": _own(batch, pool.rows, call),
         "sample_weight": batch.sample_weight,
         "guide": batch.guide_of("anchors", "positives", "pool"),
     }
     back = {
         "negatives": batch.anchors,
         "anchor_ids": data.ids[batch.document_rows],
-        "negative_ids": data.ids_of_documents_of(batch.query_rows),
+        "negative_ids": data.own_rows(batch.query_rows, batch.document_rows)
+        if _by_row(call)
+        else data.ids_of_documents_of(batch.query_rows),
         "sample_weight": batch.sample_weight,
         "guide": batch.guide_of("positives", "anchors", "anchors"),
     }

@@ -71,7 +71,7 @@ CASES = {
         lambda d=torch.float64: {"embeddings": rows(COUNT, DIM, dtype=d), "graph": torch.tensor(EDGES)},
     ),
 }
-DIFFERENTIABLE = ("anchors", "positives", "negatives", "embeddings", "a", "b")
+DIFFERENTIABLE = ("anchors", "positives", "negatives", "embeddings", "references", "edge_weights", "a", "b")
 every_loss = pytest.mark.parametrize("name", CASES)
 
 
@@ -94,6 +94,38 @@ def test_every_loss_has_a_module_and_a_case():
 @every_loss
 def test_gradients__are_those_of_finite_differences(name):
     loss, inputs = case(name)
+    by, rest = split(inputs)
+    tensors = [x.requires_grad_() for x in by.values()]
+    call = lambda *given: loss(**dict(zip(by, given, strict=True)), **rest)  # noqa: E731
+    assert torch.autograd.gradcheck(call, tensors, eps=1e-6, atol=1e-7, rtol=1e-5)
+
+
+FURTHER = {
+    "references": lambda: (
+        rtt.SupConLoss(0.3),
+        labelled() | {"references": rows(4, DIM, seed=5), "reference_labels": [0, 1, 2, 0]},
+    ),
+    "edge weights": lambda: (
+        rtt.SpectralRegularization(0.5),
+        {"embeddings": rows(COUNT, DIM), "graph": EDGES, "edge_weights": rows(5, seed=6).abs() + 0.5},
+    ),
+    "indices": lambda: (
+        rtt.InfoNCELoss(0.3),
+        with_negatives() | {"negative_indices": torch.arange(2 * COUNT).reshape(-1, 2) % 4},
+    ),
+    "triplets": lambda: (rtt.LocalContrastiveLoss(2.0, form="triplet"), with_negatives()),
+    "joint directions": lambda: (
+        rtt.InfoNCELoss(2.0, directions=("query_to_document", "document_to_query"), similarity="euclidean"),
+        pairs(),
+    ),
+    "sample weights": lambda: (rtt.InfoNCELoss(0.3), pairs() | {"sample_weight": torch.arange(1.0, COUNT + 1)}),
+    "one anchor": lambda: (rtt.InfoNCELoss(0.3), {n: x[0] for n, x in pairs().items()} | {"negatives": rows(4, DIM)}),
+}
+
+
+@pytest.mark.parametrize("name", FURTHER)
+def test_gradients__by_further_arguments_are_those_of_finite_differences(name):
+    loss, inputs = FURTHER[name]()
     by, rest = split(inputs)
     tensors = [x.requires_grad_() for x in by.values()]
     call = lambda *given: loss(**dict(zip(by, given, strict=True)), **rest)  # noqa: E731
@@ -248,6 +280,19 @@ def test_second_derivative__is_refused():
         torch.autograd.grad(loss(**inputs), x, create_graph=True)
 
 
+def test_other_ways_to_differentiate__are_refused():
+    loss, inputs = case("InfoNCELoss")
+    x, y = inputs["anchors"], inputs["positives"]
+    with pytest.raises(RuntimeError, match="must be a tensor with memory of its own"):
+        torch.func.grad(lambda other: loss(x, other))(y)
+    with pytest.raises(RuntimeError, match="anchors must be a tensor with memory of its own"):
+        torch.func.vmap(lambda other: loss(other, y))(torch.stack([x, y]))
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(x, y)
+        with pytest.raises(RuntimeError, match="anchors must not be a dual tensor"):
+            loss(dual, y)
+
+
 def test_no_grad__computes_the_value_alone(monkeypatch):
     loss, inputs = case("InfoNCELoss")
     inputs["anchors"].requires_grad_()
@@ -319,9 +364,13 @@ def test_loss_module__is_compiled_around_copied_pickled_and_shown():
     def step(x, y):
         return 2 * loss(torch.tanh(layer(x)), y)
 
-    compiled = torch.compile(step, backend="eager")
+    graphs = []
+    compiled = torch.compile(step, backend=lambda graph, _: graphs.append(graph) or graph.forward)
     x, y = inputs["anchors"], inputs["positives"]
     torch.testing.assert_close(compiled(x, y), step(x, y))
+    assert len(graphs) == 2, "before and after the loss"
+    found, expected = (torch.autograd.grad(function(x, y), layer.weight) for function in (compiled, step))
+    torch.testing.assert_close(found, expected)
     for other in (copy.deepcopy(loss), pickle.loads(pickle.dumps(loss))):
         torch.testing.assert_close(other(x, y), loss(x, y))
     assert "0.3" in repr(loss)

@@ -118,17 +118,108 @@ def test_run_that_is_continued__is_the_same(name, way):
     assert_near(model, whole, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW"])
-def test_state_dict_of_torch__is_taken_over(name):
-    ours, theirs = PAIRS[name]
-    model, other = network(), network()
-    optimizer = theirs(model.parameters())
-    train(model, optimizer, 5)
-    train(other, theirs(other.parameters()), 12)
-    mine = ours(model.parameters())
-    mine.load_state_dict(optimizer.state_dict())
-    train(model, mine, 7)
-    assert_near(model, other, rtol=1e-11, atol=1e-12)
+SAME_RULES = {
+    "SGD": {"lr": 0.05},
+    "SGD momentum": {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.01, "dampening": 0.1},
+    "SGD nesterov": {"lr": 0.05, "momentum": 0.9, "nesterov": True},
+    "Adam": {"lr": 0.02, "weight_decay": 0.1},
+    "Adam amsgrad": {"lr": 0.02, "amsgrad": True},
+    "AdamW": {"lr": 0.02, "weight_decay": 0.1},
+    "AdamW maximize": {"lr": 0.002, "amsgrad": True, "maximize": True},
+    "Adagrad": {"lr": 0.05, "eps": 1e-8},
+}
+
+
+@pytest.mark.parametrize("name", SAME_RULES)
+@pytest.mark.parametrize("before", [0, 5])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_state_dicts__are_taken_over_from_torch_and_by_torch(name, before, dtype):
+    kinds = [getattr(module, name.split()[0]) for module in (torch.optim, rtt)]
+    options = SAME_RULES[name]
+    whole = network(dtype)
+    train(whole, kinds[0](whole.parameters(), **options), before + 14)
+    for first, second in (kinds, kinds[::-1]):
+        model = network(dtype)
+        saved = first(model.parameters(), **options)
+        train(model, saved, before)
+        for kind in (second, first):  # there, and back
+            file = io.BytesIO()
+            torch.save(saved.state_dict(), file)
+            file.seek(0)
+            saved = kind(model.parameters(), lr=1.0)
+            saved.load_state_dict(torch.load(file, weights_only=True))
+            train(model, saved, 7)
+        bound = {torch.float64: 1e-12, torch.float32: 2e-6}[dtype]
+        assert_near(model, whole, rtol=bound, atol=bound)
+
+
+@pytest.mark.parametrize(
+    ("kind", "other", "options"),
+    [
+        ("Adagrad", "Adagrad", {"lr_decay": 0.1}),
+        ("Adagrad", "Adagrad", {"weight_decay": 0.1}),
+        ("Adagrad", "Adagrad", {"maximize": True}),
+        ("Adam", "AdamW", {"weight_decay": 0.1}),
+        ("AdamW", "Adam", {"weight_decay": 0.1}),
+    ],
+)
+def test_state_dict_of_another_rule__is_refused_and_nothing_is_changed(kind, other, options):
+    model = network()
+    theirs = getattr(torch.optim, other)(model.parameters(), 0.3, **options)
+    train(model, theirs, 2)
+    ours = getattr(rtt, kind)(model.parameters(), 0.1)
+    before = copy.deepcopy(ours.state_dict())
+    with pytest.raises(ValueError, match=f"of the rule of {kind}, with"):
+        ours.load_state_dict(theirs.state_dict())
+    after = ours.state_dict()
+    assert after["param_groups"] == before["param_groups"] and after["state"].keys() == before["state"].keys()
+
+
+def test_state_dict_of_torch__may_have_buffers_that_are_none_and_steps_that_are_no_tensors():
+    found = []
+    for old in (False, True):
+        model = network()
+        theirs = torch.optim.SGD(model.parameters(), 0.05)
+        train(model, theirs, 2)
+        state = theirs.state_dict()
+        if old:
+            state["state"] = {key: {"momentum_buffer": None} for key in state["param_groups"][0]["params"]}
+        ours = rtt.SGD(model.parameters(), 0.05)
+        ours.load_state_dict(state)
+        found.append(train(model, ours, 3))
+    assert_near(*found, rtol=0, atol=0)
+    found = []
+    for old in (False, True):
+        model = network()
+        theirs = torch.optim.Adam(model.parameters(), 0.05)
+        train(model, theirs, 2)
+        state = theirs.state_dict()
+        if old:
+            state["state"] = {key: one | {"step": int(one["step"])} for key, one in state["state"].items()}
+        ours = rtt.Adam(model.parameters(), 0.05)
+        ours.load_state_dict(state)
+        found.append(train(model, ours, 3))
+    assert_near(*found, rtol=0, atol=0)
+
+
+def test_state_dict_of_torch__becomes_bfloat16_and_is_refused_in_8_bits():
+    whole, model = network(torch.float32), network(torch.float32)
+    theirs = torch.optim.AdamW(model.parameters(), 0.02)
+    train(model, theirs, 20)
+    ours = rtt.AdamW(model.parameters(), state_dtype="bfloat16")
+    ours.load_state_dict(theirs.state_dict())
+    train(model, ours, 5)
+    theirs.load_state_dict(ours.state_dict())
+    train(model, theirs, 5)
+    ours.load_state_dict(theirs.state_dict())
+    train(model, ours, 5)
+    assert ours.state_dict()["state"][0]["exp_avg"].dtype == torch.bfloat16
+    train(whole, torch.optim.AdamW(whole.parameters(), 0.02), 35)
+    assert_near(model, whole, rtol=0.02, atol=0.01)
+    ours = rtt.AdamW(model.parameters(), 0.5, state_dtype="int8")
+    with pytest.raises(ValueError, match=r"exp_avg\w* in 8 bits, since state_dtype is int8, got torch.float32"):
+        ours.load_state_dict(theirs.state_dict() | {"param_groups": [{"params": [0, 1, 2, 3], "lr": 0.1}]})
+    assert ours.param_groups[0]["lr"] == 0.5 and ours.state_dict()["state"] == {}
 
 
 @pytest.mark.parametrize("lazy", ["idle", "exact"])

@@ -1,14 +1,18 @@
 """Ranking losses of sentence-transformers: beside its formula in torch, with a model of the same interface.
 
-`with_sentence_transformers.py` compares with sentence-transformers itself.
+`test_sentence_transformers.py` compares with sentence-transformers itself.
 """
 
 import itertools
+import tracemalloc
 
 import pytest
 
 torch = pytest.importorskip("torch")
 
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
+
+import rvtrain as rt  # noqa: E402
 import rvtrain.torch as rtt  # noqa: E402
 
 DIRECTIONS = ("query_to_doc", "query_to_query", "doc_to_query", "doc_to_doc")
@@ -107,6 +111,33 @@ def test_ranking__of_one_pair_large_logits_and_half_precision():
     value = rtt.MultipleNegativesRankingLoss(torch.nn.Identity()).compute_loss_from_embeddings(half)
     value.backward()
     assert value.dtype == torch.float32 and half[0].grad.dtype == torch.bfloat16
+
+
+class Largest(TorchDispatchMode):
+    """The number of elements of the largest tensor that torch makes."""
+
+    found = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if isinstance(out, torch.Tensor):
+            self.found = max(self.found, out.numel())
+        return out
+
+
+@pytest.mark.parametrize("options", [{}, {"directions": DIRECTIONS}, {"hardness_mode": "hard_negatives"}], ids=str)
+def test_ranking__takes_memory_linear_in_the_batch(options):
+    loss, peaks = rtt.MultipleNegativesRankingLoss(torch.nn.Identity(), hardness_strength=1.0, **options), []
+    for count in (1500, 3000):
+        leaves = [torch.randn(count, DIM, dtype=torch.float64, requires_grad=True) for _ in range(4)]
+        rt.release_workspaces()
+        tracemalloc.start()
+        with Largest() as largest:
+            loss.compute_loss_from_embeddings(leaves).backward()
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert largest.found < 10 * count * DIM
+    assert peaks[1] < 2.5 * peaks[0], "four times, if it held a matrix of scores"
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5])

@@ -24,6 +24,12 @@ def test_clip_grad_norm__matches_torch(max_norm, dtype, rng):
         np.testing.assert_allclose(g, parameter.grad.numpy(), rtol=1e-5 if dtype == np.float32 else 1e-12)
 
 
+def test_clip__of_no_elements():
+    assert rt.clip_grad_norm(np.empty(0), 1.0) == 0.0
+    table = np.ones((3, 2))
+    assert rt.SGD(table, lr=1.0).step(table, np.empty((0, 2)), rows=np.empty(0, np.int64), max_norm=1.0) == 0.0
+
+
 def test_clip_grad_norm__works_on_strided_arrays(dtype):
     whole = np.full((4, 4), 3, dtype)
     assert rt.clip_grad_norm(whole[::2, ::2], 1.5) == pytest.approx(6.0)

@@ -103,6 +103,16 @@ def test_pairs_and_triplets__draw_from_a_pool_by_default(rng):
         assert least <= changed <= most
 
 
+def test_a_pool_by_default__is_a_quarter_of_a_batch(rng):
+    edges = rng.integers(0, 1000, (300, 2))
+    table = rt.EmbeddingTable(5000, 8, seed=1)
+    before = table.weight.copy()
+    trainer = rt.Trainer(table, rt.LocalContrastiveLoss(100.0), epochs=1, batch_size=300, progress=False)
+    trainer.fit_graph(edges)
+    drawn = int((table.weight[1000:] != before[1000:]).any(axis=1).sum())
+    assert 40 <= drawn <= 75
+
+
 class Stop:
     """Ends the training after the first step."""
 
@@ -260,3 +270,6 @@ def test_options__are_refused_by_name():
         trainer.fit_graph([[1, 1]], walks=rt.RandomWalks())
     with pytest.raises(ValueError, match="context_size must be"):
         rt.RandomWalks(3, 5)
+    with pytest.raises(ValueError, match=r"at most walk_length . 1.* got context_size 10 and walk_length 1$"):
+        rt.RandomWalks(walk_length=1)
+    assert rt.RandomWalks(walk_length=1, context_size=2).offsets.tolist() == [[0, 1]]

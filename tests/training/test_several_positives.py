@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import rvtrain as rt
+from rvtrain.training._pair_data import PairData
 
 TAU = 0.3
 PAIRS = {
@@ -99,3 +100,67 @@ def test_fit__embeds_each_distinct_row_of_a_batch_once(rng, name, micro):
     passes = 1 if micro is None else 2
     assert model.document.rows == 3 * passes * len(np.unique(pairs[:, 1]))
     assert model.query.rows == 3 * passes * len(np.unique(pairs[:, 0]))
+
+
+@pytest.mark.parametrize("copies", [False, True])
+def test_documents_of_a_query__are_those_of_a_naive_search(rng, copies):
+    pairs = np.unique(rng.integers(0, (30, 20), (150, 2)), axis=0)
+    ids = np.arange(20) // (3 if copies else 1) + 5
+    data = PairData(np.zeros((30, 1)), np.zeros((20, 1)), pairs, ids)
+    own = [{ids[b] for a, b in pairs if a == q} for q in range(30)]
+    for _ in range(3):
+        queries, documents = rng.integers(0, 30, 40), rng.integers(0, 20, 25)
+        bounds, columns = data.own_columns(queries, documents)
+        for i, q in enumerate(queries):
+            assert sorted(columns[bounds[i] : bounds[i + 1]]) == [
+                j for j, b in enumerate(documents) if ids[b] in own[q]
+            ]
+        bounds, rows = data.own_rows(queries, documents)
+        for j, b in enumerate(documents):
+            assert sorted(rows[bounds[j] : bounds[j + 1]]) == [i for i, q in enumerate(queries) if ids[b] in own[q]]
+
+
+class Foreign:
+    """A loss of which only the methods are known, so that it is given ids."""
+
+    def __init__(self, own):
+        self.own = own
+
+    @property
+    def symmetric(self):
+        return getattr(self.own, "symmetric", False)
+
+    @symmetric.setter
+    def symmetric(self, value):
+        self.own.symmetric = value
+
+    def compute(self, anchors, positives, *, negatives=None, anchor_ids=None, positive_ids=None, negative_ids=None):
+        given = {"anchor_ids": anchor_ids, "positive_ids": positive_ids, "negative_ids": negative_ids}
+        return self.own.compute(anchors, positives, negatives, **given)
+
+    def compute_with_gradients(
+        self, anchors, positives, *, wrt, negatives=None, anchor_ids=None, positive_ids=None, negative_ids=None
+    ):
+        given = {"anchor_ids": anchor_ids, "positive_ids": positive_ids, "negative_ids": negative_ids}
+        return self.own.compute_with_gradients(anchors, positives, negatives, wrt=wrt, **given)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        rt.InfoNCELoss(0.2),
+        rt.InfoNCELoss(0.2, symmetric=True),
+        rt.HardNegativeContrastiveLoss(0.5, 1.0),
+        rt.DecoupledContrastiveLoss(0.5),
+        rt.SigmoidLoss(),
+    ],
+    ids=repr,
+)
+def test_losses__exclude_a_query_s_documents_as_by_ids(rng, loss):
+    pairs, tables = np.unique(rng.integers(0, (60, 40), (400, 2)), axis=0), []
+    for given in (loss, Foreign(loss)):
+        model = rt.TwoTower(rt.EmbeddingTable(60, 9, seed=1), rt.EmbeddingTable(40, 9, seed=2))
+        trainer = rt.Trainer(model, given, rt.SGD(model.params, 1.0), epochs=2, batch_size=64, progress=False)
+        trainer.fit(*np.ascontiguousarray(pairs.T))
+        tables.append(np.concatenate(list(model.params.values())))
+    np.testing.assert_array_equal(*tables)

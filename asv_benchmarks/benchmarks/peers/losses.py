@@ -76,6 +76,33 @@ class InBatch(Benchmark):
         )
 
 
+class Medium(Benchmark):
+    """Products of bfloat16, beside those of float32 and beside torch's."""
+
+    params = ([(4096, 128), (4096, 384)],)
+    param_names = ("shape",)
+
+    def prepare(self, shape):
+        if rt.InfoNCELoss(precision="medium").precision_used != "medium":
+            raise NotImplementedError("the processor has no instructions for bfloat16")
+        self.anchors, self.positives = self.rng().normal(size=(2, *shape)).astype(np.float32)
+
+    def gradients(self, precision):
+        loss = rt.InfoNCELoss(TAU, precision=precision)
+        return lambda: loss.compute_with_gradients(self.anchors, self.positives, wrt=BOTH)
+
+    @ratio("of float32's time")
+    def track_time_over_highest(self, shape):
+        return relative_time(self.gradients("medium"), self.gradients("highest"))
+
+    @beside("torch", "of torch.compile's time")
+    def track_time_over_torch_compile(self, shape):
+        if shutil.which("g++") is None:
+            raise NotImplementedError("torch.compile needs g++")
+        peer = torch_infonce(self.anchors, self.positives, compiled=True, bfloat16=True)
+        return relative_time(self.gradients("medium"), peer)
+
+
 class BesideTorchCompile(Benchmark):
     """The same beside torch.compile, which needs a C++ compiler: skipped where there is none."""
 

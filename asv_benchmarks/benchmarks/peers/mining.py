@@ -1,5 +1,8 @@
 """Mining and sampling, beside faiss and torch."""
 
+import contextlib
+import io
+
 import numpy as np
 
 import rvtrain as rt
@@ -65,6 +68,48 @@ class Search(Benchmark):
         queries, candidates = self.normalised()
         index = NearestNeighbors(n_neighbors=self.k, algorithm="brute").fit(candidates)
         return relative_time(lambda: self.search(), lambda: index.kneighbors(queries))
+
+
+class Embedded:
+    """A model of sentence-transformers whose embeddings are there: what remains is the mining."""
+
+    def __init__(self, queries, documents):
+        import torch
+        from sentence_transformers import util
+
+        self.queries, self.documents, self.device = queries, documents, torch.device("cpu")
+        self.similarity, self.similarity_pairwise = util.cos_sim, util.pairwise_cos_sim
+
+    def encode_query(self, texts, **options):
+        return self.queries
+
+    def encode_document(self, texts, **options):
+        return self.documents
+
+
+class HardNegativesOfTexts(Benchmark):
+    """Five negatives with a margin for each of 5,000 pairs of texts, as a dataset; embeddings not included."""
+
+    def prepare(self):
+        queries, noise = self.rng().normal(size=(2, 5000, 384)).astype(np.float32)
+        self.sides = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (queries, queries + 2 * noise)]
+
+    @beside("sentence_transformers", "of sentence-transformers' time")
+    def track_time_over_sentence_transformers(self):
+        from datasets import Dataset
+        from sentence_transformers import util
+
+        import rvtrain.torch
+
+        model = Embedded(*self.sides)
+        pairs = Dataset.from_dict({side: [f"{side} {i}" for i in range(5000)] for side in ("query", "document")})
+        options = {"relative_margin": 0.05, "num_negatives": 5, "verbose": False}
+
+        def mine(module):
+            with contextlib.redirect_stderr(io.StringIO()):
+                module.mine_hard_negatives(pairs, model, **options)
+
+        return relative_time(lambda: mine(rvtrain.torch), lambda: mine(util))
 
 
 class SemiHard(Benchmark):

@@ -1,28 +1,27 @@
-"""Ranking losses and mining beside sentence-transformers, with a tiny random transformer that is made here.
-
-Not among the tests that run by themselves, because sentence-transformers is not among the peers. To run them:
-
-    pip install sentence-transformers accelerate datasets
-    pytest tests/for_torch/with_sentence_transformers.py
-"""
+"""Ranking losses and mining beside sentence-transformers, with a tiny random transformer that is made here."""
 
 import itertools
 import random
 
 import pytest
-import torch
-from datasets import Dataset
-from sentence_transformers import (
+from conftest import import_torch
+
+torch = import_torch()
+pytest.importorskip("sentence_transformers")
+pytest.importorskip("accelerate")
+
+from datasets import Dataset  # noqa: E402
+from sentence_transformers import (  # noqa: E402
     SentenceTransformer,
     SentenceTransformerTrainer,
     SentenceTransformerTrainingArguments,
     util,
 )
-from sentence_transformers.sentence_transformer import losses
-from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
-from transformers import BertConfig, BertModel, BertTokenizerFast
+from sentence_transformers.sentence_transformer import losses  # noqa: E402
+from sentence_transformers.sentence_transformer.modules import Pooling, Transformer  # noqa: E402
+from transformers import BertConfig, BertModel, BertTokenizerFast  # noqa: E402
 
-import rvtrain.torch as rtt
+import rvtrain.torch as rtt  # noqa: E402
 
 WORDS = [f"w{i}" for i in range(60)]
 DIRECTIONS = ("query_to_doc", "query_to_query", "doc_to_query", "doc_to_doc")
@@ -132,3 +131,16 @@ def test_trainer__trains_the_same_model(name, around, folder, tmp_path):
     assert found[0][1] == pytest.approx(found[1][1], rel=2e-3)
     torch.testing.assert_close(*(torch.tensor(x[2]) for x in found), rtol=1e-2, atol=2e-3)
     assert found[1][0][-1] < found[1][0][0]
+
+
+def test_mining__of_a_model_is_theirs_and_trains_it(folder, model, tmp_path, capsys):
+    data, found = dataset(40), []
+    for function in (rtt.mine_hard_negatives, util.mine_hard_negatives):
+        mined = function(data, model, relative_margin=0.0, num_negatives=2, output_scores=True)
+        texts = mined.remove_columns("scores").to_dict()
+        found.append((texts, capsys.readouterr().out.splitlines()[0], torch.tensor(mined["scores"][:])))
+    assert found[0][:2] == found[1][:2] and mined.num_rows > 20
+    torch.testing.assert_close(found[0][2], found[1][2])
+    data = rtt.mine_hard_negatives(data, model, num_negatives=1, verbose=False)
+    logged, _, _ = trained(folder, rtt.MultipleNegativesRankingLoss, data, tmp_path)
+    assert logged[-1] < logged[0]
