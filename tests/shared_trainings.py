@@ -33,6 +33,12 @@ TRAININGS = {
         lambda: [rt.InfoNCELoss(0.1), (rt.SigmoidLoss(), 0.5)],
         lambda: {"mining": rt.Mining(rt.HardNegativeMiner.hardest(), 3), "max_grad_norm": 1.0},
     ),
+    "texts": (
+        False,
+        lambda: rt.TwoTower(rt.BagEncoder(128, 6, features=rt.HashedNgrams(128), seed=1), "shared"),
+        lambda: rt.InfoNCELoss(0.2, symmetric=True),
+        dict,
+    ),
     "drawn": (
         False,
         towers,
@@ -60,5 +66,8 @@ def trained(name, comm, checkpoint=None, epochs=3, resume=False, **options):
         **options,
     )
     queries, documents, pairs, held_back = data(several)
+    if name == "texts":
+        queries = [f"where is thing {i} of kind{i % 11} or sort{i % 13}" for i in range(150)]
+        documents = [f"thing{i} kind{i % 11} sort{i % 13}" for i in range(150)]
     weight = None if several else np.linspace(0.5, 1, len(pairs))
     return trainer.fit(queries, documents, pairs, held_back, sample_weight=weight, resume=resume)

@@ -20,23 +20,21 @@ from rvtrain.training._models import Floats, Params, output_kind, outputs
 from rvtrain.training._pair_data import PairData, Pool, Rows
 from rvtrain.training._pair_losses import columns_of
 from rvtrain.training._pair_task import PairTask, PerPair
+from rvtrain.training._row_gradient import RowGradient, by_rows
 from rvtrain.training._run import fingerprint
 from rvtrain.training._task import Gradients, plus
 
 
-def check_shared(calls: list[LossCall], sides: Sides) -> None:
-    """Raise unless losses and model can be shared by ranks."""
+def check_shared(calls: list[LossCall]) -> None:
+    """Raise unless the losses can be shared by ranks."""
     for call in calls:
         if not call.takes_pool or not hasattr(call.owner, "comm"):
             raise TypeError(f"loss must have a parameter comm where the trainer has one, got {call.loss!r}")
-    for model in (sides.query, sides.document):
-        if hasattr(model, "rows_read"):
-            raise TypeError(f"comm needs a model whose gradients are whole arrays, as an adapter's, got {model!r}")
 
 
 def shared_task(ranks: Ranks, calls: list[LossCall], sides: Sides, *others: Any) -> "SharedPairTask":
-    """The task of a training on pairs by these ranks; TypeError if losses or model cannot be shared."""
-    check_shared(calls, sides)
+    """The task of a training on pairs by these ranks; TypeError if the losses cannot be shared."""
+    check_shared(calls)
     return SharedPairTask(ranks, sides, *others)
 
 
@@ -65,20 +63,37 @@ class SharedPairTask(PairTask):
         part = SharedBatch(self, self.data, self.extra.counting[batch], self.extra, self.mined)
         if not part.can_be_shared(losses):
             return super().gradients(batch, losses)
+        if self.before_reading is not None:
+            documents_read = part.pool.rows if self.sides.trains_documents else None
+            queries, documents = self.data.queries, self.data.documents
+            self.before_reading(self.sides.rows_read(queries, part.query_rows, documents, documents_read))
         with shared_by(self.ranks, losses):
             value, learned = part.evaluate(losses, True)
-        grads = self._total([self.sides.collect(*each) for each in part.gradients()])
-        return Gradients(value, grads, learned)
+        segments = [self.sides.collect(*each) for each in part.gradients()]
+        found = {name: self._rows_of_all(segments, name) for name, g in segments[0].items() if is_of_rows(g)}
+        grads, rows = by_rows(self._total(segments, set(found)) | found)
+        return Gradients(value, grads, learned, rows)
 
-    def _total(self, segments: list[Params]) -> Params:
-        """The gradients of the parameters, over the segments of all ranks."""
-        shapes = {name: (g.shape, g.size) for name, g in segments[0].items()}
-        flat = [np.concatenate([g.ravel() for g in grads.values()]) for grads in segments]
+    def _total(self, segments: list[Params], without: set[str]) -> dict[str, Any]:
+        """The gradients of the parameters, over the segments of all ranks, but for these names."""
+        shapes = {name: (g.shape, g.size) for name, g in segments[0].items() if name not in without}
+        if not shapes:
+            return {}
+        flat = [np.concatenate([grads[name].ravel() for name in shapes]) for grads in segments]
         total, start, found = total_of_ranks(self.ranks, flat), 0, {}
         for name, (shape, size) in shapes.items():
             found[name] = total[start : start + size].reshape(shape)
             start += size
         return found
+
+    def _rows_of_all(self, segments: list[Any], name: str) -> RowGradient:
+        """The gradient of a table, of which each rank has that of some rows for each segment."""
+        rows = np.concatenate([grads[name].rows for grads in segments])
+        values = np.concatenate([grads[name].values for grads in segments])
+        counts = self.ranks.agree({}, (len(rows),))[:, 0].copy()
+        return RowGradient(
+            segments[0][name].shape, self.ranks.gathered(rows, counts), self.ranks.gathered(values, counts)
+        )
 
     def _loss_on_validation(self, data: PairData, batch: Rows, losses: list[Weighted]) -> float:
         part = SharedBatch(self, data, batch, None, None)
@@ -125,6 +140,11 @@ class SharedPairTask(PairTask):
 
         each = self._of_all_ranks(len(queries), values)
         return {name: float(column.mean()) for name, column in zip(names, each.T, strict=True)}
+
+
+def is_of_rows(gradient: Any) -> bool:
+    """Whether a gradient is that of some rows of a table."""
+    return isinstance(gradient, RowGradient)
 
 
 def draws(miner: Any) -> bool:
