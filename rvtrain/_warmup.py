@@ -12,6 +12,7 @@ import rvtrain as rt
 from rvtrain._engine._bfloat16 import has_bfloat16
 from rvtrain._kernels import _cache, _compiling, disabled
 from rvtrain.mining._certified import FEWEST_CANDIDATES, is_possible
+from rvtrain.optimizers._clip import SMALL
 from rvtrain.training._adapter_kernels import add_rows
 
 ROWS, DIM = 40, 8
@@ -134,8 +135,8 @@ def _optimizers(dtype: np.dtype, rng: np.random.Generator, state_dtype: str = "f
             for here in (None, rows, rows[:3]):
                 other.step(params, grads if here is None else grads[: len(here)], rows=here)
         averaging.eval(params)
-    large = np.zeros(5000, dtype)  # small arrays are checked by NumPy, not by a kernel
-    rt.SGD(5000, 0.01).step(large, large.copy())
+    large = np.zeros(SMALL + 1, dtype)  # small arrays are checked by NumPy, not by a kernel
+    rt.SGD(len(large), 0.01).step(large, large.copy())
     rt.clip_grad_norm(grads, 1.0)
     rt.EMA(grads).update(grads)
 
@@ -172,6 +173,13 @@ def _training(dtype: np.dtype, rng: np.random.Generator) -> None:
     encoder = rt.BagEncoder(ROWS, DIM, features=features, dtype=dtype)
     y, bags = encoder.forward(["a text", "more"])
     encoder.backward(bags, y)["table"].toarray()
+    one = np.arange(ROWS)
+    several = np.stack([np.tile(one, 2), np.append(one, np.roll(one, 1))], axis=1)  # documents of two queries each
+    adapter = rt.LinearAdapter(DIM, dtype=dtype)
+    trainer = rt.Trainer(
+        adapter, rt.InfoNCELoss(symmetric=True), rt.SGD(adapter.params, 0.01), epochs=1, progress=False
+    )
+    trainer.fit(x, x, several)
 
 
 def _medium(dtype: np.dtype, rng: np.random.Generator) -> None:
