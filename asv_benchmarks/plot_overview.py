@@ -20,13 +20,15 @@ COLORS = ("#2563eb", "#e07b16", "#16a34a", "#9333ea")
 
 def picture(records: list[dict]) -> Figure:
     """Bars from 1, the peer, to how many times as fast each machine is."""
-    names = list(dict.fromkeys(name for record in records for name in record["figures"]))
+    longest_first = sorted(records, key=lambda record: -len(record["figures"]))
+    names = list(dict.fromkeys(name for record in longest_first for name in record["figures"]))
     labels = ["{}\nbeside {}".format(*name.split(", beside ")) for name in names]
     height = 0.75 / len(records)
     figure, axes = plt.subplots(figsize=(8, 0.7 + 0.45 * len(names)), layout="constrained")
     for i, record in enumerate(records):
-        at = [row + (i - (len(records) - 1) / 2) * height for row in range(len(names))]
-        values = [record["figures"].get(name, 1.0) for name in names]
+        rows = [row for row, name in enumerate(names) if name in record["figures"]]
+        at = [row + (i - (len(records) - 1) / 2) * height for row in rows]
+        values = [record["figures"][names[row]] for row in rows]
         bars = axes.barh(
             at, [value - 1 for value in values], height, left=1, color=COLORS[i % 4], label=record["machine"]
         )
@@ -34,14 +36,14 @@ def picture(records: list[dict]) -> Figure:
             text = (max(value, 1.0), bar.get_y() + height / 2)
             axes.annotate(f"{value:.1f}×", text, (4, 0), textcoords="offset points", va="center", fontsize=8)
     axes.axvline(1, color="#6b7280", linewidth=1)
-    axes.set(xscale="log", yticks=range(len(names)), xlim=(0.5, 40), xlabel="times as fast, 1 is the peer (float32)")
+    axes.set(xscale="log", yticks=range(len(names)), xlim=(0.5, 60), xlabel="times as fast, 1 is the peer (float32)")
     axes.set_yticklabels(labels, fontsize=8)
-    axes.set_xticks([0.5, 1, 2, 5, 10, 20], ["0.5", "1", "2", "5", "10", "20"])
+    axes.set_xticks([0.5, 1, 2, 5, 10, 20, 50], ["0.5", "1", "2", "5", "10", "20", "50"])
     axes.minorticks_off()
     axes.invert_yaxis()
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
-    axes.legend(frameon=False, loc="lower right", fontsize=8)
+    axes.legend(frameon=False, loc="upper right", fontsize=8)
     return figure
 
 

@@ -75,3 +75,18 @@ def test_picture__depends_on_the_measurements_alone(overview, tmp_path, monkeypa
         made.append(plot_overview.PICTURE.read_bytes())
     assert made[0] == made[1] and len(made[0]) > 10_000
     del sys.modules["plot_overview"]
+
+
+def test_picture__has_no_bar_for_what_a_machine_has_not_measured(overview):
+    backend = matplotlib.get_backend()
+    import plot_overview
+
+    matplotlib.use(backend)
+    records = [
+        {"machine": "one", "figures": {"a, beside b": 2.0}},
+        {"machine": "two", "figures": {"a, beside b": 3.0, "c, beside d": 0.5}},
+    ]
+    axes = plot_overview.picture(records).axes[0]
+    assert [text.get_text() for text in axes.texts] == ["2.0×", "3.0×", "0.5×"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["a\nbeside b", "c\nbeside d"]
+    del sys.modules["plot_overview"]
