@@ -5,6 +5,7 @@ import sys
 from typing import Any
 
 from rvtrain._kernels._threads import limit_threads
+from rvtrain.distributed._ranks import end_all
 from rvtrain.distributed._threads import processors, quota, ranks_here, threads_of_a_rank
 
 _STARTED = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK")
@@ -29,6 +30,5 @@ def end(code: int) -> int:
     """The exit code; one that says that the command has failed ends all ranks, which may wait for this one."""
     mpi = sys.modules.get("mpi4py.MPI")
     if code and mpi is not None and mpi.Is_initialized() and mpi.COMM_WORLD.Get_size() > 1:
-        sys.stderr.flush()
-        mpi.COMM_WORLD.Abort(code)
+        end_all(mpi.COMM_WORLD, code)
     return code

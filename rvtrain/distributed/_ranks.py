@@ -2,8 +2,10 @@
 
 import contextlib
 import functools
+import io
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
@@ -140,16 +142,31 @@ class Ranks:
         return whole
 
 
+_FORWARDING = 1.0
+"""Seconds in which a launcher forwards what its processes have printed: it drops the rest when one of them aborts."""
+
 _aborting: list[Any] = []
 """The hook for exceptions that nobody has caught, of before there were several ranks."""
 
 
 def _abort(comm: Any, kind: type[BaseException], error: BaseException, traceback: Any) -> None:
-    """Print an exception that nobody has caught, and end all ranks, which would wait for this one for ever."""
-    print(f"rank {comm.Get_rank()} of {comm.Get_size()} ends all by an exception:", file=sys.stderr)
-    _aborting[0](kind, error, traceback)
+    """Print an exception that nobody has caught, and end all ranks, which would wait for this one for ever.
+
+    It is printed in one piece, because the launcher mixes the pieces of several ranks.
+    """
+    text = io.StringIO()
+    print(f"rank {comm.Get_rank()} of {comm.Get_size()} ends all by an exception:", file=text)
+    with contextlib.redirect_stderr(text):
+        _aborting[0](kind, error, traceback)
+    sys.stderr.write(text.getvalue())
+    end_all(comm, 1)
+
+
+def end_all(comm: Any, code: int) -> None:
+    """End all ranks with this exit code, after what they have printed."""
     sys.stderr.flush()
-    comm.Abort(1)
+    time.sleep(_FORWARDING)
+    comm.Abort(code)
 
 
 def _difference(first: str, rank: int, other: str) -> str:
