@@ -142,6 +142,21 @@ class Ranks:
         return whole
 
 
+class OfRanks:
+    """Base of losses whose batch several ranks may share."""
+
+    _ranks: Ranks | None
+
+    @property
+    def comm(self) -> Communicator | None:
+        """The communicator of the ranks that share a batch, or None. May be set between calls."""
+        return None if self._ranks is None else self._ranks.comm
+
+    @comm.setter
+    def comm(self, value: Communicator | None) -> None:
+        self._ranks = None if value is None else Ranks(value)
+
+
 _FORWARDING = 1.0
 """Seconds in which a launcher forwards what its processes have printed: it drops the rest when one of them aborts."""
 

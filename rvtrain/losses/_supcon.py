@@ -16,7 +16,7 @@ from rvtrain._engine._scratch import Scratch, scratch
 from rvtrain._engine._sweep import Sums, masked, sweep
 from rvtrain._engine._treatment import Own
 from rvtrain.distributed._batch import GlobalBatch
-from rvtrain.distributed._ranks import Communicator, Ranks
+from rvtrain.distributed._ranks import Communicator, OfRanks
 from rvtrain.distributed._sweep import sweep_of_ranks
 from rvtrain.losses._arguments import REDUCTIONS, like_wrt, parse_wrt
 from rvtrain.losses._labelled import mean_weights, parse_labelled, total
@@ -25,7 +25,7 @@ from rvtrain.losses._softmax import Decoupled, in_range, octaves
 from rvtrain.losses.base import Floats
 
 
-class SupConLoss:
+class SupConLoss(OfRanks):
     r"""Supervised contrastive loss (L_out) on labelled embeddings, with analytic gradients.
 
     .. math:: \ell_i = -\frac{1}{|P(i)|} \sum_{p \in P(i)} \Big(s_{ip} - \log \sum_{j \neq i} e^{s_{ij}}\Big),
@@ -61,15 +61,6 @@ class SupConLoss:
         self.temperature = temperature
         self.reduction = check.choice("reduction", reduction, REDUCTIONS)
         self.comm = comm
-
-    @property
-    def comm(self) -> Communicator | None:
-        """The communicator of the ranks that share a batch, or None. May be set between calls."""
-        return None if self._ranks is None else self._ranks.comm
-
-    @comm.setter
-    def comm(self, value: Communicator | None) -> None:
-        self._ranks = None if value is None else Ranks(value)
 
     @property
     def temperature(self) -> float:

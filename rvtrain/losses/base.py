@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from rvtrain import _validation as check
 from rvtrain._engine._scratch import scratch
 from rvtrain._engine._treatment import close, implements, visit, weigh
-from rvtrain.distributed._ranks import Communicator, Ranks
+from rvtrain.distributed._ranks import Communicator, OfRanks
 from rvtrain.losses._arguments import REDUCTIONS, Pairs, like_wrt, parse, parse_wrt, reduced, row_weights
 from rvtrain.losses._contrast import Contrast, Outcome
 from rvtrain.losses._shared import parse_shared, shared_value, shared_weights, together
@@ -24,7 +24,7 @@ Floats = NDArray[np.floating]
 _INPUTS = {"anchors", "positives", "negatives"}
 
 
-class ContrastiveLoss:
+class ContrastiveLoss(OfRanks):
     """Base of losses on anchors, positives and negatives; a subclass defines `treatment`.
 
     Parameters
@@ -41,15 +41,6 @@ class ContrastiveLoss:
     def __init__(self, reduction: str = "mean", comm: Communicator | None = None) -> None:
         self.reduction = check.choice("reduction", reduction, REDUCTIONS)
         self.comm = comm
-
-    @property
-    def comm(self) -> Communicator | None:
-        """The communicator of the ranks that share a batch, or None. May be set between calls."""
-        return None if self._ranks is None else self._ranks.comm
-
-    @comm.setter
-    def comm(self, value: Communicator | None) -> None:
-        self._ranks = None if value is None else Ranks(value)
 
     def treatment(self, dtype: np.dtype) -> tuple[Any, ...]:
         """The treatment of scores of this type, a named tuple."""
