@@ -32,7 +32,7 @@ import numpy as np
 
 from rvtrain._engine._bfloat16 import WORD, per_element
 from rvtrain._engine._packing import transpose_scaled
-from rvtrain._engine._prefetch import prefetch_part
+from rvtrain._engine._prefetch import prefetch_part, prefetch_to_write
 from rvtrain._engine._tile import (
     mr,
     narrow_nr,
@@ -202,6 +202,7 @@ def _pack_number_strips(rows, shares, first, start, stop, strips):
     while c < padded:
         width = nr(strips) if c < wide else narrow_nr(strips)
         strip = strips[c : c + width].reshape(long, width)
+        prefetch_to_write(strips, (c + width) * long + start * width, (stop - start) * width)
         for j in range(start, stop):
             i = first + j
             scale = rows.inverse[i] if i < count else 0.0

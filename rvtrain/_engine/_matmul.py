@@ -15,6 +15,8 @@
 # residual layer is added in float32, because w + 1 would lose the digits of a small w.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from rvtrain._engine._bfloat16 import WORD, words
@@ -25,7 +27,7 @@ from rvtrain._engine._precision import multiplies_words
 from rvtrain._engine._prefetch import prefetch_part
 from rvtrain._engine._scratch import Scratch, scratch
 from rvtrain._engine._tile import mr, nr, tile_panels, tile_shape
-from rvtrain._kernels import element_type, kernel, njit, overload
+from rvtrain._kernels import driver, element_type, kernel, njit, overload
 from rvtrain._kernels._threads import thread_count
 
 _STRETCH = 4 * CHUNK
@@ -37,23 +39,19 @@ _ROWS = 16
 def product(x: np.ndarray, rows: np.ndarray | None, w: np.ndarray, *, residual: bool = False) -> np.ndarray:
     """x[rows] @ w, of shape (len(rows), m), for x (n, d) and w (d, m); plus x[rows] if residual."""
     x, rows = _readable(x, rows)
-    with scratch() as memory:
-        panels = _packed(w, False, residual, memory)
-        return _multiply(x, rows, False, panels, (len(rows), w.shape[1]), residual, memory)
+    return _multiplied(x, rows, False, w, False, residual, (len(rows), w.shape[1]))
 
 
 def product_with_transpose(x: np.ndarray, w: np.ndarray, *, residual: bool = False) -> np.ndarray:
     """x @ w.T, for x (n, m) and w (d, m); plus x if residual. It is the gradient to the x of `product`."""
     x, rows = _readable(x, None)
-    with scratch() as memory:
-        return _multiply(x, rows, False, _packed(w, True, residual, memory), (len(x), len(w)), residual, memory)
+    return _multiplied(x, rows, False, w, True, residual, (len(x), len(w)))
 
 
 def transposed_product(x: np.ndarray, rows: np.ndarray | None, g: np.ndarray) -> np.ndarray:
     """x[rows].T @ g, of shape (d, m), for x (n, d) and g (len(rows), m). It is the gradient to the w of `product`."""
     x, rows = _readable(x, rows)
-    with scratch() as memory:
-        return _multiply(x, rows, True, _packed(g, False, False, memory), (x.shape[1], g.shape[1]), False, memory)
+    return _multiplied(x, rows, True, g, False, False, (x.shape[1], g.shape[1]))
 
 
 def _readable(x: np.ndarray, rows: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
@@ -64,39 +62,72 @@ def _readable(x: np.ndarray, rows: np.ndarray | None) -> tuple[np.ndarray, np.nd
     return x, np.arange(len(x)) if rows is None else rows
 
 
-def _packed(w: np.ndarray, transposed: bool, residual: bool, memory: Scratch) -> np.ndarray:
-    """The right operand, w (d, m) or its transpose, as panels (m / NR, d, NR), or (m / NR, d / 2, NR) in words."""
-    w, (depth, across) = np.ascontiguousarray(w), w.shape[::-1] if transposed else w.shape
-    width, in_words = tile_shape(w.dtype)[1], multiplies_words(None, w.dtype)
-    depth = words(depth) if in_words else depth
-    panels = memory.array((tiles(across, width), depth, width), WORD if in_words else w.dtype)
-    _pack_right.sized(4 * w.size)(tiles(depth, _ROWS), w, transposed, residual, panels)
-    return panels
+class _Room(NamedTuple):
+    """All that the shapes of a product's scratch arrays depend on."""
+
+    high: int
+    """Rows of the product."""
+    across: int
+    """Its columns."""
+    depth: int
+    """Number of k, of words if `in_words`."""
+    dtype: np.dtype
+    in_words: bool
+    tasks: int
+    """The most tasks."""
+    largest: int
+    """The most rows of a group."""
 
 
-def _multiply(
+def _arrays(room: _Room, memory: Scratch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The packed right operand (m / NR, k, NR), and for each task packed rows of the left one and a tile.
+
+    Shapes of these: (tasks, G, stretch, MR) and (tasks, MR, NR).
+    """
+    height, width, _ = tile_shape(room.dtype)
+    operand, panels = WORD if room.in_words else room.dtype, tiles(room.high, height)
+    group = min(room.largest // height, tiles(panels, room.tasks))
+    tasks = min(room.tasks, tiles(panels, group))
+    return (
+        memory.array((tiles(room.across, width), room.depth, width), operand),
+        memory.array((tasks, group, min(_STRETCH, room.depth), height), operand),
+        memory.array((tasks, height, width), room.dtype),
+    )
+
+
+def _multiplied(
     x: np.ndarray,
     rows: np.ndarray,
     transposed: bool,
-    panels: np.ndarray,
-    shape: tuple[int, int],
+    w: np.ndarray,
+    w_transposed: bool,
     residual: bool,
-    memory: Scratch,
+    shape: tuple[int, int],
 ) -> np.ndarray:
-    """x[rows] · right, or x[rows]ᵀ · right, of this shape."""
-    height, width, _ = tile_shape(x.dtype)
-    depth = panels.shape[1]
+    """x[rows] · right, or x[rows]ᵀ · right, of this shape; right is w or its transpose."""
+    w, depth = np.ascontiguousarray(w), w.shape[1] if w_transposed else len(w)
+    in_words = multiplies_words(None, w.dtype)
     # The right operand of x[rows]ᵀ is long, and each group reads it from the third-level cache: larger groups.
-    share = 2 if transposed else 4
-    tasks = share * thread_count()
-    group = min(4 // share * GROUP // height, tiles(tiles(shape[0], height), tasks))
-    tasks = min(tasks, tiles(tiles(shape[0], height), group))
-    left = memory.array((tasks, group, min(_STRETCH, depth), height), panels.dtype)
-    edges = memory.array((tasks, height, width), x.dtype)
-    adding = residual and panels.dtype == WORD
+    tasks, largest = (2 * thread_count(), 2 * GROUP) if transposed else (4 * thread_count(), GROUP)
+    room = _Room(*shape, words(depth) if in_words else depth, x.dtype, in_words, tasks, largest)
+    adding = residual and in_words
     out = x[rows] if adding else np.empty(shape, x.dtype)
-    _multiply_tasks.sized(out.size * depth)(tasks, x, rows, transposed, panels, left, edges, adding, out)
+    with scratch() as memory:
+        panels, left, edges = memory.once(room, _arrays)
+        _multiply.sized(out.size * room.depth)(
+            w, w_transposed, residual, panels, x, rows, transposed, left, edges, adding, out
+        )
     return out
+
+
+@driver
+def _multiply(threads, w, w_transposed, residual, panels, x, rows, transposed, left, edges, adding, out):
+    """out = x[rows] · right, or x[rows]ᵀ · right; added to out if `adding`. right is w or its transpose.
+
+    Shapes: panels (m / NR, k, NR), left (tasks, G, stretch, MR) and edges (tasks, MR, NR) are scratch.
+    """
+    _launch_packing(threads, (panels.shape[1] + _ROWS - 1) // _ROWS, w, w_transposed, residual, panels)
+    _launch_tasks(threads, len(left), x, rows, transposed, panels, left, edges, adding, out)
 
 
 @kernel
@@ -158,13 +189,12 @@ def _pack_number_block(first, w, transposed, residual, panels):
 
 @kernel
 def _multiply_tasks(start, stop, x, rows, transposed, panels, left, edges, adding, out):
-    """out = x[rows] · right, or x[rows]ᵀ · right; added to out if `adding`.
-
-    Shapes: panels (m / NR, k, NR) is the right operand; left (tasks, G, stretch, MR) and edges (tasks, MR, NR) are
-    scratch. Count is the number of tasks.
-    """
+    """The parts of out that belong to the tasks [start, stop); shapes as in `_multiply`."""
     for task in range(start, stop):
         _multiply_groups(task, x, rows, transposed, panels, left, edges[task], adding, out)
+
+
+_launch_packing, _launch_tasks = _pack_right.launch, _multiply_tasks.launch
 
 
 @njit
@@ -254,6 +284,8 @@ def _pack_rows_of(x, rows, first, start, stop, left):
     for p in range(len(left)):
         here = first + p * height
         whole = start + (stop - start) // height * height if here + height <= len(rows) else start
+        for i in range(here + height, min(here + 2 * height, len(rows))):
+            prefetch_part(x, rows[i] * x.shape[1] + start, stop - start)
         for k in range(start, whole, height):
             transpose_rows(x, rows, here, k, left, (p * stretch + k - start) * height, height)
         for r in range(height):

@@ -19,18 +19,27 @@ def _begin_row(emit, table, row, for_writing):
     emit.loop(emit.constant(0), table.shape[1], _LINE // table.dtype.itemsize, [], body)
 
 
+def _begin_part(emit, array, at, size, for_writing):
+    def body(offset):
+        (array + (at + offset)).prefetch(for_writing)
+        return []
+
+    emit.loop(emit.constant(0), size, _LINE // array.dtype.itemsize, [], body)
+
+
 @emitted(lambda array, at, size: None)
 def prefetch_part(emit, array, at, size):
     """Begin to fetch `size` elements of a C-contiguous array from element `at` on, or beyond its end: it never fails.
 
     Prefetchers follow a stream, but the tiles read a part of an operand several times before they go on to the next.
     """
+    _begin_part(emit, array, at, size, False)
 
-    def body(offset):
-        (array + (at + offset)).prefetch(False)
-        return []
 
-    emit.loop(emit.constant(0), size, _LINE // array.dtype.itemsize, [], body)
+@emitted(lambda array, at, size: None)
+def prefetch_to_write(emit, array, at, size):
+    """The same for elements that will be written, which the cache of another processor may hold."""
+    _begin_part(emit, array, at, size, True)
 
 
 @emitted(lambda table, row: None)

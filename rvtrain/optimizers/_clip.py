@@ -100,7 +100,7 @@ def refuse(name: str, x: np.ndarray) -> NoReturn:
 def _sums(pieces: Kernel, x: np.ndarray) -> float:
     flat = x.reshape(-1)
     partial = np.empty(-(-flat.size // _PIECE))
-    pieces.sized(flat.size)(len(partial), flat, partial)
+    pieces.sized(4 * flat.size)(len(partial), flat, partial)  # bound by memory, as a fresh gradient is in many caches
     return float(partial[0] if len(partial) == 1 else partial.sum())
 
 

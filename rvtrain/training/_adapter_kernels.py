@@ -1,4 +1,4 @@
-"""The loops of adapters and their gradients other than matrix products: normalisation, GELU, sums by row.
+"""The loops of adapters and their gradients other than matrix products: normalisation, GELU, copies and sums of rows.
 
 GELU by its tanh: z (1 + tanh(√(2/π) (z + 0.044715 z³))) / 2 = z σ(t), t = √(8/π) (z + 0.044715 z³).
 """
@@ -8,11 +8,13 @@ import math
 import numpy as np
 
 from rvtrain._engine._exp import exp
+from rvtrain._engine._prefetch import prefetch_row
 from rvtrain._kernels import kernel
 
 _EPS = 1e-5
 _SLOPE = math.sqrt(8.0 / math.pi)
 _CUBE = 0.044715
+_AHEAD = 3  # rows
 
 
 @kernel
@@ -88,3 +90,14 @@ def add_rows(start, stop, values, rows, total):
         row, added = total[rows[i], start:stop], values[i, start:stop]
         for k in range(len(added)):
             row[k] += added[k]
+
+
+@kernel
+def take_rows(start, stop, table, rows, out):
+    """out[i] = table[rows[i]]; table (m, d), rows (n,), out (n, d). Rows in random order have to be fetched early."""
+    for i in range(start, stop):
+        if i + _AHEAD < stop:
+            prefetch_row(table, rows[i + _AHEAD])
+        source, target = table[rows[i]], out[i]
+        for k in range(len(target)):
+            target[k] = source[k]

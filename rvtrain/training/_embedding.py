@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rvtrain import _validation as check
 from rvtrain._errors import NotFiniteError
-from rvtrain.training._adapter_kernels import add_rows
+from rvtrain.training._adapter_kernels import add_rows, take_rows
 from rvtrain.training._models import (
     Floats,
     Model,
@@ -142,6 +142,15 @@ def embedded(model: Model, table: Any, limit: int) -> Any:
 def _blocks(model: Model, table: Any) -> Iterator[Floats]:
     for start in range(0, table.shape[0], _BLOCK_ROWS):
         yield outputs(model, table[start : start + _BLOCK_ROWS])
+
+
+def taken(x: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:
+    """x[rows]; by all threads where x is an array as kernels read it."""
+    if type(x) is not np.ndarray or not (x.flags.c_contiguous and x.flags.writeable) or x.dtype.char not in "fd":
+        return x[rows]
+    out = np.empty((len(rows), x.shape[1]), x.dtype)
+    take_rows.sized(4 * out.size)(len(rows), x, rows, out)
+    return out
 
 
 class Sides:

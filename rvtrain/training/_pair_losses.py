@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rvtrain.losses import DecoupledContrastiveLoss, HardNegativeContrastiveLoss, InfoNCELoss
+from rvtrain.losses._arguments import Excluded
 from rvtrain.training._adapter_kernels import add_rows
 from rvtrain.training._losses import LossCall, Weighted
 from rvtrain.training._models import Floats
@@ -161,8 +162,11 @@ def columns_of(batch: Any, call: LossCall) -> str:
 def _ids(batch: PairBatch, columns: str, call: LossCall) -> dict[str, Any]:
     """Ids by which a query's documents, and copies of these, are not its negatives; none where none are needed."""
     data, pool = batch.data, batch.pool
-    if columns != "pool" and pool.in_order and not data.needs_ids:
-        return {}
+    if not data.needs_ids:
+        if columns != "pool" and pool.in_order:
+            return {}
+        if columns == "pool" and _by_row(call):  # the pair's own document is the only one
+            return {"negative_ids": Excluded(np.arange(len(pool.own) + 1), pool.own.astype(np.int32))}
     ids: dict[str, Any] = {"positive_ids": data.ids[batch.document_rows]}
     if data.most > 1 or columns != "pool":
         ids["anchor_ids"] = data.query_ids(batch.query_rows)

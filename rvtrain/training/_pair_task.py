@@ -17,6 +17,7 @@ from rvtrain.training._embedding import (
     embedded,
     plain,
     stored_table,
+    taken,
 )
 from rvtrain.training._featurizing import featurized
 from rvtrain.training._losses import LossCall, Weighted
@@ -179,7 +180,7 @@ class PairTask(Task):
         """The pairs of these numbers, embedded, and the ways back to the parameters of both sides."""
         query_rows, document_rows = data.query_rows[batch], data.document_rows[batch]
         listed = None if extra is None or extra.negatives is None else extra.negatives[batch]
-        negatives = [x for x in (listed, None if mined is None else mined[batch]) if x is not None]
+        negatives = [x for x in (listed, None if mined is None else mined.take(batch, axis=0)) if x is not None]
         pool = Pool(document_rows, np.concatenate(negatives, axis=1) if negatives else None)
         if extra is not None and self.before_reading is not None:
             documents_read = pool.rows if self.sides.trains_documents else None
@@ -227,7 +228,7 @@ class PairTask(Task):
     def _embedded(self, table: Any, rows: Rows) -> Any:
         """Embeddings of these documents, taken from those of a frozen side if they are there."""
         found = self._fixed.get(id(table))
-        return forward_rows(self.sides.document, table, rows)[0] if found is None else found[rows]
+        return forward_rows(self.sides.document, table, rows)[0] if found is None else taken(found, rows)
 
     def prepare(self) -> None:
         """Embed the documents of a frozen side."""

@@ -219,6 +219,31 @@ def test_fit__frozen_trains_the_query_side_alone(micro, rng):
     assert relative_error(results[0], results[1]) < 1e-3
 
 
+def test_fit__frozen_documents_may_be_stored_in_any_way(tmp_path, rng):
+    queries, documents = rng.normal(size=(2, 96, 1024)).astype(np.float32)  # wide enough for several threads
+    read_only, spread = documents.copy(), np.zeros((96, 2048), np.float32)
+    read_only.flags.writeable = False
+    spread[:, ::2] = documents
+    np.save(tmp_path / "documents.npy", documents)
+    stored = {
+        "array": documents,
+        "read-only": read_only,
+        "strided": spread[:, ::2],
+        "columns first": np.asfortranarray(documents),
+        "file": np.load(tmp_path / "documents.npy", mmap_mode="r"),
+        "float64": documents.astype(np.float64),
+    }
+    found = {}
+    for name, given in stored.items():
+        model = rt.TwoTower(rt.LinearAdapter(1024), "frozen")
+        mining = rt.Mining(rt.HardNegativeMiner.hardest(), k=2, start=2)
+        optimizer = rt.AdamW(model.params, 0.01)
+        rt.Trainer(model, optimizer=optimizer, mining=mining, epochs=2, batch_size=48).fit(queries, given)
+        found[name] = model.query.params["weight"]
+    for name, weight in found.items():
+        np.testing.assert_array_equal(weight, found["array"], err_msg=name)
+
+
 def test_fit__takes_chains_and_models_of_ones_own(rng):
     queries, documents, pairs = hidden_pairs(rng)
     for query in (rt.Sequential(Scale(6), rt.LinearAdapter(6)), rt.Sequential(rt.MLPAdapter(6), Scale(6)), Scale(6)):
