@@ -14,6 +14,8 @@ from ..common import ONCE, all_threads
 REST = 0.0 if ONCE else 0.15
 """Seconds before each burst of calls: the threads of OpenBLAS spin for 0.1 s after a product, and torch's for a
 while, and on a machine of few cores the next call would pay for them."""
+WAKING = 0.0 if ONCE else 0.015
+"""Seconds of calls before a burst of short ones."""
 
 
 class Benchmark:
@@ -78,9 +80,9 @@ def equal_threads() -> int:
 def median_seconds(*calls: Callable[[], object], budget: float = 1.5, rounds: int = 9) -> list[float]:
     """Median seconds of each call, interleaved (a b c, a b c, …) so that drift and neighbours hit all alike.
 
-    A round is a burst of each call, of 20 ms or one call. A call shorter than 50 ms is made once before its burst,
-    because the first after the rest takes longer: 4 % of 14 ms, 150 µs of 20 µs. Stops after `rounds` rounds, or
-    after `budget` seconds spent in calls and at least three rounds.
+    A round is a burst of each call, of 20 ms or one call. A call shorter than 50 ms is made for 15 ms before its
+    burst: after a rest Linux runs the threads of a call on one processor for up to 10 ms, which doubles its time.
+    Stops after `rounds` rounds, or after `budget` seconds spent in calls and at least three rounds.
     """
     equal_threads()
     if not ONCE:
@@ -93,7 +95,9 @@ def median_seconds(*calls: Callable[[], object], budget: float = 1.5, rounds: in
         for call, spent in zip(calls, times, strict=True):
             time.sleep(REST)
             if spent and spent[-1] < 0.05:
-                call()
+                awake = time.perf_counter() + WAKING
+                while time.perf_counter() < awake:
+                    call()
             start = time.perf_counter()
             while True:
                 begin = time.perf_counter()
