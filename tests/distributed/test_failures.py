@@ -31,6 +31,7 @@ DIFFERENT = {
     "(150, 12) float64 on rank 1",
     "elements": "all ranks must have the same elements of queries",
     "settings": "all ranks must have the same batch_size, got 50 on rank 0 and 49 on rank 1",
+    "version": f"all ranks must have the same version of rvtrain, got {rt.__version__} on rank 0 and 0.0.1 on rank 1",
 }
 
 
