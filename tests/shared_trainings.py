@@ -1,4 +1,4 @@
-"""Trainings on pairs, which several ranks may share."""
+"""Trainings on pairs and on labels, which several ranks may share."""
 
 import numpy as np
 
@@ -23,6 +23,14 @@ def towers():
     return rt.TwoTower(rt.LinearAdapter(12, seed=1), rt.MLPAdapter(12, hidden=9, seed=2))
 
 
+class Backwards(rt.MPerClass):
+    """A sampler of one's own."""
+
+    def batches(self, labels, batch_size, rng):
+        for rows in super().batches(labels, batch_size, rng):
+            yield rows[::-1]
+
+
 # What each training has: several documents of a query, the model, the loss, and other options.
 TRAININGS = {
     "symmetric": (False, towers, lambda: rt.InfoNCELoss(0.1, symmetric=True, learn_temperature=True), dict),
@@ -45,6 +53,13 @@ TRAININGS = {
         lambda: rt.DecoupledContrastiveLoss(0.2),
         lambda: {"mining": rt.Mining(rt.HardNegativeMiner.random(), 2), "micro_batch_size": 3},
     ),
+    "labels": (False, lambda: rt.LinearAdapter(12), lambda: rt.SupConLoss(0.2), dict),
+    "labelled pairs": (
+        False,
+        towers,
+        lambda: [rt.InfoNCELoss(0.2, learn_temperature=True), (rt.SigmoidLoss(), 0.5)],
+        lambda: {"micro_batch_size": 3},
+    ),
 }
 
 
@@ -66,6 +81,10 @@ def trained(name, comm, checkpoint=None, epochs=3, resume=False, **options):
         **options,
     )
     queries, documents, pairs, held_back = data(several)
+    if name.startswith("label"):
+        labels = np.arange(150) % 13
+        sampler = Backwards() if name == "labels" else None
+        return trainer.fit_labels(documents, labels, (queries, labels), sampler=sampler, resume=resume)
     if name == "texts":
         queries = [f"where is thing {i} of kind{i % 11} or sort{i % 13}" for i in range(150)]
         documents = [f"thing{i} kind{i % 11} sort{i % 13}" for i in range(150)]

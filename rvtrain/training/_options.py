@@ -152,9 +152,9 @@ def no_mining(method: str, mining: Any) -> None:
 
 
 def no_ranks(method: str, ranks: Any) -> None:
-    """Raise if the trainer has a communicator, which is for `fit`."""
+    """Raise if the trainer has a communicator, which is for `fit` and `fit_labels`."""
     if ranks is not None:
-        raise ValueError(f"comm is for fit, got {method}")
+        raise ValueError(f"comm is for fit and fit_labels, got {method}")
 
 
 def all_contrast(calls: list[LossCall]) -> bool:

@@ -54,12 +54,14 @@ X = np.random.default_rng(0).normal(size=(40, 12)).astype(np.float32)
 REFUSED = {
     "loss": (lambda: rt.Trainer(towers(), rt.LocalContrastiveLoss(), comm=Alone()).fit(X, X), "parameter comm"),
     "labels": (
-        lambda: rt.Trainer(rt.LinearAdapter(12), comm=Alone()).fit_labels(X, np.arange(40) % 4),
-        "comm is for fit, got fit_labels",
+        lambda: rt.Trainer(rt.LinearAdapter(12), rt.MultiSimilarityLoss(), comm=Alone()).fit_labels(
+            X, np.arange(40) % 4
+        ),
+        "parameter comm",
     ),
     "graph": (
         lambda: rt.Trainer(rt.EmbeddingTable(5, 3), comm=Alone()).fit_graph([[0, 1], [2, 3]]),
-        "comm is for fit, got fit_graph",
+        "comm is for fit and fit_labels, got fit_graph",
     ),
     "communicator": (lambda: rt.Trainer(towers(), comm=3), "communicator of mpi4py"),
     "search": (lambda: rt.top_k(X, X, 2, comm=3), "communicator of mpi4py"),
