@@ -65,11 +65,7 @@ REFUSED = {
     ),
     "communicator": (lambda: rt.Trainer(towers(), comm=3), "communicator of mpi4py"),
     "search": (lambda: rt.top_k(X, X, 2, comm=3), "communicator of mpi4py"),
-    "miner": (lambda: rt.HardNegativeMiner.semi_hard().mine(X, X, 2, comm=Alone()), "semi_hard needs positives"),
-    "windows": (
-        lambda: rt.HardNegativeMiner.hardest().mine(X, X, 2, comm=Alone(), range_min=1),
-        "comm is not for range_min",
-    ),
+    "miner": (lambda: rt.HardNegativeMiner.hardest().mine(X, X, 2, comm=3), "communicator of mpi4py"),
 }
 
 
