@@ -1,4 +1,4 @@
-"""Trainings on pairs and on labels, which several ranks may share."""
+"""Trainings on pairs, labels and graphs, which several ranks may share."""
 
 import numpy as np
 
@@ -21,6 +21,10 @@ def data(several):
 
 def towers():
     return rt.TwoTower(rt.LinearAdapter(12, seed=1), rt.MLPAdapter(12, hidden=9, seed=2))
+
+
+def table():
+    return rt.EmbeddingTable(150, 8, seed=1)
 
 
 class Backwards(rt.MPerClass):
@@ -60,6 +64,11 @@ TRAININGS = {
         lambda: [rt.InfoNCELoss(0.2, learn_temperature=True), (rt.SigmoidLoss(), 0.5)],
         lambda: {"micro_batch_size": 3},
     ),
+    "graph": (False, table, lambda: rt.InfoNCELoss(0.2, learn_temperature=True), lambda: {"max_grad_norm": 1.0}),
+    "graph, own": (False, table, lambda: rt.InfoNCELoss(0.2), dict),
+    "graph, own temperature": (False, table, lambda: rt.InfoNCELoss(0.2, learn_temperature=True), dict),
+    "graph, pairwise": (False, table, lambda: rt.LocalContrastiveLoss(form="pairwise"), dict),
+    "graph, triplets": (False, table, lambda: rt.LocalContrastiveLoss(form="triplet"), dict),
 }
 
 
@@ -67,10 +76,11 @@ def trained(name, comm, checkpoint=None, epochs=3, resume=False, **options):
     """The trainer of one of them after its epochs."""
     several, model, loss, more = TRAININGS[name]
     model = model()
+    lazy = {"lazy": "exact"} if name == "graph, triplets" else {}
     trainer = rt.Trainer(
         model,
         loss(),
-        rt.AdamW(model.params, 0.01),
+        rt.AdamW(model.params, 0.01, **lazy),
         epochs=epochs,
         batch_size=45,
         metrics=METRICS,
@@ -81,6 +91,13 @@ def trained(name, comm, checkpoint=None, epochs=3, resume=False, **options):
         **options,
     )
     queries, documents, pairs, held_back = data(several)
+    if name.startswith("graph"):
+        rng = np.random.default_rng(6)
+        first, second = rng.integers(0, 150, 300), rng.integers(0, 15, 300)
+        edges = np.stack([first, first % 10 + 10 * second], axis=1)  # within ten groups
+        options = {"shared_negatives": "own" not in name, "resume": resume}
+        options |= {"walks": rt.RandomWalks(5, 2, 2)} if name == "graph, own" else {}
+        return trainer.fit_graph(edges[50:], None, edges[:50], **options)
     if name.startswith("label"):
         labels = np.arange(150) % 13
         sampler = Backwards() if name == "labels" else None

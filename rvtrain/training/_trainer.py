@@ -88,8 +88,8 @@ class Trainer(FitGraph):
     memory_limit : int
         Bytes that embeddings of all documents may take for mining and evaluating; otherwise they pass in blocks.
     comm : mpi4py.MPI.Comm, optional
-        Of `fit` and `fit_labels`: the processes of this communicator train one model together, each on its part of
-        every batch; see the guide to clusters. Rank 0 writes files.
+        The processes of this communicator train one model together, each on its part of every batch; see the guide to
+        clusters. Rank 0 writes files.
     seed : int
         Each epoch takes all samples in an order that depends on the seed and the epoch alone.
     progress : {"auto", True, False}

@@ -60,8 +60,14 @@ REFUSED = {
         "parameter comm",
     ),
     "graph": (
-        lambda: rt.Trainer(rt.EmbeddingTable(5, 3), comm=Alone()).fit_graph([[0, 1], [2, 3]]),
-        "comm is for fit and fit_labels, got fit_graph",
+        lambda: rt.Trainer(rt.EmbeddingTable(5, 3), rt.SpreadRegularization(), comm=Alone()).fit_graph([[0, 1]]),
+        "parameter comm",
+    ),
+    "graphs": (
+        lambda: rt.Trainer(
+            rt.EmbeddingTable(5, 3), [rt.InfoNCELoss(), rt.LocalContrastiveLoss()], comm=Alone()
+        ).fit_graph([[0, 1]]),
+        "losses must all compare an edge with the nodes of its batch",
     ),
     "communicator": (lambda: rt.Trainer(towers(), comm=3), "communicator of mpi4py"),
     "search": (lambda: rt.top_k(X, X, 2, comm=3), "communicator of mpi4py"),
