@@ -1,4 +1,4 @@
-"""Trainings on pairs, which several ranks may share."""
+"""Trainings on pairs, labels and graphs, which several ranks may share."""
 
 import numpy as np
 
@@ -23,6 +23,18 @@ def towers():
     return rt.TwoTower(rt.LinearAdapter(12, seed=1), rt.MLPAdapter(12, hidden=9, seed=2))
 
 
+def table():
+    return rt.EmbeddingTable(150, 8, seed=1)
+
+
+class Backwards(rt.MPerClass):
+    """A sampler of one's own."""
+
+    def batches(self, labels, batch_size, rng):
+        for rows in super().batches(labels, batch_size, rng):
+            yield rows[::-1]
+
+
 # What each training has: several documents of a query, the model, the loss, and other options.
 TRAININGS = {
     "symmetric": (False, towers, lambda: rt.InfoNCELoss(0.1, symmetric=True, learn_temperature=True), dict),
@@ -45,6 +57,18 @@ TRAININGS = {
         lambda: rt.DecoupledContrastiveLoss(0.2),
         lambda: {"mining": rt.Mining(rt.HardNegativeMiner.random(), 2), "micro_batch_size": 3},
     ),
+    "labels": (False, lambda: rt.LinearAdapter(12), lambda: rt.SupConLoss(0.2), dict),
+    "labelled pairs": (
+        False,
+        towers,
+        lambda: [rt.InfoNCELoss(0.2, learn_temperature=True), (rt.SigmoidLoss(), 0.5)],
+        lambda: {"micro_batch_size": 3},
+    ),
+    "graph": (False, table, lambda: rt.InfoNCELoss(0.2, learn_temperature=True), lambda: {"max_grad_norm": 1.0}),
+    "graph, own": (False, table, lambda: rt.InfoNCELoss(0.2), dict),
+    "graph, own temperature": (False, table, lambda: rt.InfoNCELoss(0.2, learn_temperature=True), dict),
+    "graph, pairwise": (False, table, lambda: rt.LocalContrastiveLoss(form="pairwise"), dict),
+    "graph, triplets": (False, table, lambda: rt.LocalContrastiveLoss(form="triplet"), dict),
 }
 
 
@@ -52,10 +76,11 @@ def trained(name, comm, checkpoint=None, epochs=3, resume=False, **options):
     """The trainer of one of them after its epochs."""
     several, model, loss, more = TRAININGS[name]
     model = model()
+    lazy = {"lazy": "exact"} if name == "graph, triplets" else {}
     trainer = rt.Trainer(
         model,
         loss(),
-        rt.AdamW(model.params, 0.01),
+        rt.AdamW(model.params, 0.01, **lazy),
         epochs=epochs,
         batch_size=45,
         metrics=METRICS,
@@ -66,6 +91,17 @@ def trained(name, comm, checkpoint=None, epochs=3, resume=False, **options):
         **options,
     )
     queries, documents, pairs, held_back = data(several)
+    if name.startswith("graph"):
+        rng = np.random.default_rng(6)
+        first, second = rng.integers(0, 150, 300), rng.integers(0, 15, 300)
+        edges = np.stack([first, first % 10 + 10 * second], axis=1)  # within ten groups
+        options = {"shared_negatives": "own" not in name, "resume": resume}
+        options |= {"walks": rt.RandomWalks(5, 2, 2)} if name == "graph, own" else {}
+        return trainer.fit_graph(edges[50:], None, edges[:50], **options)
+    if name.startswith("label"):
+        labels = np.arange(150) % 13
+        sampler = Backwards() if name == "labels" else None
+        return trainer.fit_labels(documents, labels, (queries, labels), sampler=sampler, resume=resume)
     if name == "texts":
         queries = [f"where is thing {i} of kind{i % 11} or sort{i % 13}" for i in range(150)]
         documents = [f"thing{i} kind{i % 11} sort{i % 13}" for i in range(150)]

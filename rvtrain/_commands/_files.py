@@ -1,6 +1,7 @@
 """Input files of the commands: vectors, pairs and texts, checked before any work and named in error messages."""
 
 import argparse
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,6 +9,7 @@ import numpy as np
 
 from rvtrain import _validation as check
 from rvtrain._commands import _text_files
+from rvtrain.distributed._ranks import Ranks
 
 BLOCK_ROWS = 8192
 """Number of rows that are read from a file at once."""
@@ -38,8 +40,11 @@ class Inputs(NamedTuple):
         return self.pairs if self.validation is None else np.concatenate([self.pairs, self.validation])
 
 
-def inputs(options: argparse.Namespace) -> Inputs:
-    """Read a file of texts, or one .npz with queries, documents, pairs and validation, or map two .npy."""
+def inputs(options: argparse.Namespace, ranks: Ranks | None = None) -> Inputs:
+    """Read a file of texts, or one .npz with queries, documents, pairs and validation, or map two .npy.
+
+    Ranks share the check of the vectors, so that of mapped files each reads its part.
+    """
     files = options.inputs
     if any(map(_text_files.are_pairs, files)):
         if len(files) > 1:
@@ -60,7 +65,7 @@ def inputs(options: argparse.Namespace) -> Inputs:
         )
     if options.pairs:
         found["pairs"], names["pairs"] = array(options.pairs), options.pairs
-    queries, documents = (_table(names[name], found[name]) for name in _NAMES[:2])
+    queries, documents = (_table(names[name], found[name], ranks) for name in _NAMES[:2])
     validation = None
     if "validation" in found:
         validation = _pairs(names["validation"], found["validation"], queries, documents)
@@ -158,11 +163,14 @@ def _expect(path: str, magic: bytes, kind: str, hint: str = "") -> None:
     raise ValueError(f"{path} must be an {kind}{hint}; got {got}")
 
 
-def _table(name: str, value: np.ndarray) -> np.ndarray:
+def _table(name: str, value: np.ndarray, ranks: Ranks | None) -> np.ndarray:
     """Check that an array holds finite vectors, in one pass over the file, and return it unchanged."""
     table = check.stored_array(name, value, 2)
-    for start in range(0, len(table), BLOCK_ROWS):
-        finite_block(name, table, start)
+    rank, size, together = (0, 1, nullcontext()) if ranks is None else (ranks.rank, ranks.size, ranks.together())
+    starts = range(0, len(table), BLOCK_ROWS)
+    with together:
+        for start in starts[len(starts) * rank // size : len(starts) * (rank + 1) // size]:
+            finite_block(name, table, start)
     return table
 
 

@@ -14,6 +14,7 @@ from rvtrain import _plots, _progress, report
 from rvtrain import _validation as check
 from rvtrain._commands import _embeddings, _files, _mining, _outputs, _ranks, _text_files
 from rvtrain._commands import _split as splits
+from rvtrain.distributed._ranks import Ranks
 from rvtrain.training._logging import ENDINGS
 from rvtrain.training._metrics import parsed
 from rvtrain.training._saving import described
@@ -43,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
         _check(options, part)
     if comm is not None:
         comm.Barrier()  # other ranks begin when the first has seen that there is nothing to refuse
-    data = _files.inputs(options)
+    data = _files.inputs(options, None if comm is None else Ranks(comm))
     split = _split(options, data)
     model = _text_model(options, data, split) if data.are_texts else _model(options, data)
     trainer = _trainer(options, model, split, part, comm)

@@ -1,5 +1,7 @@
 """Euclidean norms of rows, their inverses, and cosines."""
 
+import math
+
 import numpy as np
 
 from rvtrain._errors import NotFiniteError
@@ -118,7 +120,7 @@ def measured_pairs(
     """1 / max(‖a_i‖, ε), the same of b, and cosines of the pairs, (n,) float64; ValueError if a row is not finite."""
     out = np.empty((3, len(a)))
     measure_pairs.sized(6 * a.size)(len(a), a, b, *out)
-    if np.isnan(out.sum()):
+    if math.isnan(out.sum()):
         far = np.isnan(out[2])
         if np.isfinite(a[far]).all() and np.isfinite(b[far]).all():
             measure_far_pairs(len(a), a, b, *out)

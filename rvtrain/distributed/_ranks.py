@@ -98,7 +98,8 @@ class Ranks:
         RuntimeError
             If another rank has a failure; a rank's own failure is raised as it is.
         """
-        facts = {"version of rvtrain": sys.modules["rvtrain"].__version__, **facts}
+        versions = {f"version of {name}": sys.modules[name].__version__ for name in ("rvtrain", "numpy")}
+        facts = {**versions, **facts}
         text = f"{type(failure).__name__}: {failure}" if failure else "\0".join(f"{k}\1{v}" for k, v in facts.items())
         mine = np.zeros(8 * (_NUMBERS + 1) + room, np.uint8)
         head = mine[: 8 * (_NUMBERS + 1)].view(np.int64)

@@ -74,7 +74,8 @@ def parse(
     p = check.float_array("positives", positives, a.ndim)
     check.same_shape("positives", p, "anchors", a.shape)
     single = a.ndim == 1
-    a, p = np.atleast_2d(a), np.atleast_2d(p)
+    if single:
+        a, p = a[np.newaxis], p[np.newaxis]
     n, indices = _negatives(negatives, negative_indices, a, single)
     if n is None:
         a, p = check.promoted(a, p)
@@ -161,7 +162,9 @@ def like_wrt(wrt: Any, gradients: dict[str, Any]) -> Any:
 def row_weights(sample_weight: Any, batch: int, reduction: str) -> tuple[np.ndarray, np.ndarray | None]:
     """(weight of each row's loss in the total, factors of the rows' losses in `reduced`); None if all are equal."""
     if sample_weight is None:
-        return np.full(batch, 1.0 / batch if reduction == "mean" else 1.0), None
+        equal = np.empty(batch)
+        equal.fill(1.0 / batch if reduction == "mean" else 1.0)
+        return equal, None
     given = np.atleast_1d(check.any_float_array("sample_weight", sample_weight)).astype(np.float64)
     check.same_shape("sample_weight", given, "the batch", (batch,))
     check.finite("sample_weight", given)

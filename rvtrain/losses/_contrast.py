@@ -29,6 +29,8 @@ from rvtrain.losses import _contrast_kernels as kernels
 from rvtrain.losses._arguments import Pairs, inverse_index
 from rvtrain.losses._euclidean import facing
 
+INPUTS = frozenset(("anchors", "positives", "negatives"))
+
 
 @dataclass
 class Outcome:
@@ -313,7 +315,7 @@ class Contrast:
         return np.zeros(scores.shape, np.bool_) if type(treatment).EQUAL else np.empty((len(scores), 0), np.bool_)
 
     def gradients(self, outcome: Outcome) -> tuple[dict[str, np.ndarray], float]:
-        """The wanted gradients of the inputs, and Σ of score · dL/dscore if the sums to the anchors are known."""
+        """The wanted gradients of the inputs, and Σ of score · dL/dscore if a gradient to a parameter is wanted."""
         out, along = {}, np.zeros(0)
         for name, other in (("anchors", self.positives), ("positives", self.anchors)):
             if self.wants(name):
@@ -331,8 +333,8 @@ class Contrast:
             out["negatives"] = sums
         if outcome.along is not None:
             return out, outcome.along
-        if self.batch is not None and {"anchors", "positives", "negatives"}.issuperset(self.names):
-            return out, 0.0  # nothing needs it, so nothing is exchanged
+        if INPUTS.issuperset(self.names):
+            return out, 0.0  # nothing needs it
         return out, self.total(along)
 
 

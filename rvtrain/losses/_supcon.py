@@ -1,6 +1,5 @@
 """SupCon: all rows of the same label are positives."""
 
-import contextlib
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -144,11 +143,13 @@ class SupConLoss(OfRanks):
         if (references is None) != (reference_labels is None):
             missing = "references" if references is None else "reference_labels"
             raise ValueError(f"references and reference_labels must be given together, got {missing}=None")
-        with contextlib.nullcontext() if self._ranks is None else self._ranks.together():
-            given = self._parsed(embeddings, labels, references, reference_labels)
-        rows, _, columns, _ = given
         batch = None
-        if self._ranks is not None:
+        if self._ranks is None:
+            given = self._parsed(embeddings, labels, references, reference_labels)
+        else:
+            with self._ranks.together():
+                given = self._parsed(embeddings, labels, references, reference_labels)
+            rows, _, columns, _ = given
             facts = {
                 "loss": self,
                 "dtype of the arrays": rows.x.dtype,
@@ -194,12 +195,18 @@ class SupConLoss(OfRanks):
             all_columns, all_others = batch.whole_rows(columns, of), batch.whole(others, of)
             before = int(batch.counts(of)[: batch.ranks.rank].sum())
             mine_of_columns = slice(before, before + len(columns.x))
-        all_labels = labels if batch is None else batch.whole(labels)
         mine_of_rows = slice(None) if batch is None else batch.mine
-        _, codes = np.unique(np.concatenate([all_labels, all_others]), return_inverse=True)
-        of_rows, of_columns, classes = codes[: len(all_labels)], codes[len(all_labels) :], codes.max() + 1
+        if alone:  # rows and columns are the same
+            of_columns = np.unique(all_others, return_inverse=True)[1]
+            of_rows, classes = of_columns, of_columns.max() + 1
+            unit_columns = _unit(all_columns)
+            unit_rows = unit_columns[mine_of_rows]
+        else:
+            all_labels = labels if batch is None else batch.whole(labels)
+            _, codes = np.unique(np.concatenate([all_labels, all_others]), return_inverse=True)
+            of_rows, of_columns, classes = codes[: len(all_labels)], codes[len(all_labels) :], codes.max() + 1
+            unit_rows, unit_columns = _unit(rows), _unit(all_columns)
         mine = of_rows[mine_of_rows]
-        unit_rows, unit_columns = _unit(rows), _unit(all_columns)
         sums, counts = _class_sums(unit_columns, of_columns, classes)
         positives = counts[mine] - alone
         means = (sums[mine] - (unit_rows if alone else 0.0)) / np.maximum(positives, 1)[:, np.newaxis]

@@ -15,13 +15,12 @@ from rvtrain._engine._scratch import scratch
 from rvtrain._engine._treatment import close, implements, visit, weigh
 from rvtrain.distributed._ranks import Communicator, OfRanks
 from rvtrain.losses._arguments import REDUCTIONS, Pairs, like_wrt, parse, parse_wrt, reduced, row_weights
-from rvtrain.losses._contrast import Contrast, Outcome
-from rvtrain.losses._shared import parse_shared, shared_value, shared_weights, together
+from rvtrain.losses._contrast import INPUTS, Contrast, Outcome
+from rvtrain.losses._shared import parse_shared, shared_value, shared_weights
 
 __all__ = ["ContrastiveLoss", "close", "implements", "visit", "weigh"]
 
 Floats = NDArray[np.floating]
-_INPUTS = {"anchors", "positives", "negatives"}
 
 
 class ContrastiveLoss(OfRanks):
@@ -191,8 +190,11 @@ class ContrastiveLoss(OfRanks):
         else:
             weights, scale = shared_weights(batch, sample_weight, self.reduction)
         with scratch() as memory:
-            with together(pairs):
+            if batch is None:
                 contrast = self._measured(pairs, weights, names, memory, **options)
+            else:
+                with batch.ranks.together():
+                    contrast = self._measured(pairs, weights, names, memory, **options)
             outcome = self.evaluate(contrast)
             if batch is None:
                 value = reduced(outcome.losses, self.reduction, pairs, scale)
@@ -202,7 +204,7 @@ class ContrastiveLoss(OfRanks):
                 return value, {}
             gradients, along = contrast.gradients(outcome)
             shaped: dict[str, Any] = {name: pairs.restore(name, g) for name, g in gradients.items()}
-            if not _INPUTS.issuperset(names):
+            if not INPUTS.issuperset(names):
                 shaped |= self.parameter_gradients(contrast.whole(outcome), along)
         return value, shaped
 

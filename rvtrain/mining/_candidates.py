@@ -29,6 +29,11 @@ class Candidates:
         """Number of candidates; that of an iterable is not known before it has been read."""
 
     @property
+    def here(self) -> int | None:
+        """Number of those that this process has."""
+        return self.size
+
+    @property
     def at_hand(self) -> bool:
         """Whether all rows are in memory as kernels read them, or small enough to be converted at once."""
         if not isinstance(self.source, np.ndarray) or isinstance(self.source, np.memmap):
@@ -46,6 +51,10 @@ class Candidates:
     def rows_at(self, indices: NDArray[np.int64]) -> NDArray[np.floating]:
         """Copies of these rows of an array, in memory or on disk."""
         return np.array(self.source[indices], self.dtype, order="C")
+
+    def by_parts(self, count: int, function: Callable[[slice], NDArray[np.float64]]) -> NDArray[np.float64]:
+        """What a function returns for these many numbers, one after the other."""
+        return function(slice(0, count))
 
     def blocks(self, at_once: bool = False) -> Iterator[tuple[int, NDArray[np.floating]]]:
         """(index of the first row, rows) of each block; with `at_once`, an array that needs no copy is one block.

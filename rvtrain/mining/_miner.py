@@ -7,21 +7,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rvtrain import _validation as check
-from rvtrain._engine._blocks import Rows
-from rvtrain._engine._norms import checked_inverse_norms
-from rvtrain.distributed._ranks import Communicator, Ranks
-from rvtrain.mining._arguments import excluded_of, ids_of
-from rvtrain.mining._candidates import Prepared, Progress, candidates_of
+from rvtrain.distributed._ranks import Communicator
+from rvtrain.mining._asked import Given, asked
+from rvtrain.mining._candidates import Prepared, Progress
 from rvtrain.mining._draws import Draws
 from rvtrain.mining._filters import KEPT, Filters, Kept, above
-from rvtrain.mining._of_ranks import mine_of_ranks
 from rvtrain.mining._pool import Pool
-from rvtrain.mining._positives import positives_of
 from rvtrain.mining._ranked import Ranked
 from rvtrain.mining._report import Drops, MiningReport, Outcome
 from rvtrain.mining._rescored import Rescore, rescored
-from rvtrain.mining._search import METHODS, Found, padded, reporting
-from rvtrain.mining._selection_kernels import BY_SCORE, EXPONENTIAL, UNIFORM, WU2017, Limits, Rule
+from rvtrain.mining._search import Found, padded, reporting
+from rvtrain.mining._selection_kernels import BY_SCORE, EXPONENTIAL, UNIFORM, WU2017, Rule
 from rvtrain.mining._strategy import MiningStrategy
 
 _M = TypeVar("_M", bound="HardNegativeMiner")
@@ -358,9 +354,10 @@ class HardNegativeMiner:
         method : {"auto", "float", "bounds"}
             How candidates are scored, as in `top_k`: the result is the same. Draws use floating point.
         comm : mpi4py.MPI.Comm, optional
-            Each rank gives the same anchors, and its rows of the candidates with their ids; indices, also `exclude`,
-            count the candidates of all ranks, in order. For hardest, and with positives as vectors semi_hard and
-            margins; not for ranks, draws or `rescore`. The report is of the rank's own candidates.
+            Each rank gives the same arguments, but its own rows of the candidates, an array or a list of blocks, with
+            their ids. Indices count the candidates of all ranks, in the order of ranks, in `exclude`, `positives` and
+            `rescore` too. Of the pairs to rescore, each rank is given a part. Result and report are those of one
+            process.
 
         Returns
         -------
@@ -376,52 +373,27 @@ class HardNegativeMiner:
         ValueError
             If shapes do not fit, something is empty or not finite, or an index or an option is out of range.
         """
-        if comm is not None:
-            replaced = {
-                "range_min": range_min, "range_max": range_max, "min_score": min_score, "max_score": max_score,
-                "absolute_margin": absolute_margin, "relative_margin": relative_margin, "sampling": sampling,
-            }  # fmt: skip
-            same = {"anchor_ids": anchor_ids, "candidate_ids": candidate_ids, "method": method, "progress": progress}
-            parts = (anchors, candidates, k), (positives, exclude, rescore)
-            return mine_of_ranks(self, Ranks(comm), *parts, replaced, same, return_scores)
-        a = check.stored_array("anchors", anchors, (1, 2))
-        single = a.ndim == 1
-        given = None if positives is None else positives_of(positives, a)
-        k = check.neighbours(k)
-        check.flag("return_scores", return_scores)
-        method = check.choice("method", method, METHODS)
-        filters = self.filters.replaced(
-            range_min=range_min, range_max=range_max, min_score=min_score, max_score=max_score,
-            absolute_margin=absolute_margin, relative_margin=relative_margin, sampling=sampling,
+        replaced = {
+            "range_min": range_min, "range_max": range_max, "min_score": min_score, "max_score": max_score,
+            "absolute_margin": absolute_margin, "relative_margin": relative_margin, "sampling": sampling,
+        }  # fmt: skip
+        given = Given(
+            anchors, candidates, k, positives, exclude, anchor_ids, candidate_ids, replaced, rescore, return_scores,
+            method, comm,
         )  # fmt: skip
-        filters.check_use(self.strategy, rescore)
-        if rescore is not None and self.strategy is MiningStrategy.DISTANCE_WEIGHTED and self.density == "wu2017":
-            raise ValueError("rescore is not for the density wu2017, which is one of cosines")
-        for name in filters.relative if given is None else ():
-            raise ValueError(f"{name} is relative to the positive's score and needs positives, got None")
-        dtype = np.promote_types(check.computed_dtype("anchors", a), np.float32 if given is None else given.dtype)
-        pool = candidates_of("candidates", candidates, a.shape[-1], "anchors", dtype)
-        a = check.readable(np.atleast_2d(a), pool.dtype)
-        rows, own = Rows(a, checked_inverse_norms("anchors", a)), None
-        none = np.empty((len(a), 0), np.int64)
-        excluded = none if exclude is None else excluded_of(exclude, len(a), pool.size, single)
-        if given is not None:
-            given = given.within(pool)
-            own = given.least(rows, pool)
-            excluded = excluded if given.indices is None else np.hstack([excluded, given.indices])
-        ids = ids_of(anchor_ids, candidate_ids, len(a), pool.size, single)
-        limits = Limits(*filters.window(own, len(a), pool.dtype), excluded, *ids)
-        drops = Drops(len(a))
-        with reporting(progress) as report, self._draws.counted(self._rule(filters.sampling, a.shape[1])) as rule:
-            asked = Pool(rows, pool, limits, filters, report, method, drops, self._likely(len(a), pool.size))
+        rows, pool, k, single, filters, of_rows, own, limits = asked(self, given)
+        count, dim = rows.x.shape
+        drops = Drops(count)
+        with reporting(progress) as report, self._draws.counted(self._rule(filters.sampling, dim)) as rule:
+            searched = Pool(rows, pool, limits, filters, report, method, drops, self._likely(count, pool.size))
             if rescore is None:
-                found = self._choose(asked, k, own, rule)
+                found = self._choose(searched, k, own, rule)
             else:
                 uses_own = bool(filters.relative) or self.strategy is MiningStrategy.SEMI_HARD
-                ranked, own = rescored(rescore, asked, k, given if uses_own else None)
+                ranked, own = rescored(rescore, searched, k, of_rows if uses_own else None)
                 found = self._choose(ranked, k, own, rule)
                 drops.above = ranked.between(None, self._ceiling(own)).dropped
-        caps = filters.caps(own, len(a))
+        caps = filters.caps(own, count)
         if (ceiling := self._ceiling(own)) is not None:
             caps["semi_hard"] = ceiling
         self._last = Outcome(k, found[1], own, caps, drops, filters.range_min > 0)

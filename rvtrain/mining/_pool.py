@@ -1,6 +1,6 @@
 """The pool of one call of a miner: anchors, candidates, and the limits of each anchor."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from rvtrain._engine._blocks import Rows
 from rvtrain.mining._candidates import Candidates, Progress
 from rvtrain.mining._filters import Filters, below
+from rvtrain.mining._of_ranks import CandidatesOfRanks
 from rvtrain.mining._ranked import Ranked
 from rvtrain.mining._report import Drops
 from rvtrain.mining._search import Found, Result, search
@@ -75,6 +76,7 @@ class Pool(NamedTuple):
         return self._search(count, Rule(BY_SCORE), limits)[:2]
 
     def _search(self, k: int, rule: Rule, limits: Limits) -> Result:
-        return search(
-            self.queries, self.candidates, k, rule, limits, self.progress, method=self.method, likely=self.likely
-        )
+        options: dict[str, Any] = {"method": self.method, "likely": self.likely}
+        if isinstance(self.candidates, CandidatesOfRanks):
+            return self.candidates.search(self.queries, k, rule, limits, self.progress, **options)
+        return search(self.queries, self.candidates, k, rule, limits, self.progress, **options)

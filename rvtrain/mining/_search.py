@@ -35,6 +35,8 @@ class Result(NamedTuple):
     """(B, min(k, N)); −inf beyond the last of a row"""
     dropped: NDArray[np.int64]
     """(B,) the number of allowed candidates at or above the ceiling, for rows whose floor is below their ceiling"""
+    keys: NDArray[np.float64]
+    """(B, min(k, N)), by which the candidates are in order"""
 
 
 _SAMPLED_QUERIES, _SAMPLED_CANDIDATES = 8, 256
@@ -54,17 +56,18 @@ def search(
     *,
     method: str = "auto",
     likely: NDArray[np.int64] | None = None,
+    first: int = 0,
 ) -> Result:
     """The k candidates with the largest keys for each query, or all N if there are fewer.
 
     limits.column_ids are those of all candidates. `method` is one of METHODS, as in `top_k`; `likely` (B, m) as in
-    `certified`.
+    `certified`. The candidates have numbers from `first` on, in limits.exclude and `likely` too.
     """
     informed = likely is not None and likely.shape[1] >= k
     bounds = takes_bounds(method, len(queries.x), candidates, k, rule, informed)
     if bounds and not (method == "auto" and ceilings_are_crowded(queries, candidates, limits)):
-        return _certified(queries, candidates, min(k, len(candidates.source)), limits, progress, likely)
-    return _scanned(queries, candidates, k, rule, limits, progress)
+        return _certified(queries, candidates, min(k, len(candidates.source)), limits, progress, likely, first)
+    return _scanned(queries, candidates, k, rule, limits, progress, first)
 
 
 def takes_bounds(
@@ -95,8 +98,9 @@ def ceilings_are_crowded(queries: engine.Rows, candidates: Candidates, limits: L
 
 
 def _scanned(
-    queries: engine.Rows, candidates: Candidates, k: int, rule: Rule, limits: Limits, progress: Progress | None
-) -> Result:
+    queries: engine.Rows, candidates: Candidates, k: int, rule: Rule, limits: Limits, progress: Progress | None,
+    first: int,
+) -> Result:  # fmt: skip
     """Score all candidates in floating point, block by block.
 
     Heaps have room for the candidates seen so far, at most k: of an iterable, N is not known.
@@ -104,7 +108,7 @@ def _scanned(
     groups = engine.tiles(min(len(queries.x), _SLAB_ROWS), engine.GROUP)
     room = min(k, candidates.size or 0)
     best = empty_best(len(queries.x), room, candidates.dtype, parts=max(1, thread_count() // groups))
-    seen = 0
+    seen, known = 0, candidates.size is not None
     few = len(queries.x) <= FEW
     for start, x in candidates.blocks(few):
         seen = start + len(x)
@@ -113,16 +117,16 @@ def _scanned(
             raise ValueError(f"candidate_ids must have an id for each candidate, got {len(limits.column_ids)}")
         here = limits._replace(column_ids=limits.column_ids[start:seen])
         if few:
-            _scan_few(queries, candidates.name, x, start, here, rule, best)
+            _scan_few(queries, candidates.name, x, first + start, here, rule, best)
         else:
-            rows = engine.Rows(x, checked_inverse_norms(candidates.name, x, first=start))
-            _scan_many(queries, rows, start, here, rule, best)
+            rows = engine.Rows(x, checked_inverse_norms(candidates.name, x, first=first + start))
+            _scan_many(queries, rows, first + start, here, rule, best)
         if progress is not None:
             progress(seen, candidates.size)
-    if limits.exclude.size and limits.exclude.max() >= seen:
+    if not known and limits.exclude.size and limits.exclude.max() >= seen:
         raise ValueError(f"exclude must lie in [-1, {seen - 1}], got {limits.exclude.max()}")
     finish.sized(20 * best.keys.size)(len(queries.x), best)
-    return Result(best.columns[0, :, :seen], best.scores[0, :, :seen], best.dropped[0])
+    return Result(best.columns[0, :, :seen], best.scores[0, :, :seen], best.dropped[0], best.keys[0, :, :seen])
 
 
 def _with_room(best: Best, entries: int, most: int) -> Best:
@@ -138,7 +142,7 @@ def _with_room(best: Best, entries: int, most: int) -> Best:
 
 def _certified(
     queries: engine.Rows, candidates: Candidates, k: int, limits: Limits, progress: Progress | None,
-    likely: NDArray[np.int64] | None,
+    likely: NDArray[np.int64] | None, first: int,
 ) -> Result:  # fmt: skip
     """Search by bounds; queries whose bounds are too wide for these candidates are searched for by float scores."""
     best = empty_best(len(queries.x), k, candidates.dtype)
@@ -146,18 +150,30 @@ def _certified(
     if isinstance(candidates, Prepared):
         codes = candidates.codes or codes_of(rows, Scratch())
         candidates.codes = codes
-    rest = certified(queries, rows, limits, best, codes, likely)
+    count = len(candidates.source)
+    near = None if likely is None else _within(likely, first, count)
+    rest = certified(queries, rows, limits._replace(exclude=_within(limits.exclude, first, count)), best, codes, near)
     finish.sized(20 * best.keys.size)(len(queries.x), best)
-    found = Result(best.columns[0], best.scores[0], best.dropped[0])
+    found = Result(best.columns[0], best.scores[0], best.dropped[0], best.keys[0])
+    if first:
+        found.columns[found.columns >= 0] += first
     if len(rest):
         floors, ceilings, exclude, row_ids = (x[rest] for x in limits[:4])
         of_rest = Limits(floors, ceilings, exclude, row_ids, limits.column_ids)
         few = engine.Rows(queries.x[rest], queries.inverse[rest])
-        for of_all, of_few in zip(found, _scanned(few, candidates, k, Rule(BY_SCORE), of_rest, None), strict=True):
+        for of_all, of_few in zip(
+            found, _scanned(few, candidates, k, Rule(BY_SCORE), of_rest, None, first), strict=True
+        ):
             of_all[rest] = of_few
     if progress is not None:
         progress(len(candidates.source), len(candidates.source))
     return found
+
+
+def _within(numbers: NDArray[np.int64], first: int, count: int) -> NDArray[np.int64]:
+    """The places of candidates among those with numbers first … first + count − 1; −1 for all others."""
+    inside = (numbers >= first) & (numbers < first + count)
+    return numbers if inside.all() and not first else np.where(inside, numbers - first, -1)
 
 
 def _scan_few(

@@ -9,6 +9,7 @@ from rvtrain.graph import Graph, SparseMatrix
 from rvtrain.training import _graph_task, _options
 from rvtrain.training._graph_walks import RandomWalks
 from rvtrain.training._losses import LossCall
+from rvtrain.training._shared_graph import shared_graph
 
 if TYPE_CHECKING:
     from rvtrain.training._trainer import Trainer
@@ -78,7 +79,6 @@ class FitGraph:
         if n_nodes is not None and check.integer("n_nodes", n_nodes, low=1) != count:
             raise ValueError(f"n_nodes must be the rows of the table, {count}, got {n_nodes}")
         _options.no_mining("fit_graph", trainer.mining)
-        _options.no_ranks("fit_graph", trainer._ranks)
         calls = trainer._calls()
         shared = check.flag("shared_negatives", shared_negatives)
         _graph_task.check_losses(calls, shared)
@@ -86,8 +86,12 @@ class FitGraph:
         if walks is not None and not isinstance(walks, RandomWalks):
             raise TypeError(f"walks must be RandomWalks, got {walks!r}")
         pool = _pool(negative_pool, calls, trainer.batch_size)
-        options: dict[str, Any] = {"ns_exponent": exponent, "shared": shared, "walks": walks, "pool": pool}
-        task = _graph_task.GraphTask(table, edges, drawn, validation, calls, trainer._before_reading(), **options)
+        options: dict[str, Any] = {"ns_exponent": exponent, "walks": walks, "pool": pool}
+        given = table, edges, drawn, validation, calls, trainer._before_reading()
+        if trainer._ranks is None:
+            task = _graph_task.GraphTask(*given, shared=shared, **options)
+        else:
+            task = shared_graph(trainer._ranks, calls, shared, *given, **options)
         return trainer._train(trainer._started(task, calls, resume))
 
 

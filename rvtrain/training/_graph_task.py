@@ -94,7 +94,14 @@ class GraphTask(Task):
 
     def gradients(self, batch: Rows, losses: list[Weighted]) -> Gradients:
         """Only the rows of the batch's nodes are read and changed."""
-        ends = self._draw(self._pairs(batch), self.rng)
+        return self._of_ends(self._drawn(batch), losses)
+
+    def _drawn(self, batch: Rows) -> Ends:
+        """The edges of these samples, and nodes drawn for each."""
+        return self._draw(self._pairs(batch), self.rng)
+
+    def _of_ends(self, ends: Ends, losses: list[Weighted]) -> Gradients:
+        """The losses of edges and of nodes drawn for them, and their gradients."""
         nodes = self._nodes.find(ends)
         if self.before_reading is not None:
             self.before_reading({"weight": nodes})
@@ -110,7 +117,7 @@ class GraphTask(Task):
         rows = OwnRows(optimizer, "weight", table)
         if self.before_reading is not None or not self._is_fast(losses) or not rows.can_step:
             return None
-        ends = self._draw(self._pairs(batch), self.rng)
+        ends = self._drawn(batch)
         self._nodes.find(ends)
         ((call, weight),) = losses
         value, is_finite = self._losses.evaluate(call.loss, weight, table, ends)

@@ -89,10 +89,8 @@ class LabelTask(Task):
         """Each kind of loss embeds what it needs; rows of a label are embedded by the query side."""
         rows, others = self.data.rows[batch], self.drawn[batch]
         labels = self.data.y[rows]
-        has_pairs = any(call.kind == "pairs" for call, _ in losses)
-        if self.before_reading is not None:
-            x, read = self.data.x, others if has_pairs and self.sides.trains_documents else None
-            self.before_reading(self.sides.rows_read(x, rows, x, read))
+        has_pairs = takes_pairs(losses)
+        self._read(rows, others, has_pairs)
         anchors, back_to_queries = embed(self.sides.query, self.data.x, rows, self.micro)
         positives: Any = None
         back_to_documents: Any = None
@@ -102,7 +100,7 @@ class LabelTask(Task):
         to_anchors: Any = None
         to_positives: Any = None
         for call, weight in losses:
-            arguments, options = _arguments(call, anchors, positives, labels)
+            arguments, options = arguments_of(call, anchors, positives, labels)
             value, g = call(arguments, options, call.names)
             total += weight * value
             to_anchors = plus(to_anchors, weight, g[call.names[0]])
@@ -115,6 +113,12 @@ class LabelTask(Task):
             to_document = back_to_documents(to_positives)
         grads, rows_of = by_rows(self.sides.collect(to_query, to_document))
         return Gradients(total, grads, learned, rows_of)
+
+    def _read(self, rows: Rows, others: Rows, has_pairs: bool) -> None:
+        """Tell what a batch is about to read."""
+        if self.before_reading is not None:
+            x, read = self.data.x, others if has_pairs and self.sides.trains_documents else None
+            self.before_reading(self.sides.rows_read(x, rows, x, read))
 
     def metrics(self, names: tuple[str, ...]) -> dict[str, float]:
         """Each validation row among the others; relevant are those of its label."""
@@ -132,13 +136,17 @@ class LabelTask(Task):
         total = 0.0
         for start in range(0, len(order), size):
             batch = order[start : start + size]
-            rows = data.rows[batch]
-            anchors = forward_rows(self.sides.query, data.x, rows)[0]
-            positives = forward_rows(self.sides.document, data.x, others[batch])[0]
-            for call, weight in losses:
-                arguments, options = _arguments(call, anchors, positives, data.y[rows])
-                total += weight * call(arguments, options, None)[0] * len(batch)
+            total += self._loss_on_validation(data, data.rows[batch], others[batch], losses) * len(batch)
         return total / len(order)
+
+    def _loss_on_validation(self, data: Labelled, rows: Rows, others: Rows, losses: list[Weighted]) -> float:
+        anchors = forward_rows(self.sides.query, data.x, rows)[0]
+        positives = forward_rows(self.sides.document, data.x, others)[0]
+        total = 0.0
+        for call, weight in losses:
+            arguments, options = arguments_of(call, anchors, positives, data.y[rows])
+            total += weight * call(arguments, options, None)[0]
+        return total
 
     def check_finite(self) -> None:
         """Read files as a whole."""
@@ -151,7 +159,12 @@ class LabelTask(Task):
         return {"X": fingerprint(self.data.x), "y": fingerprint(self.data.y), "validation": held}
 
 
-def _arguments(
+def takes_pairs(losses: list[Weighted]) -> bool:
+    """Whether a loss is given pairs of rows."""
+    return any(call.kind == "pairs" for call, _ in losses)
+
+
+def arguments_of(
     call: LossCall, anchors: NDArray[Any], positives: NDArray[Any], labels: Rows
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The arguments of a loss of any kind."""

@@ -21,7 +21,7 @@ from rvtrain.training._losses import LossCall, Weighted
 from rvtrain.training._mining import MiningCall
 from rvtrain.training._options import can_be_written
 from rvtrain.training._run import COLUMNS, Run, copied, put
-from rvtrain.training._shared_pairs import agree, agree_on_parameters
+from rvtrain.training._shared import agree, agree_on_parameters
 from rvtrain.training._task import Rows, Task, divergence
 
 if TYPE_CHECKING:

@@ -258,7 +258,17 @@ def _are_pairs(qrels: Any, queries: int, documents: int | None) -> bool:
     return bool(may_be_pairs)
 
 
-def evaluate_labels(queries: np.ndarray, documents: np.ndarray, labels: np.ndarray, metric: str) -> float:
+ByParts = Callable[[int, Callable[[slice], np.ndarray]], np.ndarray]
+"""Called with a number of rows and a function of some of them; returns what the function returns for all."""
+
+
+def _at_once(count: int, function: Callable[[slice], np.ndarray]) -> np.ndarray:
+    return function(slice(0, count))
+
+
+def evaluate_labels(
+    queries: np.ndarray, documents: np.ndarray, labels: np.ndarray, metric: str, by_parts: ByParts = _at_once
+) -> float:
     """A metric where the relevant documents of query i are the others of its label; document i itself is not ranked.
 
     Rows whose label no other row has are left out.
@@ -270,12 +280,19 @@ def evaluate_labels(queries: np.ndarray, documents: np.ndarray, labels: np.ndarr
         raise ValueError("validation must have a label that at least two rows share")
     near = Neighbours(queries, documents)
     depth = depth_of(known, int(relevant.max()))
-    ranks, _ = near.search(depth, rows=query_rows, exclude=query_rows[:, np.newaxis])
+
+    def ranked(part: slice) -> np.ndarray:
+        rows = query_rows[part]
+        return near.search(depth, rows=rows, exclude=rows[:, np.newaxis])[0]
+
+    ranks = by_parts(len(query_rows), ranked)
     found = (labels[ranks] == labels[query_rows, np.newaxis]) & (ranks >= 0)
     return means(Hits(found, relevant[query_rows]), known)[metric]
 
 
-def evaluate_links(table: np.ndarray, links: np.ndarray, known_links: np.ndarray, metric: str) -> float:
+def evaluate_links(
+    table: np.ndarray, links: np.ndarray, known_links: np.ndarray, metric: str, by_parts: ByParts = _at_once
+) -> float:
     """A metric where the relevant nodes of each node in `links` are those at the other end of its links.
 
     Neither the node itself nor the nodes that `known_links` joins it to are ranked.
@@ -288,7 +305,8 @@ def evaluate_links(table: np.ndarray, links: np.ndarray, known_links: np.ndarray
     query_rows, places, counts = np.unique(held_out // count, return_inverse=True, return_counts=True)
     masked = np.column_stack([query_rows, _targets(known, query_rows, count)])
     depth = depth_of(kinds, int(counts.max()))
-    ranks, _ = Neighbours(table, table).search(depth, rows=query_rows, exclude=masked)
+    near = Neighbours(table, table)
+    ranks = by_parts(len(query_rows), lambda part: near.search(depth, rows=query_rows[part], exclude=masked[part])[0])
     return means(hits(ranks, Relevant(places, held_out % count, counts)), kinds)[metric]
 
 

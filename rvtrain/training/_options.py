@@ -151,12 +151,6 @@ def no_mining(method: str, mining: Any) -> None:
         raise ValueError(f"{method} takes no mining, which is for fit, got {mining!r}")
 
 
-def no_ranks(method: str, ranks: Any) -> None:
-    """Raise if the trainer has a communicator, which is for `fit`."""
-    if ranks is not None:
-        raise ValueError(f"comm is for fit, got {method}")
-
-
 def all_contrast(calls: list[LossCall]) -> bool:
     """Whether all losses compare a pair with negatives, without which they are 0."""
     return all(call.kind == "pairs" and hasattr(call.loss, "temperature") for call in calls)

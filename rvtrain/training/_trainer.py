@@ -33,7 +33,8 @@ from rvtrain.training._protocols import (
 )
 from rvtrain.training._run import Run
 from rvtrain.training._sampling import MPerClass
-from rvtrain.training._shared_pairs import shared_task
+from rvtrain.training._shared_labels import shared_labels
+from rvtrain.training._shared_pairs import shared_pairs
 from rvtrain.training._sparse import SparseRows
 from rvtrain.training._task import BeforeReading, Task
 
@@ -87,8 +88,8 @@ class Trainer(FitGraph):
     memory_limit : int
         Bytes that embeddings of all documents may take for mining and evaluating; otherwise they pass in blocks.
     comm : mpi4py.MPI.Comm, optional
-        Of `fit`: the processes of this communicator train one model together, each on its part of every batch; see
-        the guide to clusters. Rank 0 writes files.
+        The processes of this communicator train one model together, each on its part of every batch; see the guide to
+        clusters. Rank 0 writes files.
     seed : int
         Each epoch takes all samples in an order that depends on the seed and the epoch alone.
     progress : {"auto", True, False}
@@ -336,7 +337,7 @@ class Trainer(FitGraph):
                 _options.batches_have_negatives(calls, self.batch_size, "pairs", len(data.pairs))
                 _pair_task.check_negatives(calls, data, extra)
             given = sides, data, held_back, self.memory_limit, self.micro_batch_size, extra, self._before_reading()
-            task = _pair_task.PairTask(*given) if self._ranks is None else shared_task(self._ranks, calls, *given)
+            task = _pair_task.PairTask(*given) if self._ranks is None else shared_pairs(self._ranks, calls, *given)
             loop = self._started(task, calls, resume)
         return self._train(loop)
 
@@ -381,7 +382,6 @@ class Trainer(FitGraph):
                 "fit_labels needs a model with forward and backward; a table of embeddings is for fit_graph"
             )
         _options.no_mining("fit_labels", self.mining)
-        _options.no_ranks("fit_labels", self._ranks)
         if validation is not None and (not isinstance(validation, (tuple, list)) or len(validation) != 2):
             raise TypeError(f"validation must be a tuple (X, y), got {type(validation).__name__}")
         if sampler is not None and not hasattr(sampler, "batches"):
@@ -398,7 +398,8 @@ class Trainer(FitGraph):
                 held_back = _label_task.Labelled(names, featurized(sides.query, names[0], x), held_y)
             groups = any(call.kind == "labels" for call in calls)
             extra = sampler, groups, self.batch_size, self._before_reading()
-            task = _label_task.LabelTask(sides, data, held_back, self.micro_batch_size, *extra)
+            given = sides, data, held_back, self.micro_batch_size, *extra
+            task = _label_task.LabelTask(*given) if self._ranks is None else shared_labels(self._ranks, calls, *given)
             loop = self._started(task, calls, resume)
         return self._train(loop)
 

@@ -31,11 +31,13 @@ DIFFERENT = {
     "(150, 12) float64 on rank 1",
     "elements": "all ranks must have the same elements of queries",
     "settings": "all ranks must have the same batch_size, got 50 on rank 0 and 49 on rank 1",
+    "sampler": "all ranks must have the same batch of the sampler",
+    "version": f"all ranks must have the same version of rvtrain, got {rt.__version__} on rank 0 and 0.0.1 on rank 1",
 }
 
 
 @pytest.mark.parametrize("how", DIFFERENT)
-def test_ranks_with_different_data__are_told_before_the_first_step(how, tmp_path):
+def test_ranks_that_differ__are_told_before_the_first_step(how, tmp_path):
     done = launch(2, "failures.py", how, tmp_path / "unused.npz", timeout=60)
     assert done.returncode != 0
     assert f"ValueError: {DIFFERENT[how]}" in done.stderr

@@ -62,6 +62,14 @@ def test_ranks_with_unequal_numbers_of_rows__get_the_same_up_to_rounding(whole, 
 
 # The error on rank 0, and on rank 1, where it is another.
 MISTAKES = {
+    "version": f"ValueError: all ranks must have the same version of rvtrain, got {rt.__version__} on rank 0 and "
+    "0.0.1 on rank 1",
+    "numpy": f"ValueError: all ranks must have the same version of numpy, got {np.__version__} on rank 0 and "
+    "1.0.0 on rank 1",
+    "no rows": (
+        "RuntimeError: rank 1 failed: ValueError: anchors must not be empty, got shape (0, 4)",
+        "ValueError: anchors must not be empty, got shape (0, 4)",
+    ),
     "dtype": "ValueError: all ranks must have the same dtype of the arrays, got float32 on rank 0 and float64 on "
     "rank 1",
     "columns": "ValueError: all ranks must have the same number of columns, got 4 on rank 0 and 3 on rank 1",

@@ -17,7 +17,10 @@ def one_rank(tmp_path_factory):
     return results(1, "trainings.py", tmp_path_factory.mktemp("one") / "out", 3, "-", threads=2)[0]
 
 
-@pytest.mark.parametrize("name", TRAININGS)
+TRIPLETS = "graph, triplets"
+
+
+@pytest.mark.parametrize("name", [name for name in TRAININGS if name != TRIPLETS])
 def test_one_rank__trains_as_a_trainer_without_ranks_does(name, one_rank):
     alone = trained(name, None)
     for key, value in alone.params.items():
@@ -25,6 +28,13 @@ def test_one_rank__trains_as_a_trainer_without_ranks_does(name, one_rank):
     for key, column in alone.history.items():
         if key != "seconds":
             np.testing.assert_allclose(one_rank[f"{name}/history/{key}"], column, rtol=1e-3, err_msg=key)
+
+
+def test_triplets__are_those_of_segments_of_a_batch(one_rank):
+    alone = trained(TRIPLETS, None).history["loss"]
+    found = one_rank[f"{TRIPLETS}/history/loss"]
+    np.testing.assert_allclose(found, alone, rtol=0.01)
+    assert (found[1:] != alone[1:]).any()
 
 
 @pytest.mark.parametrize("ranks", [2, 4])

@@ -54,20 +54,24 @@ X = np.random.default_rng(0).normal(size=(40, 12)).astype(np.float32)
 REFUSED = {
     "loss": (lambda: rt.Trainer(towers(), rt.LocalContrastiveLoss(), comm=Alone()).fit(X, X), "parameter comm"),
     "labels": (
-        lambda: rt.Trainer(rt.LinearAdapter(12), comm=Alone()).fit_labels(X, np.arange(40) % 4),
-        "comm is for fit, got fit_labels",
+        lambda: rt.Trainer(rt.LinearAdapter(12), rt.MultiSimilarityLoss(), comm=Alone()).fit_labels(
+            X, np.arange(40) % 4
+        ),
+        "parameter comm",
     ),
     "graph": (
-        lambda: rt.Trainer(rt.EmbeddingTable(5, 3), comm=Alone()).fit_graph([[0, 1], [2, 3]]),
-        "comm is for fit, got fit_graph",
+        lambda: rt.Trainer(rt.EmbeddingTable(5, 3), rt.SpreadRegularization(), comm=Alone()).fit_graph([[0, 1]]),
+        "parameter comm",
+    ),
+    "graphs": (
+        lambda: rt.Trainer(
+            rt.EmbeddingTable(5, 3), [rt.InfoNCELoss(), rt.LocalContrastiveLoss()], comm=Alone()
+        ).fit_graph([[0, 1]]),
+        "losses must all compare an edge with the nodes of its batch",
     ),
     "communicator": (lambda: rt.Trainer(towers(), comm=3), "communicator of mpi4py"),
     "search": (lambda: rt.top_k(X, X, 2, comm=3), "communicator of mpi4py"),
-    "miner": (lambda: rt.HardNegativeMiner.semi_hard().mine(X, X, 2, comm=Alone()), "semi_hard needs positives"),
-    "windows": (
-        lambda: rt.HardNegativeMiner.hardest().mine(X, X, 2, comm=Alone(), range_min=1),
-        "comm is not for range_min",
-    ),
+    "miner": (lambda: rt.HardNegativeMiner.hardest().mine(X, X, 2, comm=3), "communicator of mpi4py"),
 }
 
 

@@ -31,8 +31,19 @@ else:
             "rows": lambda: (queries, documents[:-1], pairs[(pairs < 149).all(axis=1)]),
             "dtype": lambda: (queries.astype(np.float64), documents, pairs),
             "elements": lambda: (queries + np.float32(1), documents, pairs),
-            "settings": lambda: (queries, documents, pairs),
         }
-        queries, documents, pairs = changed[how]()
+        queries, documents, pairs = changed.get(how, lambda: (queries, documents, pairs))()
+        if how == "version":
+            rt.__version__ = "0.0.1"
+    if how == "sampler":
+
+        class Odd(rt.MPerClass):
+            """A sampler whose batches depend on the rank."""
+
+            def batches(self, labels, batch_size, rng):
+                return super().batches(labels, batch_size, np.random.default_rng(comm.Get_rank()))
+
+        trainer = rt.Trainer(model.query, rt.SupConLoss(), comm=comm, progress=False)
+        trainer.fit_labels(queries, np.arange(150) % 7, sampler=Odd(2))
     size = 50 - comm.Get_rank() if how == "settings" else 50
     rt.Trainer(model, rt.InfoNCELoss(), batch_size=size, comm=comm, progress=False).fit(queries, documents, pairs)

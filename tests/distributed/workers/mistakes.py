@@ -34,7 +34,20 @@ def in_a_thread():
     raise errors[0]
 
 
+def with_version(module, version):
+    """A call whose rank 1 has another version of a package."""
+    usual = module.__version__
+    try:
+        module.__version__ = usual if first else version
+        compute()
+    finally:
+        module.__version__ = usual
+
+
 CALLS = {
+    "version": lambda: with_version(rt, "0.0.1"),
+    "numpy": lambda: with_version(np, "1.0.0"),
+    "no rows": lambda: compute(*((x if first else x[:0],) * 2)),
     "dtype": lambda: compute(*(x.astype(np.float32 if first else np.float64) for _ in "ab")),
     "columns": lambda: compute(*(x[:, : 4 - comm.rank] for _ in "ab")),
     "parameters": lambda: compute(temperature=0.1 if first else 0.2),
