@@ -97,8 +97,8 @@ def phases(count, dim, dtype, threads):
     across = layout.panels(count)
     height = min(layout.slab_rows(across, count, threads), count // GROUP * GROUP)
     memory = Scratch()
-    packed, work = arrays(Room(height, count, dim, dtype, height, across, 1, True, True), memory)
-    one_block = Room(height, count, dim, dtype, height, min(layout.block, across), 1, False, False)
+    packed, work = arrays(Room(height, count, dim, dtype, height, across, 1, True, True, layout.operand), memory)
+    one_block = Room(height, count, dim, dtype, height, min(layout.block, across), 1, False, False, layout.operand)
     _, narrow = arrays(one_block, memory)
     treatment, mask = Softmax(octaves(dtype, 0.07), 0.07, 0.0), masked(height, count, dtype)
     groups = height // GROUP

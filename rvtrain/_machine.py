@@ -6,6 +6,7 @@ import platform
 import numpy as np
 
 import rvtrain
+from rvtrain._engine._amx import has_amx
 from rvtrain._engine._bfloat16 import has_bfloat16
 from rvtrain._engine._blocks import block_panels
 from rvtrain._engine._byte_tile import byte_tile
@@ -43,7 +44,7 @@ def facts() -> dict[str, str | int]:
         "block of columns": ", ".join(f"{_block(dim)} of {dim} float32" for dim in (128, 384, 768)),
         "slab of scores": _size(slab_bytes()),
         "8-bit products": tile.instructions if (tile := byte_tile()) else "no",
-        "16-bit products": "AVX-512 BF16" if has_bfloat16() else "no",
+        "16-bit products": "AMX" if has_amx() else "AVX-512 BF16" if has_bfloat16() else "no",
         "cache folder": str(_cache.folder() or "none: nowhere to write, kernels are compiled in each process"),
     }
 

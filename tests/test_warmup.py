@@ -34,6 +34,7 @@ import gc, importlib, pkgutil
 import rvtrain
 from rvtrain import _warmup
 from rvtrain._kernels import Driver, _bodies
+from rvtrain._engine._amx import has_amx
 from rvtrain._engine._bfloat16 import has_bfloat16
 from rvtrain._engine._byte_tile import byte_tile
 
@@ -46,7 +47,11 @@ bodies = _bodies.known()
 drivers = {x.__name__: x for x in gc.get_objects() if isinstance(x, Driver)}
 print(len(bodies) + len(drivers))
 for name, made in (bodies | drivers).items():
-    impossible = ("_certified" in name and byte_tile() is None) or ("_word" in name and not has_bfloat16())
+    impossible = (
+        ("_certified" in name and byte_tile() is None)
+        or ("_word" in name and (not has_bfloat16() or has_amx()))
+        or ("_amx" in name and not has_amx())
+    )
     if not made.signatures and not impossible:
         print(name)
 """

@@ -21,6 +21,9 @@ from rvtrain._kernels._vectors import Emitter, Value
 WORD = np.dtype(np.int32)
 """Type of arrays of words: an operand of this type is multiplied in bfloat16."""
 
+TILED = np.dtype(np.uint32)
+"""Type of arrays of the same words where tile registers multiply them (`_amx_tile.py`), in another order."""
+
 _UPPER = 0xFFFF0000
 
 
@@ -34,14 +37,19 @@ def words(count: int) -> int:
     return -(-count // 2)
 
 
+def holds_words(dtype: Any) -> bool:
+    """Whether operands of this type are words."""
+    return dtype in (WORD, TILED)
+
+
 def per_element(array: Any) -> int:
     """Numbers in an element of an operand: 2 in a word, else 1; a constant of the compiled code."""
-    return 2 if array.dtype == WORD else 1
+    return 2 if holds_words(array.dtype) else 1
 
 
 @overload(per_element)
 def _per_element(array):
-    count = 2 if element_type(array) == WORD else 1
+    count = 2 if holds_words(element_type(array)) else 1
     return lambda array: count
 
 

@@ -23,14 +23,15 @@
 # While a group's rows meet one chunk of the right operand, the next one is prefetched. The third product has no
 # prefetch: its chunks meet too few rows to pay for it.
 # Operands in bfloat16 are packed as words of two numbers (`_word_packing.py`), and k counts words; the functions here
-# know them by the type of the arrays, int32.
+# know them by the type of the arrays, int32. On tile registers (uint32) the right operands are the same, and the left
+# ones and the loops are others (`_amx_blocks.py`); `_operands.py` has the functions for all types.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
-from rvtrain._engine._bfloat16 import WORD, per_element
+from rvtrain._engine._bfloat16 import holds_words, per_element
 from rvtrain._engine._packing import transpose_scaled
 from rvtrain._engine._prefetch import prefetch_part, prefetch_to_write
 from rvtrain._engine._tile import (
@@ -45,7 +46,7 @@ from rvtrain._engine._tile import (
     tile_rows,
     tile_shape,
 )
-from rvtrain._engine._word_packing import narrow_block, pack_word_strips, pack_words
+from rvtrain._engine._word_packing import pack_word_strips, pack_words
 from rvtrain._kernels import body, element_type, kernel, njit, overload
 from rvtrain._kernels._caches import cache_sizes
 
@@ -96,10 +97,10 @@ def strips_shape(count: int, dim: int, dtype: np.dtype) -> tuple[int, int]:
     return padded_dim(dim, dtype), tiles(count, width) * width
 
 
-def block_panels(dim: int, dtype: np.dtype) -> int:
-    """Number of column panels in a block: a multiple of those in a chunk."""
+def block_panels(dim: int, dtype: np.dtype, chunk: int = CHUNK) -> int:
+    """Number of column panels in a block: a multiple of those in a chunk of so many columns."""
     width = tile_shape(dtype)[1]
-    per_chunk = max(1, CHUNK // width)
+    per_chunk = max(1, chunk // width)
     fit = cache_sizes().second // BLOCKS_IN_CACHE // (max(dim, GROUP) * width * np.dtype(dtype).itemsize)
     return max(1, fit // per_chunk) * per_chunk
 
@@ -128,7 +129,7 @@ def _pack_rows(rows, first, panels, j, q):
 
 
 def _rows_into(dtype):
-    return _word_rows if dtype == WORD else _number_rows
+    return _word_rows if holds_words(dtype) else _number_rows
 
 
 def _word_rows(rows, first, panels, j, q):
@@ -178,7 +179,7 @@ def pack_strips(rows, shares, first, start, stop, strips):
 
 
 def _strips_into(dtype):
-    return _word_strips if dtype == WORD else _number_strips
+    return _word_strips if holds_words(dtype) else _number_strips
 
 
 def _word_strips(rows, shares, first, start, stop, strips):
@@ -295,25 +296,3 @@ def add_weighted_rows(slab, j, strips, sums, first):
                 else:
                     narrow_tile_columns(slab, a, across * size, strips, b, blocks, sums, out, padded, first + i > 0)
         s += strip
-
-
-def narrow_weights(slab, weights, top, panels, begin, end, origin):
-    """Make a block of weights what the sums read: words in their place if `weights` is the slab as int32."""
-    _narrowing(weights.dtype)(slab, weights, top, panels, begin, end, origin)
-
-
-def _narrowing(dtype):
-    return _narrow if dtype == WORD else _leave
-
-
-def _narrow(slab, weights, top, panels, begin, end, origin):
-    narrow_block(slab, top, panels, begin, end, origin)
-
-
-def _leave(slab, weights, top, panels, begin, end, origin):
-    pass
-
-
-@overload(narrow_weights)
-def _narrow_weights(slab, weights, top, panels, begin, end, origin):
-    return _narrowing(element_type(weights))

@@ -6,16 +6,9 @@
 # second sweep finds the kept values there; otherwise it computes them again.
 """
 
-from rvtrain._engine._blocks import (
-    CHUNK,
-    GROUP,
-    add_weighted_columns,
-    narrow_weights,
-    pack_left,
-    pack_strips,
-    score_block,
-)
+from rvtrain._engine._blocks import CHUNK, GROUP, pack_strips
 from rvtrain._engine._mask import mask_block
+from rvtrain._engine._operands import add_weighted_columns, narrow_weights, pack_left, score_block
 from rvtrain._engine._sweep_kernels import close_rows, groups_of, launch_columns, visit_block
 from rvtrain._engine._tile import mr, nr
 from rvtrain._engine._treatment import close

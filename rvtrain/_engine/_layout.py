@@ -5,7 +5,9 @@ import functools
 import numpy as np
 
 from rvtrain._engine import _blocks as blocks
-from rvtrain._engine._bfloat16 import WORD, words
+from rvtrain._engine._amx_blocks import SUMMED
+from rvtrain._engine._amx_tile import left_tile
+from rvtrain._engine._bfloat16 import TILED, holds_words, words
 from rvtrain._engine._tile import tile_shape
 from rvtrain._kernels._caches import cache_sizes
 
@@ -22,15 +24,13 @@ class Layout:
     dim : int
     dtype : dtype
         Of the vectors and of the sums.
-    in_words : bool
-        Whether products are of words of two bfloat16 numbers (`_bfloat16.py`).
+    operand : dtype, optional
+        Of packed copies: dtype, or one of words of two bfloat16 numbers (`operand_type`).
 
     Attributes
     ----------
-    operand : dtype
-        Of packed copies.
     depth : int
-        Elements of a packed row: d, or half of it in words.
+        Elements of a packed row (`packed_depth`).
     mr, nr : int
         Rows and columns of a register tile.
     block : int
@@ -39,11 +39,11 @@ class Layout:
         d, rounded up to whole strips.
     """
 
-    def __init__(self, dim: int, dtype: np.dtype, in_words: bool = False) -> None:
+    def __init__(self, dim: int, dtype: np.dtype, operand: np.dtype | None = None) -> None:
         self.dim, self.dtype = dim, np.dtype(dtype)
-        self.operand: np.dtype = WORD if in_words else self.dtype
-        self.depth = words(dim) if in_words else dim
-        self.mr, self.nr, self.block, self.padded_dim = _facts(dim, self.dtype, self.depth)
+        self.operand = self.dtype if operand is None else operand
+        self.depth = packed_depth(dim, self.operand)
+        self.mr, self.nr, self.block, self.padded_dim = _facts(dim, self.dtype, self.depth, self.operand == TILED)
 
     def panels(self, count: int) -> int:
         """Column panels of `count` columns."""
@@ -63,7 +63,7 @@ class Layout:
 
     def strip(self, rows: int) -> int:
         """Elements of a strip's column that hold so many rows, an even number."""
-        return rows // 2 if self.operand == WORD else rows
+        return rows // 2 if holds_words(self.operand) else rows
 
     def slab_rows(self, across: int, count: int, threads: int) -> int:
         """Number of rows in a slab of `across` panels: as many as fit in the cache, but several groups per thread.
@@ -71,7 +71,7 @@ class Layout:
         It is at most `count`, the number of rows, rounded up to whole groups.
         """
         in_cache = slab_bytes() // (across * self.nr * self.dtype.itemsize)
-        chunk, group = blocks.CHUNK, blocks.GROUP
+        chunk, group = _chunk(self.operand == TILED), blocks.GROUP
         rows = max(in_cache // chunk * chunk, 2 * chunk, threads * group // chunk * chunk)
         return min(rows, blocks.tiles(count, group) * group)
 
@@ -81,7 +81,21 @@ def slab_bytes() -> int:
     return cache_sizes().third // _SLABS_IN_CACHE
 
 
+def packed_depth(dim: int, operand: np.dtype) -> int:
+    """Elements of a packed row of length d: d, in words half of it, and on tile registers whole tiles of words."""
+    if operand == TILED:
+        deep = left_tile(of_panels=True)[1]
+        return blocks.tiles(words(dim), deep) * deep
+    return words(dim) if holds_words(operand) else dim
+
+
 @functools.lru_cache(maxsize=64)
-def _facts(dim: int, dtype: np.dtype, depth: int) -> tuple[int, int, int, int]:
+def _facts(dim: int, dtype: np.dtype, depth: int, tiled: bool) -> tuple[int, int, int, int]:
     mr, nr, _ = tile_shape(dtype)
-    return mr, nr, blocks.block_panels(depth, dtype), blocks.padded_dim(dim, dtype)
+    padded_dim = blocks.tiles(dim, nr) * nr if tiled else blocks.padded_dim(dim, dtype)
+    return mr, nr, blocks.block_panels(depth, dtype, _chunk(tiled)), padded_dim
+
+
+def _chunk(tiled: bool) -> int:
+    """Number of weights that are summed from zero. No sum depends on the size of slabs and blocks of whole chunks."""
+    return SUMMED if tiled else blocks.CHUNK

@@ -12,18 +12,21 @@
 # Whole tiles are added to the output directly, tiles at its edges through a tile of scratch. x[rows] is copied only
 # group by group. BLAS is not used, because its threads would compete with ours. The result does not depend on the
 # number of threads. In bfloat16, operands are packed as words (`_matmul_words.py`), k counts words, and the x of a
-# residual layer is added in float32, because w + 1 would lose the digits of a small w.
+# residual layer is added in float32, because w + 1 would lose the digits of a small w. On tile registers, the
+# kernel is that of `_amx_matmul.py`.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
-from rvtrain._engine._bfloat16 import WORD, words
+from rvtrain._engine._amx_matmul import multiply_tasks_in_tiles
+from rvtrain._engine._bfloat16 import TILED, holds_words
 from rvtrain._engine._blocks import CHUNK, GROUP, tiles
+from rvtrain._engine._layout import packed_depth
 from rvtrain._engine._matmul_words import pack_word_block, pack_word_columns_of, pack_word_rows_of
 from rvtrain._engine._packing import copy_part, transpose_rows
-from rvtrain._engine._precision import multiplies_words
+from rvtrain._engine._precision import operand_type
 from rvtrain._engine._prefetch import prefetch_part
 from rvtrain._engine._scratch import Scratch, scratch
 from rvtrain._engine._tile import mr, nr, tile_panels, tile_shape
@@ -70,9 +73,10 @@ class _Room(NamedTuple):
     across: int
     """Its columns."""
     depth: int
-    """Number of k, of words if `in_words`."""
+    """Number of k of the packed operands."""
     dtype: np.dtype
-    in_words: bool
+    operand: np.dtype
+    """Type of the packed operands."""
     tasks: int
     """The most tasks."""
     largest: int
@@ -82,15 +86,16 @@ class _Room(NamedTuple):
 def _arrays(room: _Room, memory: Scratch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The packed right operand (m / NR, k, NR), and for each task packed rows of the left one and a tile.
 
-    Shapes of these: (tasks, G, stretch, MR) and (tasks, MR, NR).
+    Shapes of these: (tasks, G, stretch, MR) and (tasks, MR, NR), with 4 MR in place of MR on tile registers.
     """
     height, width, _ = tile_shape(room.dtype)
-    operand, panels = WORD if room.in_words else room.dtype, tiles(room.high, height)
+    height *= 4 if room.operand == TILED else 1
+    panels = tiles(room.high, height)
     group = min(room.largest // height, tiles(panels, room.tasks))
     tasks = min(room.tasks, tiles(panels, group))
     return (
-        memory.array((tiles(room.across, width), room.depth, width), operand),
-        memory.array((tasks, group, min(_STRETCH, room.depth), height), operand),
+        memory.array((tiles(room.across, width), room.depth, width), room.operand),
+        memory.array((tasks, group, min(_STRETCH, room.depth), height), room.operand),
         memory.array((tasks, height, width), room.dtype),
     )
 
@@ -106,15 +111,16 @@ def _multiplied(
 ) -> np.ndarray:
     """x[rows] · right, or x[rows]ᵀ · right, of this shape; right is w or its transpose."""
     w, depth = np.ascontiguousarray(w), w.shape[1] if w_transposed else len(w)
-    in_words = multiplies_words(None, w.dtype)
+    operand = operand_type(None, w.dtype)
     # The right operand of x[rows]ᵀ is long, and each group reads it from the third-level cache: larger groups.
     tasks, largest = (2 * thread_count(), 2 * GROUP) if transposed else (4 * thread_count(), GROUP)
-    room = _Room(*shape, words(depth) if in_words else depth, x.dtype, in_words, tasks, largest)
-    adding = residual and in_words
+    room = _Room(*shape, packed_depth(depth, operand), x.dtype, operand, tasks, largest)
+    adding = residual and holds_words(operand)
+    multiply = _multiply_by_amx if operand == TILED else _multiply
     out = x[rows] if adding else np.empty(shape, x.dtype)
     with scratch() as memory:
         panels, left, edges = memory.once(room, _arrays)
-        _multiply.sized(out.size * room.depth)(
+        multiply.sized(out.size * room.depth)(
             w, w_transposed, residual, panels, x, rows, transposed, left, edges, adding, out
         )
     return out
@@ -130,6 +136,13 @@ def _multiply(threads, w, w_transposed, residual, panels, x, rows, transposed, l
     _launch_tasks(threads, len(left), x, rows, transposed, panels, left, edges, adding, out)
 
 
+@driver
+def _multiply_by_amx(threads, w, w_transposed, residual, panels, x, rows, transposed, left, edges, adding, out):
+    """As `_multiply`, with 4 MR in place of MR."""
+    _launch_packing(threads, (panels.shape[1] + _ROWS - 1) // _ROWS, w, w_transposed, residual, panels)
+    _launch_tiles(threads, len(left), x, rows, transposed, panels, left, edges, adding, out)
+
+
 @kernel
 def _pack_right(start, stop, w, transposed, residual, panels):
     """panels[j, k, q] = element (k, j · NR + q) of w or its transpose, with 1 added on the diagonal if residual."""
@@ -143,7 +156,7 @@ def _pack_block(first, w, transposed, residual, panels):
 
 
 def _block_into(dtype):
-    return _word_block if dtype == WORD else _number_block
+    return _word_block if holds_words(dtype) else _number_block
 
 
 def _word_block(first, w, transposed, residual, panels):
@@ -195,6 +208,7 @@ def _multiply_tasks(start, stop, x, rows, transposed, panels, left, edges, addin
 
 
 _launch_packing, _launch_tasks = _pack_right.launch, _multiply_tasks.launch
+_launch_tiles = multiply_tasks_in_tiles.launch
 
 
 @njit
@@ -255,7 +269,7 @@ def _pack_left(x, rows, transposed, first, start, stop, left):
 
 
 def _left_into(dtype):
-    return _word_left if dtype == WORD else _number_left
+    return _word_left if holds_words(dtype) else _number_left
 
 
 def _word_left(x, rows, transposed, first, start, stop, left):

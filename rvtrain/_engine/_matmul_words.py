@@ -13,8 +13,9 @@ _NOTHING = np.float32(0)
 @njit
 def pack_word_block(first, last, w, transposed, panels):
     """panels[j, k, q] = word of elements 2 k and 2 k + 1 of column j · NR + q of w or its transpose, k < last."""
-    width, depth = nr(panels), panels.shape[1]
+    width, depth, stop = nr(panels), panels.shape[1], last
     across, dim = (len(w), w.shape[1]) if transposed else (w.shape[1], len(w))
+    last = min(stop, (dim + 1) // 2)  # on tile registers, words of zeros follow
     whole = 0 if transposed else across // width
     paired = min(last, dim // 2)
     for j in range(whole):
@@ -30,6 +31,7 @@ def pack_word_block(first, last, w, transposed, panels):
                 panels[c // width, k, c % width] = word(w[2 * k, c], w[second, c] if second < dim else _NOTHING)
     if across % width > 0:
         panels[across // width, first:last, across % width :] = 0
+    panels[:, last:stop] = 0
 
 
 @njit

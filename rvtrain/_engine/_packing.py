@@ -14,6 +14,7 @@ import numpy as np
 from rvtrain._engine._bfloat16 import joined, neighbours, pairs, rounded
 from rvtrain._engine._tile import tile_shape
 from rvtrain._kernels import emitted
+from rvtrain._kernels._vectors import Value
 
 
 def _copy_part(x, row, c, target, at):
@@ -68,18 +69,23 @@ def _transposing(scaled, in_words=False):
                 values = (values.astype(np.float64) * number.broadcast(long * size)).astype(x.dtype)
             return neighbours([rounded(values)])[0] if in_words else values
 
-        rows, s = [load(r) for r in range(size)], 1
-        while s < size:
-            upper = [size + j - s if j & s else j for j in range(size)]
-            lower = [size + j if j & s else j + s for j in range(size)]
-            for r in (r for r in range(size) if not r & s):
-                a, b = rows[r], rows[r + s]
-                rows[r], rows[r + s] = a.shuffle(b, upper), a.shuffle(b, lower)
-            s *= 2
-        for c, values in enumerate(rows):
+        for c, values in enumerate(turned([load(r) for r in range(size)])):
             (target + (at + stride * c)).store(values)
 
     return transpose
+
+
+def turned(rows: list[Value]) -> list[Value]:
+    """The columns of a square, given as vectors of its rows."""
+    rows, size, s = list(rows), len(rows), 1
+    while s < size:
+        upper = [size + j - s if j & s else j for j in range(size)]
+        lower = [size + j if j & s else j + s for j in range(size)]
+        for r in (r for r in range(size) if not r & s):
+            a, b = rows[r], rows[r + s]
+            rows[r], rows[r + s] = a.shuffle(b, upper), a.shuffle(b, lower)
+        s *= 2
+    return rows
 
 
 transpose_rows = _transposing(scaled=False)

@@ -3,7 +3,8 @@
 import numpy as np
 
 from rvtrain import _validation as check
-from rvtrain._engine._bfloat16 import has_bfloat16
+from rvtrain._engine._amx import has_amx
+from rvtrain._engine._bfloat16 import TILED, WORD, has_bfloat16
 
 PRECISIONS = ("highest", "high", "medium")
 
@@ -17,8 +18,8 @@ def set_float32_precision(precision: str) -> None:
     ----------
     precision : {"highest", "high", "medium"}
         "highest": in float32. "medium": operands are rounded to bfloat16, of 8 bits of precision, and products are
-        summed in float32, where the processor has instructions for that (AVX-512 BF16), else as "highest". "high",
-        which stands for the sum of two bfloat16 numbers, is as "highest", because with these instructions it would
+        summed in float32, where the processor has instructions for that (AMX or AVX-512 BF16), else as "highest".
+        "high", which stands for the sum of two bfloat16 numbers, is as "highest", because with AVX-512 BF16 it would
         be slower. The words are those of ``torch.set_float32_matmul_precision``.
 
     Raises
@@ -73,6 +74,8 @@ def precision_used(precision: str | None) -> str:
     return "medium" if (precision or _chosen) == "medium" and has_bfloat16() else "highest"
 
 
-def multiplies_words(precision: str | None, dtype: np.dtype) -> bool:
-    """Whether products of arrays of this type are computed from words of bfloat16 numbers."""
-    return dtype == np.float32 and precision_used(precision) == "medium"
+def operand_type(precision: str | None, dtype: np.dtype) -> np.dtype:
+    """Type of the packed operands of products of arrays of this type: their own, or one of words of bfloat16."""
+    if dtype != np.float32 or precision_used(precision) != "medium":
+        return np.dtype(dtype)
+    return TILED if has_amx() else WORD

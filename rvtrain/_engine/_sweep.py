@@ -11,7 +11,7 @@ from rvtrain._engine._blocks import Rows
 from rvtrain._engine._guide import Guide, NoGuide
 from rvtrain._engine._layout import Layout
 from rvtrain._engine._mask import Mask
-from rvtrain._engine._precision import multiplies_words
+from rvtrain._engine._precision import operand_type
 from rvtrain._engine._scratch import Scratch
 from rvtrain._engine._treatment import Results
 from rvtrain._kernels._threads import thread_count
@@ -69,8 +69,8 @@ def sweep(
         Of the products; None: that of `set_float32_precision`.
     """
     (count, dim), wide, dtype = rows.x.shape, len(columns.x), rows.x.dtype
-    in_words = multiplies_words(precision, dtype) and not getattr(treatment, "BLOCKS", False)
-    layout, separable = Layout(dim, dtype, in_words), type(treatment).SEPARABLE
+    operand = dtype if getattr(treatment, "BLOCKS", False) else operand_type(precision, dtype)
+    layout, separable = Layout(dim, dtype, operand), type(treatment).SEPARABLE
     across = layout.panels(wide)
     keep = to_columns or not bounded or (to_rows and not separable)
     room = Room(
@@ -83,7 +83,7 @@ def sweep(
         type(treatment).SUMS,
         to_rows,
         to_columns,
-        in_words,
+        operand,
     )
     packed, work = scratch.once(room, arrays)
     pack(columns, packed)
@@ -170,12 +170,13 @@ class Room(NamedTuple):
     """Addends per score."""
     to_rows: bool
     to_columns: bool
-    in_words: bool = False
+    operand: np.dtype
+    """Type of the packed copies."""
 
 
 def arrays(room: Room, scratch: Scratch) -> tuple[kernels.Columns, kernels.Work]:
     """Scratch arrays of a sweep: the packed columns, and the slab with its sums."""
-    layout, count, dtype = Layout(room.dim, room.dtype, room.in_words), room.columns, room.dtype
+    layout, count, dtype = Layout(room.dim, room.dtype, room.operand), room.columns, room.dtype
     high, wide, padded = layout.mr, layout.nr, layout.padded_dim
     groups, panels, across = room.height // blocks.GROUP, blocks.GROUP // high, layout.panels(count)
     slabs = blocks.tiles(room.rows, room.height)

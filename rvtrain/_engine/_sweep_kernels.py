@@ -18,19 +18,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rvtrain._engine._blocks import (
-    CHUNK,
-    FINE_CHUNK,
-    GROUP,
+from rvtrain._engine._blocks import CHUNK, FINE_CHUNK, GROUP, pack_strips
+from rvtrain._engine._guide import mask_by_guide, pack_guide
+from rvtrain._engine._mask import equal_ids, mask_block
+from rvtrain._engine._operands import (
     add_weighted_columns,
     add_weighted_rows,
     narrow_weights,
     pack_left,
-    pack_strips,
     score_block,
 )
-from rvtrain._engine._guide import mask_by_guide, pack_guide
-from rvtrain._engine._mask import equal_ids, mask_block
 from rvtrain._engine._tile import mr, nr
 from rvtrain._engine._treatment import close, finish_slab, visit, visit_scores, weigh
 from rvtrain._kernels import body, driver, kernel, njit, overload
@@ -54,7 +51,7 @@ class Work(NamedTuple):
     slab: np.ndarray
     """(rows / MR, m / NR or block, MR, NR) scores, then kept values, then weights"""
     weights: np.ndarray
-    """The slab as the sums read it: itself, or the same memory as int32 words"""
+    """The slab as the sums read it: itself, or the same memory as integers that hold words"""
     left: np.ndarray
     """(groups, GROUP / MR, d, MR) packed rows"""
     shifts: np.ndarray

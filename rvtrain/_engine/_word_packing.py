@@ -25,7 +25,7 @@ def pack_words(rows, first, panels, j, q):
     for r in range(height):
         i = first + r
         for k in range(whole, depth):
-            if i < count:
+            if i < count and 2 * k < dim:
                 scale, second = rows.inverse[i], 2 * k + 1
                 upper = rows.x[i, second] * scale if second < dim else 0.0
                 panels[j, k, q + r] = word(np.float32(rows.x[i, 2 * k] * scale), np.float32(upper))

@@ -165,6 +165,22 @@ class Emitter:
         function = cgutils.get_or_insert_function(self.builder.module, kind, name)
         return Value(self.builder, self.builder.call(function, [value.llvm for value in values]))
 
+    def run(self, name: str, *operands: Any) -> None:
+        """Call an LLVM intrinsic without result; a Python integer is an immediate operand of 8 bits."""
+        byte = ir.IntType(8)
+        values = [byte(x) if isinstance(x, int) else x.llvm for x in operands]
+        values = [self.builder.bitcast(x, byte.as_pointer()) if x.type.is_pointer else x for x in values]
+        kind = ir.FunctionType(ir.VoidType(), [value.type for value in values])
+        self.builder.call(cgutils.get_or_insert_function(self.builder.module, kind, name), values)
+
+    def room(self, dtype: Any, count: int) -> Place:
+        """The address of `count` elements on the stack, at a multiple of the size of a cache line."""
+        element = _llvm(np.dtype(dtype))
+        with self.builder.goto_entry_block():
+            array = self.builder.alloca(ir.ArrayType(element, count))
+        array.align = 64
+        return Place(self.builder, self.builder.bitcast(array, element.as_pointer()))
+
     def fma(self, a: Value, b: Value, c: Value) -> Value:
         """a b + c, fused if the processor has the instruction."""
         size = f"f{8 * c.dtype.itemsize}"

@@ -13,19 +13,21 @@ from conftest import from_python, relative_error
 
 import rvtrain as rt
 from rvtrain._engine import _bfloat16 as bfloat16
+from rvtrain._engine import _blocks, _layout
 from rvtrain._engine import _matmul as matmul
 from rvtrain._engine import _precision as precision
 from rvtrain._engine import _tile as tile
 from rvtrain._engine import _word_packing as packing
-from rvtrain._kernels import njit
+from rvtrain._kernels import _caches, njit
 
 BOTH = ("anchors", "positives")
 
 
-@pytest.fixture
-def medium(monkeypatch):
-    """Products of float32 arrays are of bfloat16, on every processor."""
+@pytest.fixture(params=["words", "tiles"])
+def medium(request, monkeypatch):
+    """Products of float32 arrays are of bfloat16, on every processor: of vectors of words, or in tile registers."""
     monkeypatch.setattr(precision, "has_bfloat16", lambda: True)
+    monkeypatch.setattr(precision, "has_amx", lambda: request.param == "tiles")
     rt.set_float32_precision("medium")
     yield
     rt.set_float32_precision("highest")
@@ -195,6 +197,20 @@ def test_pool__strided_input_and_threads_give_the_same_bits(medium, rng):
     assert value == other
     for a, b in zip(one, two, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_results__are_the_same_bits_for_any_caches(medium, monkeypatch, rng):
+    anchors, positives = rng.normal(size=(2, 900, 100)).astype(np.float32)
+    found = []
+    for sizes in (_caches.TYPICAL, _caches.Caches(32 << 10, 64 << 10, 1 << 20), _caches.Caches(*3 * [1 << 25])):
+        for module in (_blocks, _layout):
+            monkeypatch.setattr(module, "cache_sizes", lambda sizes=sizes: sizes)
+        _layout._facts.cache_clear()
+        for loss in (rt.InfoNCELoss(0.1), rt.InfoNCELoss(0.1, symmetric=True)):
+            value, gradients = loss.compute_with_gradients(anchors, positives, wrt=BOTH)
+            found.append((value, *(g.tobytes() for g in gradients)))
+    _layout._facts.cache_clear()
+    assert found[:2] == found[2:4] == found[4:]
 
 
 SHAPES = [(1, 1, 1), (5, 3, 2), (37, 65, 33), (70, 130, 64), (64, 32, 96)]
