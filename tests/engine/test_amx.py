@@ -69,10 +69,16 @@ np.savez(sys.argv[2], product=found[0], transposed=found[1], **arrays)
 )
 
 
-def compiled():
-    """`products`, with the microkernels as they are now."""
+@pytest.fixture(scope="module")
+def by_vectors():
+    """`products`, compiled without the instructions."""
     scope = {}
-    exec(PRODUCTS, scope)
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (amx, amx_tile):
+            patch.setattr(module, "has_amx", lambda: False)
+        exec(PRODUCTS, scope)
+        _, packed = operands(np.random.default_rng(0), 1)
+        scope["products"](**packed, second=packed["left"].shape[1] // 2, add=True)
     return scope["products"]
 
 
@@ -117,16 +123,14 @@ def by_manual(left, right, before, deep):
 
 
 @pytest.mark.parametrize("steps", [1, 2, 7])
-def test_tiles__have_the_arithmetic_of_the_manual(steps, monkeypatch, rng):
-    monkeypatch.setattr(amx_tile, "has_amx", lambda: False)
-    monkeypatch.setattr(amx, "has_amx", lambda: False)
+def test_tiles__have_the_arithmetic_of_the_manual(steps, by_vectors, rng):
     numbers, packed = operands(rng, steps)
     left, weights, right = (rounded(numbers[name]) for name in ("left", "weights", "right"))
     height, width, _ = tile.tile_shape(np.float32)
     for add in (True, False):
         before = {name: packed[name] * np.float32(add) for name in ("scores", "to_rows", "to_columns")}
         found = {name: array.copy() for name, array in packed.items()}
-        compiled()(**found, second=found["left"].shape[1] // 2, add=add)
+        by_vectors(**found, second=found["left"].shape[1] // 2, add=add)
         turned = np.concatenate([weights[:, j * width : (j + 1) * width] for j in range(steps)]).T  # by rows
         for name, operand, deep in (
             ("scores", left, 2 * height), ("to_rows", weights, width // 2), ("to_columns", turned, 2 * height)
@@ -147,7 +151,7 @@ def emulator(folder):
     return path
 
 
-def test_instructions__have_the_bits_of_the_vectors(tmp_path, monkeypatch, rng):
+def test_instructions__have_the_bits_of_the_vectors(tmp_path, by_vectors, rng):
     library = emulator(tmp_path)
     _, packed = operands(rng, 3)
     x, w = (rng.normal(size=shape).astype(np.float32) for shape in ((70, 75), (75, 50)))
@@ -160,9 +164,7 @@ def test_instructions__have_the_bits_of_the_vectors(tmp_path, monkeypatch, rng):
     assert result.returncode == 0, result.stderr
     assert result.stdout.split() == ["True"]
     found = np.load(files[1])
-    monkeypatch.setattr(amx_tile, "has_amx", lambda: False)
-    monkeypatch.setattr(amx, "has_amx", lambda: False)
-    compiled()(**packed, second=packed["left"].shape[1] // 2, add=True)
+    by_vectors(**packed, second=packed["left"].shape[1] // 2, add=True)
     for name, expected in packed.items():
         np.testing.assert_array_equal(found[name], expected, err_msg=name)
     assert relative_error(found["product"], rounded(x)[rows] @ rounded(w)) < 1e-6
