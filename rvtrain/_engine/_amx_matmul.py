@@ -9,7 +9,7 @@ from rvtrain._kernels import kernel, njit
 
 
 @kernel
-def multiply_tasks_in_tiles(start, stop, x, rows, transposed, panels, left, edges, adding, out):
+def multiply_tasks_by_amx(start, stop, x, rows, transposed, panels, left, edges, adding, out):
     """As `_multiply_tasks`. Shapes: left (tasks, G, stretch, 4 MR) and edges (tasks, 4 MR, NR) are scratch."""
     tall = left.shape[3]
     count = (len(out) + tall - 1) // tall

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rvtrain._engine._amx_matmul import multiply_tasks_in_tiles
+from rvtrain._engine._amx_matmul import multiply_tasks_by_amx
 from rvtrain._engine._bfloat16 import TILED, holds_words
 from rvtrain._engine._blocks import CHUNK, GROUP, tiles
 from rvtrain._engine._layout import packed_depth
@@ -208,7 +208,7 @@ def _multiply_tasks(start, stop, x, rows, transposed, panels, left, edges, addin
 
 
 _launch_packing, _launch_tasks = _pack_right.launch, _multiply_tasks.launch
-_launch_tiles = multiply_tasks_in_tiles.launch
+_launch_tiles = multiply_tasks_by_amx.launch
 
 
 @njit
