@@ -96,7 +96,7 @@ def trained(name, comm, checkpoint=None, epochs=3, resume=False, **options):
         first, second = rng.integers(0, 150, 300), rng.integers(0, 15, 300)
         edges = np.stack([first, first % 10 + 10 * second], axis=1)  # within ten groups
         options = {"shared_negatives": "own" not in name, "resume": resume}
-        options |= {"walks": rt.RandomWalks(5, 2, 2)} if name == "graph, own" else {}
+        options |= {"walks": rt.RandomWalks(2, 2, 1)} if name == "graph, own" else {}
         return trainer.fit_graph(edges[50:], None, edges[:50], **options)
     if name.startswith("label"):
         labels = np.arange(150) % 13

@@ -120,6 +120,10 @@ class Ranks:
                 raise ValueError(_difference(texts[0], rank, other))
         return heads[:, :_NUMBERS]
 
+    def any(self, value: bool) -> bool:
+        """Whether the value of any rank is true."""
+        return bool(self._everyones(np.array(value)).any())
+
     def gathered(self, x: np.ndarray, counts: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """The rows of all ranks, in the order of ranks: (Σ counts, …) from (counts[rank], …)."""
         _check_thread()

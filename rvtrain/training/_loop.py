@@ -55,6 +55,8 @@ class Loop:
         self._log = Log(trainer.log, columns) if trainer.log is not None and self._writes else None
         self._miner = None if trainer.mining is None else MiningCall(trainer.mining.miner)
         self._bar = _progress.Bar()
+        self._is_stopped = False
+        """Whether a callback has asked to end, of any rank."""
         self._clock, self._loss, self._samples = 0.0, 0.0, 0
         """Time and summed loss since the last record, and samples in it."""
 
@@ -111,6 +113,7 @@ class Loop:
                         self._log.begin(run.records)
                     started = True
                     self.hooks.call("on_fit_start", run.records[-1])
+                    self._hear()
                     while not self._is_done():
                         self._epoch()
             finally:
@@ -119,7 +122,12 @@ class Loop:
     def _is_done(self) -> bool:
         trainer, run = self.trainer, self.run
         stale = trainer.patience is not None and run.stale >= trainer.patience
-        return trainer._stopping or stale or run.epoch >= trainer.epochs
+        return self._is_stopped or stale or run.epoch >= trainer.epochs
+
+    def _hear(self) -> None:
+        """Learn whether a callback has asked to end; ranks ask each other, because all make the same steps."""
+        trainer = self.trainer
+        self._is_stopped = trainer._stopping if trainer._ranks is None else trainer._ranks.any(trainer._stopping)
 
     def _end(self, started: bool) -> None:
         """The best parameters, or without validation those that would be evaluated now."""
@@ -145,7 +153,8 @@ class Loop:
                 self._record(run.epoch + done / task.samples)
                 recorded = run.step
                 self._bar.phase("training")
-            if trainer._stopping or (recorded == run.step and self._is_done()):
+            self._hear()
+            if self._is_stopped or (recorded == run.step and self._is_done()):
                 break
         is_whole = done == task.samples
         run.epoch += int(is_whole)
@@ -154,6 +163,7 @@ class Loop:
         if is_whole and trainer.checkpoint is not None and self._writes:
             checkpoints.save(trainer.checkpoint, self)
         self.hooks.call("on_epoch_end", run.records[-1])
+        self._hear()
 
     def _mine(self) -> None:
         trainer, run = self.trainer, self.run

@@ -93,9 +93,11 @@ def added(parts: list[Params]) -> Params:
 
 def summed(ranks: Ranks, segments: list[Params]) -> tuple[Params, dict[str, Rows] | None]:
     """The gradients of the parameters over the segments of all ranks, as an optimizer takes them."""
-    found = {
-        name: _rows_of_all(ranks, segments, name) for name, g in segments[0].items() if isinstance(g, RowGradient)
-    }
+    found: dict[str, Any] = {}
+    for name, g in segments[0].items():
+        if isinstance(g, RowGradient):
+            rows, values = zip(*((each[name].rows, each[name].values) for each in segments), strict=True)
+            found[name] = rows_of_all(ranks, g.shape, np.concatenate(rows), np.concatenate(values))
     return by_rows(_total(ranks, segments, set(found)) | found)
 
 
@@ -112,12 +114,10 @@ def _total(ranks: Ranks, segments: list[Params], without: set[str]) -> dict[str,
     return found
 
 
-def _rows_of_all(ranks: Ranks, segments: list[Any], name: str) -> RowGradient:
-    """The gradient of a table, of which each rank has that of some rows for each segment."""
-    rows = np.concatenate([grads[name].rows for grads in segments])
-    values = np.concatenate([grads[name].values for grads in segments])
+def rows_of_all(ranks: Ranks, shape: tuple[int, int], rows: Rows, values: Floats) -> RowGradient:
+    """The gradient of a table, of which each rank has that of some rows, in the order of its segments."""
     counts = ranks.agree({}, (len(rows),))[:, 0].copy()
-    return RowGradient(segments[0][name].shape, ranks.gathered(rows, counts), ranks.gathered(values, counts))
+    return RowGradient(shape, ranks.gathered(rows, counts), ranks.gathered(values, counts))
 
 
 def agree_on_parameters(ranks: Ranks, params: Params) -> None:

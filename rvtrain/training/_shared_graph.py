@@ -12,8 +12,8 @@ from rvtrain.training import _metrics as metrics
 from rvtrain.training._graph_batch import Ends
 from rvtrain.training._graph_task import GraphTask
 from rvtrain.training._losses import LossCall, Weighted
-from rvtrain.training._row_gradient import RowGradient
-from rvtrain.training._shared import agree_on_data, check_shared, is_enough, of_all_ranks, shared_by, summed
+from rvtrain.training._row_gradient import by_rows
+from rvtrain.training._shared import agree_on_data, check_shared, is_enough, of_all_ranks, rows_of_all, shared_by
 from rvtrain.training._task import Gradients, Rows, plus
 
 
@@ -55,20 +55,24 @@ class SharedGraphTask(GraphTask):
 
     def gradients(self, batch: Rows, losses: list[Weighted]) -> Gradients:
         """Gradients of the whole batch, on each rank."""
-        ends = self._drawn(batch)
-        drawn = ends[:, 1:]
-        pool = np.unique(drawn[drawn >= 0]).astype(np.int64)
+        ends, of_batch = self._drawn(batch), compares_batch(losses[0].call, self.shared)
+        pool: Any = self._distinct(ends[:, 1:]) if of_batch else ends
         if not is_enough(min(len(ends), len(pool)), self.ranks):
             return self._of_ends(ends, losses)
         if self.before_reading is not None:
-            self.before_reading({"weight": np.union1d(pool, ends[:, 0])})
-        of_batch = compares_batch(losses[0].call, self.shared)
-        value, segments, learned = self._of_batch(ends, pool, losses) if of_batch else self._of_edges(ends, losses)
-        grads, rows = summed(self.ranks, [{"weight": each} for each in segments])
+            self.before_reading({"weight": self._distinct(ends)})
+        value, learned, *mine = self._of_batch(ends, pool, losses) if of_batch else self._of_edges(ends, losses)
+        grads, rows = by_rows({"weight": rows_of_all(self.ranks, self.table.weight.shape, *mine)})
         return Gradients(value, grads, learned, rows)
 
+    def _distinct(self, nodes: Ends) -> Rows:
+        """The distinct nodes, ascending, without −1."""
+        is_there = np.zeros(self.count + 1, np.bool_)
+        is_there[nodes] = True
+        return np.flatnonzero(is_there[:-1])
+
     def _of_batch(self, ends: Ends, pool: Rows, losses: list[Weighted]) -> Any:
-        """The losses, the gradients of this rank's segments, and those to parameters of the losses."""
+        """The losses, the gradients to their parameters, and rows and gradients of this rank's segments."""
         table = self.table.weight
         edges, columns = shares_of(len(ends), self.ranks), shares_of(len(pool), self.ranks)
         mine, others = slice(int(edges[0]), int(edges[-1])), slice(int(columns[0]), int(columns[-1]))
@@ -87,20 +91,14 @@ class SharedGraphTask(GraphTask):
                 sums = [plus(each, weight, g[name]) for each, name in zip(sums, names, strict=True)]
                 learned.append({name: weight * float(g[name]) for name in call.learnable})
         bounds = edges - edges[0], edges - edges[0], columns - columns[0]
-        parts = [[slice(int(start), int(stop)) for start, stop in itertools.pairwise(each)] for each in bounds]
-        segments = [
-            RowGradient(
-                table.shape,
-                np.concatenate([x[part] for x, part in zip(rows, segment, strict=True)]),
-                np.concatenate([x[part] for x, part in zip(sums, segment, strict=True)]),
-            )
-            for segment in zip(*parts, strict=True)
+        order = [
+            (i, slice(int(each[s]), int(each[s + 1]))) for s in range(len(edges) - 1) for i, each in enumerate(bounds)
         ]
-        return total, segments, learned
+        return total, learned, *(np.concatenate([x[i][part] for i, part in order]) for x in (rows, sums))
 
     def _of_edges(self, ends: Ends, losses: list[Weighted]) -> Any:
         """The same of losses of single edges, whose means over segments are averaged."""
-        values, segments = [], []
+        values, nodes, grads = [], [], []
         for start, stop in itertools.pairwise(shares_of(len(ends), self.ranks).tolist()):
             share = (stop - start) / len(ends)
             scaled = [
@@ -108,12 +106,14 @@ class SharedGraphTask(GraphTask):
             ]
             found = self._of_ends(ends[start:stop], scaled)
             values.append([found.value, *(x for own in found.learned for x in own.values())])
-            rows = {} if found.rows is None else found.rows
-            segments.append(RowGradient(self.table.weight.shape, rows["weight"].copy(), found.grads["weight"].copy()))
+            assert found.rows is not None
+            nodes.append(found.rows["weight"].copy())
+            grads.append(found.grads["weight"].copy())
         counts = np.full(self.ranks.size, len(values))
         totals = iter(self.ranks.gathered(np.array(values), counts).sum(axis=0).tolist())
         value = next(totals)
-        return value, segments, [{name: next(totals) for name in own} for own in found.learned]
+        learned = [{name: next(totals) for name in own} for own in found.learned]
+        return value, learned, np.concatenate(nodes), np.concatenate(grads)
 
     def metrics(self, names: tuple[str, ...]) -> dict[str, float]:
         """As `GraphTask`: the ranks rank nodes in parts."""

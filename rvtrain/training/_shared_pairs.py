@@ -14,6 +14,7 @@ from rvtrain.training._models import Floats, Params, output_kind, outputs
 from rvtrain.training._pair_data import PairData, Pool, Rows
 from rvtrain.training._pair_losses import columns_of
 from rvtrain.training._pair_task import PairTask, PerPair
+from rvtrain.training._run import fingerprint
 from rvtrain.training._shared import (
     Part,
     added,
@@ -51,6 +52,12 @@ class SharedPairTask(PairTask):
         found = super().fingerprints()
         agree_on_data(self.ranks, data, found)
         return found
+
+    def mine(self, miner: MiningCall, k: int) -> None:
+        """Compared afterwards, because a miner of one's own may find others on each rank."""
+        super().mine(miner, k)
+        assert self.mined is not None
+        self.ranks.agree({"mined negatives": fingerprint(self.mined)})
 
     def gradients(self, batch: Rows, losses: list[Weighted]) -> Gradients:
         """Gradients of the whole batch, on each rank."""

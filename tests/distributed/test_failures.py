@@ -24,6 +24,12 @@ def test_a_rank_that_fails__ends_all_and_the_next_job_resumes(how, tmp_path):
             np.testing.assert_array_equal(resumed[name], value, err_msg=name)
 
 
+def test_a_rank_that_is_interrupted__ends_all(tmp_path):
+    done = launch(2, "failures.py", "interrupted", tmp_path / "symmetric.npz", timeout=60)
+    assert done.returncode != 0
+    assert "KeyboardInterrupt" in done.stderr and "rank 1 of 2 ends all" in done.stderr
+
+
 DIFFERENT = {
     "rows": "all ranks must have the same shape and dtype of documents, got (150, 12) float32 on rank 0 and "
     "(149, 12) float32 on rank 1",
@@ -31,6 +37,7 @@ DIFFERENT = {
     "(150, 12) float64 on rank 1",
     "elements": "all ranks must have the same elements of queries",
     "settings": "all ranks must have the same batch_size, got 50 on rank 0 and 49 on rank 1",
+    "mined": "all ranks must have the same mined negatives",
     "sampler": "all ranks must have the same batch of the sampler",
     "version": f"all ranks must have the same version of rvtrain, got {rt.__version__} on rank 0 and 0.0.1 on rank 1",
 }

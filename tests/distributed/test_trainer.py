@@ -6,9 +6,12 @@ from conftest import relative_error
 from launcher import results
 from shared_trainings import TRAININGS, trained
 
+RESUMED = [*list(TRAININGS)[:5], "labels", "graph"]
+BY_THREE = ["symmetric", "texts", "labels", "graph"]
 
-def bits(arrays):
-    return {name: array.tobytes() for name, array in arrays.items()}
+
+def bits(arrays, names=tuple(TRAININGS)):
+    return {key: array.tobytes() for key, array in arrays.items() if key.split("/")[0] in names}
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +48,22 @@ def test_ranks__have_the_bits_of_one_rank(ranks, one_rank, tmp_path):
 
 
 def test_a_run__is_resumed_by_another_number_of_ranks(one_rank, tmp_path):
-    results(4, "trainings.py", tmp_path / "first", 2, tmp_path)
-    for each in results(2, "trainings.py", tmp_path / "then", 3, tmp_path):
-        assert bits(each) == bits(one_rank)
+    results(4, "trainings.py", tmp_path / "first", 2, tmp_path, *RESUMED)
+    for each in results(2, "trainings.py", tmp_path / "then", 3, tmp_path, *RESUMED):
+        assert bits(each) == bits(one_rank, RESUMED)
+
+
+def test_three_ranks__train_as_one_up_to_rounding(one_rank, tmp_path):
+    first, *others = results(3, "trainings.py", tmp_path / "out", 3, "-", *BY_THREE)
+    for each in others:
+        assert bits(each) == bits(first)
+    for key, value in first.items():
+        np.testing.assert_allclose(value, one_rank[key], rtol=1e-3, atol=1e-4, err_msg=key)
+
+
+def test_a_rank_that_stops__stops_all_after_the_same_step(tmp_path):
+    first, second = results(2, "stops.py", tmp_path / "out")
+    assert first["on_step_end/step"] == 3 and first["on_epoch_end/epoch"] == 1
+    assert first.keys() == second.keys()
+    for key, value in first.items():
+        np.testing.assert_array_equal(second[key], value, err_msg=key)

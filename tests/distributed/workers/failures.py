@@ -16,12 +16,12 @@ how, checkpoint = sys.argv[1:]
 
 def fail(trainer, record):
     if record["epoch"] == 2 and comm.Get_rank() == 1:
-        if how == "killed":
-            os.kill(os.getpid(), signal.SIGKILL)
+        if how in ("killed", "interrupted"):
+            os.kill(os.getpid(), signal.SIGKILL if how == "killed" else signal.SIGINT)
         raise ArithmeticError("planted")
 
 
-if how in ("killed", "raises"):
+if how in ("killed", "interrupted", "raises"):
     trained("symmetric", comm, checkpoint, 50, callbacks=[fail])
 else:
     queries, documents, pairs, _ = data(False)
@@ -45,5 +45,15 @@ else:
 
         trainer = rt.Trainer(model.query, rt.SupConLoss(), comm=comm, progress=False)
         trainer.fit_labels(queries, np.arange(150) % 7, sampler=Odd(2))
+    if how == "mined":
+
+        class Miner:
+            """A miner that finds other documents on each rank."""
+
+            def mine(self, anchors, candidates, k):
+                return np.full((len(anchors), k), comm.Get_rank())
+
+        mining = rt.Mining(Miner(), 1)
+        rt.Trainer(model, rt.InfoNCELoss(), mining=mining, comm=comm, progress=False).fit(queries, documents, pairs)
     size = 50 - comm.Get_rank() if how == "settings" else 50
     rt.Trainer(model, rt.InfoNCELoss(), batch_size=size, comm=comm, progress=False).fit(queries, documents, pairs)
