@@ -5,7 +5,7 @@ import numpy as np
 from rvtrain._engine._prefetch import prefetch_part
 from rvtrain._engine._random import row_key, uniform
 from rvtrain._engine._tile import vector_bytes
-from rvtrain._kernels import driver, emitted, kernel, njit, trailing_zeros
+from rvtrain._kernels import body, driver, emitted, kernel, njit, trailing_zeros
 
 _TRIES = 20
 """Draws for an edge that has hit a neighbour each time before it goes without."""
@@ -15,7 +15,7 @@ _SHORT = 128
 KINDS = 64
 """Different values of `_kind`."""
 _AHEAD = 8
-"""Entries from the row that is added to the row that is fetched."""
+"""Edges from the one whose nodes are drawn to the one whose neighbours are fetched."""
 
 
 @njit
@@ -59,22 +59,24 @@ def _is_near(starts, others, i, v):
 
 
 @kernel
-def draw_negatives(start, stop, edges, key, starts, others, keep, alias, pool, out):
-    """out[e] = the two nodes of edge e, and k others without a link to the first, −1 where none is hit.
+def draw_negatives(start, stop, edges, batch, key, starts, others, keep, alias, pool, out):
+    """out[e] = the two nodes of edge batch[e], and k others without a link to the first, −1 where none is hit.
 
     A node is drawn from pool; if that is empty, with the probabilities of an alias table, or all alike if there is
     none. Each number depends on key, e and its place alone.
 
-    Shapes: edges (B, 2), starts (n + 1,), others (R,) and more behind them, as in `Graph`, keep and alias (n,) or
-    (0,), pool (P,) or (0,), out (B, 2 + k).
+    Shapes: edges (E, 2), batch (B,) or (0,) for all edges, starts (n + 1,), others (R,) and more behind them, as in
+    `Graph`, keep and alias (n,) or (0,), pool (P,) or (0,), out (B, 2 + k).
     """
     nodes, width = len(pool) if len(pool) else len(starts) - 1, out.shape[1] - 2
     for e in range(start, stop):
+        if e + 3 * _AHEAD < stop:
+            prefetch_part(edges, 2 * _edge(batch, e + 3 * _AHEAD), 2)
         if e + 2 * _AHEAD < stop:
-            prefetch_part(starts, edges[e + 2 * _AHEAD, 0], 1)
+            prefetch_part(starts, edges[_edge(batch, e + 2 * _AHEAD), 0], 1)
         if e + _AHEAD < stop:
-            prefetch_part(others, starts[edges[e + _AHEAD, 0]], 32)
-        i, j = edges[e, 0], edges[e, 1]
+            prefetch_part(others, starts[edges[_edge(batch, e + _AHEAD), 0]], 32)
+        i, j = edges[_edge(batch, e), 0], edges[_edge(batch, e), 1]
         out[e, 0], out[e, 1] = i, j
         row = row_key(key, 0, e)
         for c in range(width):
@@ -90,6 +92,11 @@ def draw_negatives(start, stop, edges, key, starts, others, keep, alias, pool, o
                     found = v
                     break
             out[e, 2 + c] = found
+
+
+@njit
+def _edge(batch, e):
+    return batch[e] if len(batch) else e
 
 
 @driver
@@ -123,21 +130,21 @@ def alias_table(threads, weights, keep, alias, small, large):
             low += 1
 
 
-@driver
-def group_nodes(threads, ends, bits, places, starts, nodes, bounds, middles, local, slots, owners, sizes):
+@body
+def group(ends, bits, places, starts, nodes, bounds, middles, owners, entries, ranks, sizes):
     """The distinct nodes of a batch, and the entries of each.
 
     Entry (e, c) is the node ends[e, c], unless that is −1. The entries of nodes[r] have the slots s from bounds[r] to
-    bounds[r + 1], and belong to edges owners[s], which ascend: first those with c = 0, up to middles[r], then the
-    others. local[e, c] is the r of an entry, slots[e, c] its slot; both are −1 if there is none. sizes: the numbers
-    of nodes and of entries.
+    bounds[r + 1], and are of edges owners[s], which ascend: first those with c = 0, up to middles[r], then the
+    others, of which entries[s] = e · (1 + k) + c − 1 is the number among all. ranks[e] is the r of ends[e, 0].
+    sizes: the numbers of nodes and of entries.
 
     Nodes with equally many entries of both kinds are neighbours, for then the processor predicts the ends of the
     loops over entries; among these, nodes ascend. A bit for each node of the table lists them, since n / 64 words are
     read sooner than a list of nodes is sorted.
 
-    Shapes: ends, local and slots (B, 2 + k), bits (⌈n / 64⌉,) uint64 of 0, left so; places (n, 2) of 0, left so;
-    starts (KINDS + 1,) scratch; nodes, middles and owners (m,), bounds (m + 1,), with m = B · (2 + k).
+    Shapes: ends (B, 2 + k), bits (⌈n / 64⌉,) uint64 of 0, left so; places (n, 2) of 0, left so; starts (KINDS + 1,)
+    scratch; nodes, middles, owners and entries (m,), bounds (m + 1,), with m = B · (2 + k); ranks (B,).
     """
     width = ends.shape[1]
     for e in range(len(ends)):
@@ -169,18 +176,27 @@ def group_nodes(threads, ends, bits, places, starts, nodes, bounds, middles, loc
         bounds[r], middles[r] = total, total + places[v, 0]
         places[v, 0], places[v, 1], total = r, total, middles[r] + places[v, 1]
     bounds[count] = total
-    for low, high in ((0, 1), (1, width)):
-        for e in range(len(ends)):
-            for c in range(low, high):
-                local[e, c] = slots[e, c] = -1
-                v = np.int64(ends[e, c])
-                if v >= 0:
-                    s = places[v, 1]
-                    places[v, 1] = s + 1
-                    local[e, c], slots[e, c], owners[s] = places[v, 0], s, e
+    for e in range(len(ends)):
+        v = ends[e, 0]
+        s = places[v, 1]
+        places[v, 1] = s + 1
+        ranks[e], owners[s] = places[v, 0], e
+    for e in range(len(ends)):
+        for c in range(1, width):
+            v = np.int64(ends[e, c])
+            if v >= 0:
+                s = places[v, 1]
+                places[v, 1] = s + 1
+                owners[s], entries[s] = e, e * (width - 1) + c - 1
     for r in range(count):
         places[nodes[r], 0] = places[nodes[r], 1] = 0
     sizes[0], sizes[1] = count, total
+
+
+@driver
+def group_nodes(threads, ends, groups):
+    """`group`, whose other arguments are the tuple `groups`."""
+    group(ends, *groups)
 
 
 @njit
