@@ -3,13 +3,15 @@
 import numpy as np
 
 from rvtrain._engine._prefetch import prefetch_part
-from rvtrain._engine._random import row_key, uniform
+from rvtrain._engine._random import GOLDEN, mix, row_key
 from rvtrain._engine._tile import vector_bytes
 from rvtrain._kernels import body, driver, emitted, kernel, njit, trailing_zeros
 
 _TRIES = 20
 """Draws for an edge that has hit a neighbour each time before it goes without."""
-_ONE = np.uint64(1)
+_BLOCK = 16
+"""Edges whose nodes are drawn together, so that random numbers are made in vectors."""
+_ONE, _HALF, _LOW = np.uint64(1), np.uint64(32), np.uint64(0xFFFFFFFF)
 _SHORT = 128
 """Neighbours that are all compared with a node; longer lists are searched by halves."""
 KINDS = 64
@@ -58,40 +60,70 @@ def _is_near(starts, others, i, v):
     return _holds(others, starts[i], starts[i + 1], v)
 
 
+@njit
+def _node(stream, column, nodes, keep, alias):
+    """A node below `nodes` < 2³²: the high half of a random 32-bit number times `nodes`; by an alias table, if any."""
+    product = (mix(stream + np.uint64(column) * GOLDEN) >> _HALF) * np.uint64(nodes)
+    v = np.int64(product >> _HALF)
+    if len(keep) and np.float64(np.int64(product & _LOW)) * 2.0**-32 >= keep[v]:
+        return alias[v]
+    return v
+
+
 @kernel
-def draw_negatives(start, stop, edges, batch, key, starts, others, keep, alias, pool, out):
+def _draw_block(start, stop, edges, batch, stream, starts, others, keep, alias, pool, out):
+    """`draw_negatives` from a pool that is drawn already, for blocks of _BLOCK edges."""
+    count, width = len(out), out.shape[1] - 2
+    nodes = len(pool) if len(pool) else len(starts) - 1
+    drawn = np.empty(_BLOCK * width, np.int64)
+    for b in range(start, stop):
+        begin, end = b * _BLOCK, min((b + 1) * _BLOCK, count)
+        for q in range((end - begin) * width):
+            drawn[q] = _node(stream, begin * width + q, nodes, keep, alias)
+        for e in range(begin, end):
+            if e + 3 * _AHEAD < count:
+                prefetch_part(edges, 2 * _edge(batch, e + 3 * _AHEAD), 2)
+            if e + 2 * _AHEAD < count:
+                prefetch_part(starts, edges[_edge(batch, e + 2 * _AHEAD), 0], 1)
+            if e + _AHEAD < count:
+                prefetch_part(others, starts[edges[_edge(batch, e + _AHEAD), 0]], 32)
+            i, j = edges[_edge(batch, e), 0], edges[_edge(batch, e), 1]
+            out[e, 0], out[e, 1] = i, j
+            for c in range(width):
+                v, tried = drawn[(e - begin) * width + c], 1
+                v = pool[v] if len(pool) else v
+                while (v == i) | (v == j) | _is_near(starts, others, i, v):
+                    if tried == _TRIES:
+                        v = -1
+                        break
+                    v = _node(stream, (tried * count + e) * width + c, nodes, keep, alias)
+                    v = pool[v] if len(pool) else v
+                    tried += 1
+                out[e, 2 + c] = v
+
+
+@driver
+def draw_negatives(threads, edges, batch, key, starts, others, keep, alias, pool, out):
     """out[e] = the two nodes of edge batch[e], and k others without a link to the first, −1 where none is hit.
 
-    A node is drawn from pool; if that is empty, with the probabilities of an alias table, or all alike if there is
-    none. Each number depends on key, e and its place alone.
+    Nodes are drawn with the probabilities of an alias table, or all alike if there is none; at first those of the
+    pool, from which those of the edges are drawn, all alike, unless it is empty. The results depend on the arguments
+    alone.
 
     Shapes: edges (E, 2), batch (B,) or (0,) for all edges, starts (n + 1,), others (R,) and more behind them, as in
-    `Graph`, keep and alias (n,) or (0,), pool (P,) or (0,), out (B, 2 + k).
+    `Graph`, keep and alias (n,) or (0,), pool (P,) scratch or (0,), out (B, 2 + k).
     """
-    nodes, width = len(pool) if len(pool) else len(starts) - 1, out.shape[1] - 2
-    for e in range(start, stop):
-        if e + 3 * _AHEAD < stop:
-            prefetch_part(edges, 2 * _edge(batch, e + 3 * _AHEAD), 2)
-        if e + 2 * _AHEAD < stop:
-            prefetch_part(starts, edges[_edge(batch, e + 2 * _AHEAD), 0], 1)
-        if e + _AHEAD < stop:
-            prefetch_part(others, starts[edges[_edge(batch, e + _AHEAD), 0]], 32)
-        i, j = edges[_edge(batch, e), 0], edges[_edge(batch, e), 1]
-        out[e, 0], out[e, 1] = i, j
-        row = row_key(key, 0, e)
-        for c in range(width):
-            found = -1
-            for t in range(_TRIES):
-                place = uniform(row, t * width + c) * nodes
-                v = min(int(place), nodes - 1)
-                if len(pool):
-                    v = pool[v]
-                elif len(keep) and place - v >= keep[v]:
-                    v = alias[v]
-                if not ((v == i) | (v == j) | _is_near(starts, others, i, v)):
-                    found = v
-                    break
-            out[e, 2 + c] = found
+    stream = row_key(key, 0, 0)
+    for p in range(len(pool)):
+        pool[p] = _node(stream, p, len(starts) - 1, keep, alias)
+    if len(pool):
+        stream, keep, alias = row_key(key, 1, 0), keep[:0], alias[:0]
+    launch_blocks(
+        threads, -(-len(out) // _BLOCK), edges, batch, stream, starts, others, keep, alias, pool, out
+    )
+
+
+launch_blocks = _draw_block.launch
 
 
 @njit

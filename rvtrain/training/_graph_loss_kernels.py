@@ -28,7 +28,7 @@ import math
 
 import numpy as np
 
-from rvtrain._engine._prefetch import prefetch_row, prefetch_rows
+from rvtrain._engine._prefetch import prefetch_row
 from rvtrain._kernels import inlined, kernel, njit
 from rvtrain.optimizers._rule import element, fetch_at, keep_at, numbers_of
 from rvtrain.training._graph_kernels import group
@@ -37,8 +37,8 @@ from rvtrain.training._graph_sums import squares_of_edge, sum_of_edge, sum_of_no
 BLOCK = 16
 """Edges that are evaluated together: as many as have their nodes' rows in the first cache."""
 _EPS = 1e-8
-_AHEAD = 4
-"""Edges from the one whose rows are read to the one whose rows are fetched."""
+_AHEAD, _NODES_AHEAD = 4, 6
+"""Edges, and nodes, from the one whose rows are read to the one whose rows are fetched."""
 
 
 @inlined
@@ -235,19 +235,18 @@ def step_nodes(
     else:
         now, gradients = numbers_of(c, c, z.dtype), np.empty((1, z.shape[1]), z.dtype)
     for r in range(start, stop):
-        at, v, alone = r, nodes[r], real(0)
-        if c is not None:
-            at = 0
-            if len(buffers) == 0:
-                prefetch_rows(nodes, r, z, z, z)
-            elif len(buffers) == 1:
-                prefetch_rows(nodes, r, z, buffers[0], buffers[0])
-            else:
-                prefetch_rows(nodes, r, z, buffers[0], buffers[1])
+        v, alone = nodes[r], real(0)
+        if r + _NODES_AHEAD < len(nodes):
+            ahead = nodes[r + _NODES_AHEAD]
+            prefetch_row(z, ahead)
+            if len(buffers) > 0:
+                prefetch_row(buffers[0], ahead)
+            if len(buffers) > 1:
+                prefetch_row(buffers[1], ahead)
         if len(own) > 0:
             for s in range(middles[r], bounds[r + 1]):
                 alone += own[entries[s]]
-        slots = bounds[r], middles[r], bounds[r + 1]
+        slots, at = (bounds[r], middles[r], bounds[r + 1]), r if c is None else 0
         moves = sum_of_node(z, v, owners, entries, *slots, pairs, alone, sources, to_source, gradients, at)
         if c is not None and (idle or moves):
             for k in range(z.shape[1]):

@@ -54,7 +54,7 @@ class GraphTask(Task):
             wanted = self.validation[self.validation[:, 0] != self.validation[:, 1]]
             if not len(np.setdiff1d(wanted[:, 0] * self.count + wanted[:, 1], self._links())):
                 raise ValueError("validation must have an edge that is not among edges, got none")
-        self._keep, self._alias = np.empty(0), np.empty(0, np.int64)
+        self._keep, self._alias, self._pool = np.empty(0), np.empty(0, np.int64), np.empty(pool or 0, np.int64)
         if ns_exponent:
             self._keep, self._alias = _alias(self.graph.degrees, ns_exponent)
         self.samples = len(self.edges)
@@ -165,14 +165,9 @@ class GraphTask(Task):
 
         batch: the numbers of the edges to take; empty for all.
         """
-        count, graph, pool = len(batch) or len(edges), self.graph, _ALL
-        out = np.empty((count, 2 + self.drawn), np.int32)
-        if self.pool is not None:
-            pool = rng.integers(0, self.count, self.pool)
-            if len(self._keep):
-                pool = np.where(rng.random(self.pool) < self._keep[pool], pool, self._alias[pool])
+        out, graph = np.empty((len(batch) or len(edges), 2 + self.drawn), np.int32), self.graph
         kernels.draw_negatives.sized(50 * out.size)(
-            count, edges, batch, _key(rng), graph._starts, graph._others, self._keep, self._alias, pool, out
+            edges, batch, _key(rng), graph._starts, graph._others, self._keep, self._alias, self._pool, out
         )
         return out
 
