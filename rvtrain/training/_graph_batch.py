@@ -124,25 +124,26 @@ class EdgeLosses:
         each = weight / count if loss.reduction == "mean" else weight
         self._work = work = 8 * pairs.size * dim
         first = 0 if grouped else _parts(blocks, dim)
-        batch = first, ends, nodes.groups(ends), table
+        batch: tuple[Any, ...] = first, ends, nodes.groups(ends), table
+        options: tuple[Any, ...]
         # A margin leaves most drawn nodes without a gradient. Pairs find more held-back edges if these stay as they
         # are, triplets if the optimizer steps them too (eight seeds: AUC + .022 and + .005).
         self.idle = True
         if is_softmax:
             scratch = self._array("scores", (2, count, width), np.float64)
-            options = loss.similarity == "cosine", loss.temperature, each
-            losses.softmax_edges.sized(work)(first + blocks, *batch, *options, *scratch, values, *self._outputs)
+            options = loss.similarity == "cosine", loss.temperature, each, *scratch, values
+            losses.softmax_edges.sized(work)(first + blocks, *batch, *options, *self._outputs)
         elif loss.form == "pairwise":
             self.idle = False
-            drawn = pairs.size - count - np.count_nonzero(ends < 0)
+            drawn = pairs.size - count - int(np.count_nonzero(ends < 0))
             far = weight / max(drawn, 1) if loss.reduction == "mean" else weight
-            options = loss.margin, each, far
-            losses.pairwise_edges.sized(work)(first + blocks, *batch, *options, values, *self._outputs[:3])
+            options = loss.margin, each, far, values
+            losses.pairwise_edges.sized(work)(first + blocks, *batch, *options, *self._outputs[:3])
         else:
             distances = self._array("distances", (count, width), kind)
             losses.edge_distances.sized(work)(first + blocks, *batch, distances)
-            options = loss.margin, each, distances
-            losses.triplet_edges.sized(work)(blocks, *batch[1:], *options, values, *self._outputs[:3])
+            options = loss.margin, each, distances, values
+            losses.triplet_edges.sized(work)(blocks, *batch[1:], *options, *self._outputs[:3])
         if not grouped:
             nodes.taken()
         value, bound = map(float, values.sum(axis=1))

@@ -62,7 +62,7 @@ def _is_near(starts, others, i, v):
 
 @njit
 def _node(stream, column, nodes, keep, alias):
-    """A node below `nodes` < 2³²: the high half of a random 32-bit number times `nodes`; by an alias table, if any."""
+    """A node below `nodes`: the high half of `nodes` times a random number of 32 bits; by an alias table, if any."""
     product = (mix(stream + np.uint64(column) * GOLDEN) >> _HALF) * np.uint64(nodes)
     v = np.int64(product >> _HALF)
     if len(keep) and np.float64(np.int64(product & _LOW)) * 2.0**-32 >= keep[v]:
@@ -118,9 +118,7 @@ def draw_negatives(threads, edges, batch, key, starts, others, keep, alias, pool
         pool[p] = _node(stream, p, len(starts) - 1, keep, alias)
     if len(pool):
         stream, keep, alias = row_key(key, 1, 0), keep[:0], alias[:0]
-    launch_blocks(
-        threads, -(-len(out) // _BLOCK), edges, batch, stream, starts, others, keep, alias, pool, out
-    )
+    launch_blocks(threads, -(-len(out) // _BLOCK), edges, batch, stream, starts, others, keep, alias, pool, out)
 
 
 launch_blocks = _draw_block.launch

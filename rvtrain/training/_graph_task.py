@@ -23,7 +23,6 @@ from rvtrain.training._protocols import EmbeddingModel
 from rvtrain.training._run import fingerprint
 from rvtrain.training._task import BeforeReading, Gradients, Rows, Task, plus
 
-
 _ALL = np.empty(0, np.int64)
 """In place of the numbers of some edges: all of them."""
 
