@@ -127,8 +127,8 @@ def triplet_edges(
                 for c in range(1, width):
                     far = distances[owners[s], c]
                     gap = distances[e, 0] + margin - far
-                    count += far >= 0.0
-                    if far >= 0.0 and gap > 0.0:
+                    count += not far < 0.0
+                    if not (far < 0.0 or gap <= 0.0):  # NaN makes the total NaN
                         total += gap
                         active += 1
             share = weight / max(count, 1)
