@@ -3,19 +3,21 @@
 import numpy as np
 
 from rvtrain._engine._prefetch import prefetch_part
-from rvtrain._engine._random import row_key, uniform
+from rvtrain._engine._random import GOLDEN, mix, row_key
 from rvtrain._engine._tile import vector_bytes
-from rvtrain._kernels import driver, emitted, kernel, njit, trailing_zeros
+from rvtrain._kernels import body, driver, emitted, kernel, njit, trailing_zeros
 
 _TRIES = 20
 """Draws for an edge that has hit a neighbour each time before it goes without."""
-_ONE = np.uint64(1)
+_BLOCK = 16
+"""Edges whose nodes are drawn together, so that random numbers are made in vectors."""
+_ONE, _HALF, _LOW = np.uint64(1), np.uint64(32), np.uint64(0xFFFFFFFF)
 _SHORT = 128
 """Neighbours that are all compared with a node; longer lists are searched by halves."""
 KINDS = 64
 """Different values of `_kind`."""
 _AHEAD = 8
-"""Entries from the row that is added to the row that is fetched."""
+"""Edges from the one whose nodes are drawn to the one whose neighbours are fetched."""
 
 
 @njit
@@ -58,38 +60,73 @@ def _is_near(starts, others, i, v):
     return _holds(others, starts[i], starts[i + 1], v)
 
 
+@njit
+def _node(stream, column, nodes, keep, alias):
+    """A node below `nodes`: the high half of `nodes` times a random number of 32 bits; by an alias table, if any."""
+    product = (mix(stream + np.uint64(column) * GOLDEN) >> _HALF) * np.uint64(nodes)
+    v = np.int64(product >> _HALF)
+    if len(keep) and np.float64(np.int64(product & _LOW)) * 2.0**-32 >= keep[v]:
+        return alias[v]
+    return v
+
+
 @kernel
-def draw_negatives(start, stop, edges, key, starts, others, keep, alias, pool, out):
-    """out[e] = the two nodes of edge e, and k others without a link to the first, −1 where none is hit.
+def _draw_block(start, stop, edges, batch, stream, starts, others, keep, alias, pool, out):
+    """`draw_negatives` from a pool that is drawn already, for blocks of _BLOCK edges."""
+    count, width = len(out), out.shape[1] - 2
+    nodes = len(pool) if len(pool) else len(starts) - 1
+    drawn = np.empty(_BLOCK * width, np.int64)
+    for b in range(start, stop):
+        begin, end = b * _BLOCK, min((b + 1) * _BLOCK, count)
+        for q in range((end - begin) * width):
+            drawn[q] = _node(stream, begin * width + q, nodes, keep, alias)
+        for e in range(begin, end):
+            if e + 3 * _AHEAD < count:
+                prefetch_part(edges, 2 * _edge(batch, e + 3 * _AHEAD), 2)
+            if e + 2 * _AHEAD < count:
+                prefetch_part(starts, edges[_edge(batch, e + 2 * _AHEAD), 0], 1)
+            if e + _AHEAD < count:
+                prefetch_part(others, starts[edges[_edge(batch, e + _AHEAD), 0]], 32)
+            i, j = edges[_edge(batch, e), 0], edges[_edge(batch, e), 1]
+            out[e, 0], out[e, 1] = i, j
+            for c in range(width):
+                v, tried = drawn[(e - begin) * width + c], 1
+                v = pool[v] if len(pool) else v
+                while (v == i) | (v == j) | _is_near(starts, others, i, v):
+                    if tried == _TRIES:
+                        v = -1
+                        break
+                    v = _node(stream, (tried * count + e) * width + c, nodes, keep, alias)
+                    v = pool[v] if len(pool) else v
+                    tried += 1
+                out[e, 2 + c] = v
 
-    A node is drawn from pool; if that is empty, with the probabilities of an alias table, or all alike if there is
-    none. Each number depends on key, e and its place alone.
 
-    Shapes: edges (B, 2), starts (n + 1,), others (R,) and more behind them, as in `Graph`, keep and alias (n,) or
-    (0,), pool (P,) or (0,), out (B, 2 + k).
+@driver
+def draw_negatives(threads, edges, batch, key, starts, others, keep, alias, pool, out):
+    """out[e] = the two nodes of edge batch[e], and k others without a link to the first, −1 where none is hit.
+
+    Nodes are drawn with the probabilities of an alias table, or all alike if there is none; at first those of the
+    pool, from which those of the edges are drawn, all alike, unless it is empty. The results depend on the arguments
+    alone.
+
+    Shapes: edges (E, 2), batch (B,) or (0,) for all edges, starts (n + 1,), others (R,) and more behind them, as in
+    `Graph`, keep and alias (n,) or (0,), pool (P,) scratch or (0,), out (B, 2 + k).
     """
-    nodes, width = len(pool) if len(pool) else len(starts) - 1, out.shape[1] - 2
-    for e in range(start, stop):
-        if e + 2 * _AHEAD < stop:
-            prefetch_part(starts, edges[e + 2 * _AHEAD, 0], 1)
-        if e + _AHEAD < stop:
-            prefetch_part(others, starts[edges[e + _AHEAD, 0]], 32)
-        i, j = edges[e, 0], edges[e, 1]
-        out[e, 0], out[e, 1] = i, j
-        row = row_key(key, 0, e)
-        for c in range(width):
-            found = -1
-            for t in range(_TRIES):
-                place = uniform(row, t * width + c) * nodes
-                v = min(int(place), nodes - 1)
-                if len(pool):
-                    v = pool[v]
-                elif len(keep) and place - v >= keep[v]:
-                    v = alias[v]
-                if not ((v == i) | (v == j) | _is_near(starts, others, i, v)):
-                    found = v
-                    break
-            out[e, 2 + c] = found
+    stream = row_key(key, 0, 0)
+    for p in range(len(pool)):
+        pool[p] = _node(stream, p, len(starts) - 1, keep, alias)
+    if len(pool):
+        stream, keep, alias = row_key(key, 1, 0), keep[:0], alias[:0]
+    launch_blocks(threads, -(-len(out) // _BLOCK), edges, batch, stream, starts, others, keep, alias, pool, out)
+
+
+launch_blocks = _draw_block.launch
+
+
+@njit
+def _edge(batch, e):
+    return batch[e] if len(batch) else e
 
 
 @driver
@@ -123,21 +160,21 @@ def alias_table(threads, weights, keep, alias, small, large):
             low += 1
 
 
-@driver
-def group_nodes(threads, ends, bits, places, starts, nodes, bounds, middles, local, slots, owners, sizes):
+@body
+def group(ends, bits, places, starts, nodes, bounds, middles, owners, entries, ranks, sizes):
     """The distinct nodes of a batch, and the entries of each.
 
     Entry (e, c) is the node ends[e, c], unless that is −1. The entries of nodes[r] have the slots s from bounds[r] to
-    bounds[r + 1], and belong to edges owners[s], which ascend: first those with c = 0, up to middles[r], then the
-    others. local[e, c] is the r of an entry, slots[e, c] its slot; both are −1 if there is none. sizes: the numbers
-    of nodes and of entries.
+    bounds[r + 1], and are of edges owners[s], which ascend: first those with c = 0, up to middles[r], then the
+    others, of which entries[s] = e · (1 + k) + c − 1 is the number among all. ranks[e] is the r of ends[e, 0].
+    sizes: the numbers of nodes and of entries.
 
     Nodes with equally many entries of both kinds are neighbours, for then the processor predicts the ends of the
     loops over entries; among these, nodes ascend. A bit for each node of the table lists them, since n / 64 words are
     read sooner than a list of nodes is sorted.
 
-    Shapes: ends, local and slots (B, 2 + k), bits (⌈n / 64⌉,) uint64 of 0, left so; places (n, 2) of 0, left so;
-    starts (KINDS + 1,) scratch; nodes, middles and owners (m,), bounds (m + 1,), with m = B · (2 + k).
+    Shapes: ends (B, 2 + k), bits (⌈n / 64⌉,) uint64 of 0, left so; places (n, 2) of 0, left so; starts (KINDS + 1,)
+    scratch; nodes, middles, owners and entries (m,), bounds (m + 1,), with m = B · (2 + k); ranks (B,).
     """
     width = ends.shape[1]
     for e in range(len(ends)):
@@ -169,18 +206,27 @@ def group_nodes(threads, ends, bits, places, starts, nodes, bounds, middles, loc
         bounds[r], middles[r] = total, total + places[v, 0]
         places[v, 0], places[v, 1], total = r, total, middles[r] + places[v, 1]
     bounds[count] = total
-    for low, high in ((0, 1), (1, width)):
-        for e in range(len(ends)):
-            for c in range(low, high):
-                local[e, c] = slots[e, c] = -1
-                v = np.int64(ends[e, c])
-                if v >= 0:
-                    s = places[v, 1]
-                    places[v, 1] = s + 1
-                    local[e, c], slots[e, c], owners[s] = places[v, 0], s, e
+    for e in range(len(ends)):
+        v = ends[e, 0]
+        s = places[v, 1]
+        places[v, 1] = s + 1
+        ranks[e], owners[s] = places[v, 0], e
+    for e in range(len(ends)):
+        for c in range(1, width):
+            v = np.int64(ends[e, c])
+            if v >= 0:
+                s = places[v, 1]
+                places[v, 1] = s + 1
+                owners[s], entries[s] = e, e * (width - 1) + c - 1
     for r in range(count):
         places[nodes[r], 0] = places[nodes[r], 1] = 0
     sizes[0], sizes[1] = count, total
+
+
+@driver
+def group_nodes(threads, ends, groups):
+    """`group`, whose other arguments are the tuple `groups`."""
+    group(ends, *groups)
 
 
 @njit

@@ -23,6 +23,9 @@ from rvtrain.training._protocols import EmbeddingModel
 from rvtrain.training._run import fingerprint
 from rvtrain.training._task import BeforeReading, Gradients, Rows, Task, plus
 
+_ALL = np.empty(0, np.int64)
+"""In place of the numbers of some edges: all of them."""
+
 
 class GraphTask(Task):
     """Linked nodes near each other, and drawn nodes far from them.
@@ -50,7 +53,7 @@ class GraphTask(Task):
             wanted = self.validation[self.validation[:, 0] != self.validation[:, 1]]
             if not len(np.setdiff1d(wanted[:, 0] * self.count + wanted[:, 1], self._links())):
                 raise ValueError("validation must have an edge that is not among edges, got none")
-        self._keep, self._alias = np.empty(0), np.empty(0, np.int64)
+        self._keep, self._alias, self._pool = np.empty(0), np.empty(0, np.int64), np.empty(pool or 0, np.int64)
         if ns_exponent:
             self._keep, self._alias = _alias(self.graph.degrees, ns_exponent)
         self.samples = len(self.edges)
@@ -86,19 +89,19 @@ class GraphTask(Task):
             yield place * self._walking + order[start : start + size]
 
     def _pairs(self, batch: Rows) -> Rows:
-        """The edges (B, 2) of these samples."""
-        if self.walks is None:
-            return self.edges.take(batch, axis=0)
+        """The pairs (B, 2) of these samples, on walks."""
         place, walk = np.divmod(batch, self._walking)
         return np.stack([self._walked[walk, self._offsets[place, side]] for side in (0, 1)], axis=1).astype(np.int64)
+
+    def _drawn(self, batch: Rows) -> Ends:
+        """The edges or pairs of these samples, and nodes drawn for each."""
+        if self.walks is None:
+            return self._draw(self.edges, self.rng, batch)
+        return self._draw(self._pairs(batch), self.rng)
 
     def gradients(self, batch: Rows, losses: list[Weighted]) -> Gradients:
         """Only the rows of the batch's nodes are read and changed."""
         return self._of_ends(self._drawn(batch), losses)
-
-    def _drawn(self, batch: Rows) -> Ends:
-        """The edges of these samples, and nodes drawn for each."""
-        return self._draw(self._pairs(batch), self.rng)
 
     def _of_ends(self, ends: Ends, losses: list[Weighted]) -> Gradients:
         """The losses of edges and of nodes drawn for them, and their gradients."""
@@ -106,9 +109,9 @@ class GraphTask(Task):
         if self.before_reading is not None:
             self.before_reading({"weight": nodes})
         if not self._is_fast(losses):
-            return self._by_protocol(losses)
+            return self._by_protocol(losses, ends)
         ((call, weight),) = losses
-        value, _ = self._losses.evaluate(call.loss, weight, self.table.weight, ends)
+        value, _ = self._losses.evaluate(call.loss, weight, self.table.weight, ends, grouped=True)
         return self._summed(value)
 
     def step(self, batch: Rows, losses: list[Weighted], optimizer: Any) -> float | None:
@@ -118,7 +121,6 @@ class GraphTask(Task):
         if self.before_reading is not None or not self._is_fast(losses) or not rows.can_step:
             return None
         ends = self._drawn(batch)
-        self._nodes.find(ends)
         ((call, weight),) = losses
         value, is_finite = self._losses.evaluate(call.loss, weight, table, ends)
         if is_finite:
@@ -143,9 +145,9 @@ class GraphTask(Task):
             grads, nodes = grads[moved], nodes[moved]
         return Gradients(value, {"weight": grads}, [{}], {"weight": nodes})
 
-    def _by_protocol(self, losses: list[Weighted]) -> Gradients:
+    def _by_protocol(self, losses: list[Weighted], ends: Ends) -> Gradients:
         """The gradients of the batch in `_nodes`, of any losses."""
-        nodes, local = self._nodes.nodes, self._nodes.local.astype(np.int64)
+        nodes, local = self._nodes.nodes, self._nodes.local(ends)
         embeddings = self.table.weight[nodes]
         total, learned = 0.0, []
         grads: Any = np.zeros_like(embeddings)
@@ -157,15 +159,14 @@ class GraphTask(Task):
             learned.append({name: weight * float(x) for name, x in own.items()})
         return Gradients(total, {"weight": grads}, learned, {"weight": nodes})
 
-    def _draw(self, edges: Rows, rng: np.random.Generator) -> Ends:
-        """Edges, and for each `drawn` nodes that its source has no link to; −1 where only links are hit."""
-        out, graph, pool = np.empty((len(edges), 2 + self.drawn), np.int32), self.graph, np.empty(0, np.int64)
-        if self.pool is not None:
-            pool = rng.integers(0, self.count, self.pool)
-            if len(self._keep):
-                pool = np.where(rng.random(self.pool) < self._keep[pool], pool, self._alias[pool])
+    def _draw(self, edges: Rows, rng: np.random.Generator, batch: Rows = _ALL) -> Ends:
+        """Edges, and for each `drawn` nodes that its source has no link to; −1 where only links are hit.
+
+        batch: the numbers of the edges to take; empty for all.
+        """
+        out, graph = np.empty((len(batch) or len(edges), 2 + self.drawn), np.int32), self.graph
         kernels.draw_negatives.sized(50 * out.size)(
-            len(edges), edges, _key(rng), graph._starts, graph._others, self._keep, self._alias, pool, out
+            edges, batch, _key(rng), graph._starts, graph._others, self._keep, self._alias, self._pool, out
         )
         return out
 
@@ -190,8 +191,9 @@ class GraphTask(Task):
         rng, total = np.random.default_rng(0), 0.0
         for start in range(0, len(self.validation), size):
             edges = self.validation[start : start + size]
-            nodes = self._nodes.find(self._draw(edges, rng))
-            embeddings, local = self.table.weight[nodes], self._nodes.local.astype(np.int64)
+            ends = self._draw(edges, rng)
+            nodes = self._nodes.find(ends)
+            embeddings, local = self.table.weight[nodes], self._nodes.local(ends)
             for call, weight in losses:
                 total += weight * _evaluate(call, embeddings, local, self.shared, False)[0] * len(edges)
         return total / len(self.validation)

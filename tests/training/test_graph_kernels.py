@@ -91,6 +91,17 @@ def test_a_loss_that_overflows__changes_no_row(nonfinite):
     np.testing.assert_array_equal(table.weight, before)
 
 
+@pytest.mark.parametrize("loss", [LOSSES[0], LOSSES[2], LOSSES[3]], ids=repr)
+def test_a_drawn_node_that_is_not_finite__is_an_error(loss):
+    table = rt.EmbeddingTable(3, 8, seed=1)
+    table.weight[2] = np.nan
+    before = table.weight.copy()
+    trainer = rt.Trainer(table, loss, epochs=1, progress=False)
+    with pytest.raises(ValueError, match="the loss diverged at step 0"):
+        trainer.fit_graph([[0, 1]], shared_negatives=False)
+    np.testing.assert_array_equal(table.weight, before)
+
+
 def test_pairs_and_triplets__draw_from_a_pool_by_default(rng):
     edges = rng.integers(0, 900, (300, 2))
     for loss, least, most in ((LOSSES[0], 1, 64 + 32), (LOSSES[3], 64 + 33, 64 + 32 * 4)):
