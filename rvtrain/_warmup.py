@@ -13,7 +13,7 @@ from rvtrain._engine._bfloat16 import has_bfloat16
 from rvtrain._kernels import _cache, _compiling, disabled
 from rvtrain.mining._certified import FEWEST_CANDIDATES, is_possible
 from rvtrain.optimizers._clip import SMALL
-from rvtrain.training._adapter_kernels import add_rows
+from rvtrain.training._adapter_kernels import add_rows, take_rows
 
 ROWS, DIM = 40, 8
 DTYPES = ("float32", "float64")
@@ -169,6 +169,7 @@ def _training(dtype: np.dtype, rng: np.random.Generator) -> None:
         y, saved = adapter.forward_rows(x, np.arange(5))
         adapter.backward(saved, y, to_input=True)
     add_rows.serial(DIM, y, np.arange(5), y.copy())
+    take_rows.serial(5, y, np.arange(5), y.copy())
     features = rt.HashedNgrams(ROWS, dtype=dtype).fit(["a text", "another"])
     encoder = rt.BagEncoder(ROWS, DIM, features=features, dtype=dtype)
     y, bags = encoder.forward(["a text", "more"])
