@@ -65,7 +65,7 @@ def compact_step(start, stop, p, g, codes, scales, c, name, wipe):
         values, bits = p[row, low:high], views(codes, row, low, high)
         if len(rows) == 0:
             # Processors do not fetch the streams of such a step early enough. If the program asks for one or two of
-            # them, a block ahead, a step of 20 million elements takes a fifth less time; if for all, it takes longer.
+            # them, a block ahead, a step of 20 million elements takes a sixth less time; if for all, it takes longer.
             if len(scales) == 0:
                 prefetch_part(given, row * width + high, high - low)
             else:
