@@ -34,8 +34,8 @@ OPTIMIZERS = {
     "ScheduleFreeAdamW": Optimizer("ScheduleFreeAdamW", {}, 2, compact=False),
 }
 DTYPES = ("float32", "float64")
-FORMATS = ("full", "full unchecked", "bfloat16", "int8")
-"""Formats of the state. Steps with compact state are checked, as those with full state are."""
+FORMATS = ("full", "full unchecked", "bfloat16", "bfloat16 unchecked", "int8", "int8 unchecked")
+"""Formats of the state, and whether gradients are checked."""
 WIDTH = 128
 """Columns of the table that a step by rows needs."""
 
@@ -60,10 +60,11 @@ def make(name: str, like: Any, format_: str = "full", **more: Any) -> Any:
     """An optimizer of the table for parameters shaped as `like`."""
     entry = OPTIMIZERS[name]
     options = {"lr": 1e-3, **entry.options, **more}
-    if format_ == "full unchecked":
+    stored, _, unchecked = format_.partition(" ")
+    if unchecked:
         options["nonfinite"] = "ignore"
-    elif format_ != "full":
-        options["state_dtype"] = format_
+    if stored != "full":
+        options["state_dtype"] = stored
     return getattr(rt, entry.kind)(like, **options)
 
 
@@ -75,6 +76,6 @@ def shape(name: str, count: int) -> tuple[int, ...]:
 def moved(name: str, dtype: str, format_: str, count: int) -> int:
     """Bytes that a step has to move: g is read, p and the state are read and written; g is read twice if checked."""
     size = np.dtype(dtype).itemsize
-    state = {"bfloat16": 2, "int8": 1}.get(format_, size)
+    state = {"bfloat16": 2, "int8": 1}.get(format_.split()[0], size)
     checked = 0 if "unchecked" in format_ else size
     return int(count * (3 * size + checked + 2 * state * OPTIMIZERS[name].buffers))

@@ -11,7 +11,7 @@ from rvtrain.optimizers import _array_rule as base
 from rvtrain.optimizers._arrays import Params
 from rvtrain.optimizers._base import Optimizer
 from rvtrain.optimizers._options import Groups
-from rvtrain.optimizers._rule import averages, before, element, holds, idle, implements, implements_in_order, moved
+from rvtrain.optimizers._rule import before, element, holds, idle, implements, implements_in_order
 
 
 class Moments(NamedTuple):
@@ -36,26 +36,17 @@ class Moments(NamedTuple):
     sign: float
 
 
-@implements_in_order(averages, Moments)
+@implements_in_order(element, Moments)
 def _(c, p, g, buffers):
     g = c.sign * g + c.decay * p
     m = c.b1 * buffers[0] + c.n1 * g
-    v = c.b2 * buffers[1] + c.n2 * g * g
+    v = largest = c.b2 * buffers[1] + c.n2 * g * g
+    if len(buffers) == 3:
+        largest = v if v > buffers[2] else buffers[2]
+    p = c.shrink * p - c.rate * m / (np.sqrt(largest) * c.inverse + c.eps)
     if len(buffers) == 2:
-        return m, v
-    return m, v, v if v > buffers[2] else buffers[2]
-
-
-@implements_in_order(moved, Moments)
-def _(c, p, buffers):
-    largest = buffers[len(buffers) - 1]
-    return c.shrink * p - c.rate * buffers[0] / (np.sqrt(largest) * c.inverse + c.eps)
-
-
-@implements_in_order(element, Moments)
-def _(c, p, g, buffers):
-    buffers = averages(c, p, g, buffers)
-    return moved(c, p, buffers), buffers
+        return p, (m, v)
+    return p, (m, v, largest)
 
 
 class Series(NamedTuple):

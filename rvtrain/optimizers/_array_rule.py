@@ -33,6 +33,8 @@ class Rule:
     """The buffers that are never negative."""
     owes = True
     """Whether an idle row misses anything: False if a step with g = 0 changes nothing."""
+    idle_steps: Any
+    """The class of the numbers of several idle steps together, unless `no_step` is the subclass's own."""
     dense_step: Kernel
     kind: Any
     """An instance of `constants`, for the compiler."""
@@ -45,12 +47,12 @@ class Rule:
     # --- The mathematics ---
 
     def numbers(self, o: Any, step: int, state: State) -> Any:
-        """The numbers of this step, counted from 1."""
+        """The numbers of this step, counted from 1; called once for each step, in their order."""
         raise NotImplementedError
 
     def no_step(self, o: Any, left_out: float) -> Any:
         """The numbers of no step at all, to begin with; left_out: the part of the movement that may be left out."""
-        raise NotImplementedError
+        return self.idle_steps()
 
     def check(self, o: Any) -> None:
         """Raise if options contradict each other."""
@@ -70,10 +72,6 @@ class Rule:
         """The state before the first step, for these parameters."""
         arrays = self.layout(o, values.shape).items()
         return {"step": 0} | {key: np.zeros(shape, dtype or values.dtype) for key, (shape, dtype) in arrays}
-
-    def count(self, o: Any, state: State) -> None:
-        """Count the step that is made next."""
-        state["step"] += 1
 
     # --- Steps ---
 
@@ -157,7 +155,7 @@ class Rule:
 
     def next_numbers(self, o: Any, state: State, scale: float) -> Any:
         """The numbers of the next step, with gradients times `scale`, stored in the history if there is one."""
-        self.count(o, state)
+        state["step"] += 1
         numbers = self.numbers(o, state["step"], state)
         if scale != 1.0:
             numbers = numbers._replace(sign=numbers.sign * scale)

@@ -26,8 +26,9 @@ from rvtrain._kernels import njit
 
 BLOCK = 256
 """Largest number of elements that share a scale."""
-HALF_BLOCK = 2048
-"""The same for bfloat16, whose blocks share a noise key: small enough to leave the first cache to the arrays."""
+HALF_BLOCK = 512
+"""The same for bfloat16, whose blocks share a noise key: small enough that the gradient of the next one
+can be fetched meanwhile."""
 INFINITE = np.float32(np.inf).view(np.int32)
 """The `magnitude` of infinity; those of NaN are above it."""
 

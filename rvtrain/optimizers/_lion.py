@@ -54,14 +54,11 @@ def _(total, p, buffers):
 
 
 class Rule(base.Rule):
-    constants, buffers = Direction, ("exp_avg",)
+    constants, buffers, idle_steps = Direction, ("exp_avg",), Directions
 
     def numbers(self, o: Any, step: int, state: base.State) -> Direction:
         (b1, b2), rate = o.betas, o._rate(step)
         return Direction(rate, 1.0 - rate * o.weight_decay, b1, 1.0 - b1, b2, 1.0 - b2, 1.0)
-
-    def no_step(self, o: Any, left_out: float) -> Directions:
-        return Directions()
 
 
 @dataclass(eq=False, repr=False)

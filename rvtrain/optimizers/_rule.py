@@ -15,10 +15,6 @@
 #         b = c.decay * buffers[0] + c.sign * g
 #         return p - c.rate * b, (b,)
 #
-# A rule that divides an average by the root of another, as Adam does, gives `element` in two halves, `averages` and
-# `moved`. For state in 8 bits these are two loops over a block: the codes are decoded in the first and encoded in the
-# second, while the processor waits for its roots and quotients. That takes a fifth less time than one loop.
-#
 # It is compiled in order, because under fastmath the compiler may fuse and reorder products differently in vectors,
 # in scalar tails and in cached code, so that results depended on the number of threads. Nothing is lost, because
 # steps wait for memory.
@@ -41,7 +37,7 @@ from typing import Any
 
 from rvtrain._kernels import disabled, implements, in_order, overload, seam
 
-__all__ = ["always", "averages", "before", "element", "holds", "idle", "implements", "implements_in_order", "moved"]
+__all__ = ["always", "before", "element", "holds", "idle", "implements", "implements_in_order"]
 
 
 def implements_in_order(function: Any, cls: Any) -> Callable[[Any], Any]:
@@ -70,16 +66,6 @@ def _yes(total: Any, buffers: Any) -> bool:
 @seam
 def element(c: Any, p: Any, g: Any, buffers: Any) -> Any:
     """(p, buffers) after one step: p a number, g its gradient, buffers a tuple of numbers, c in their dtype."""
-
-
-@seam
-def averages(c: Any, p: Any, g: Any, buffers: Any) -> Any:
-    """The buffers after one step: the first half of `element`, of a rule whose state in 8 bits has squares."""
-
-
-@seam
-def moved(c: Any, p: Any, buffers: Any) -> Any:
-    """p after one step, given the buffers after it: the second half."""
 
 
 @seam

@@ -6,13 +6,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rvtrain import _validation as check
-from rvtrain.optimizers import _array_rule as base
-from rvtrain.optimizers._arrays import Arrays
-from rvtrain.optimizers._base import Optimizer
-from rvtrain.optimizers._ema import move
+from rvtrain.optimizers._array_rule import State
 from rvtrain.optimizers._rule import always, before, element, idle, implements, implements_in_order
 from rvtrain.optimizers._state import Layout
+from rvtrain.optimizers._two_points import RuleOfTwoPoints, TwoPoints
 
 
 class Average(NamedTuple):
@@ -65,44 +62,23 @@ def _(total, y, buffers):
     return total.yy * y + total.yz * z, (total.zy * y + total.zz * z, total.b2 * v)
 
 
-class Rule(base.Rule):
-    constants, buffers = Average, ("z", "exp_avg_sq")
-
-    def check(self, o: Any) -> None:
-        check.number("betas[0]", o.betas[0], low=0.0, open_low=True)
+class Rule(RuleOfTwoPoints):
+    constants, buffers, idle_steps = Average, ("z", "exp_avg_sq"), Averages
 
     def layout(self, o: Any, shape: tuple[int, ...]) -> Layout:
-        return super().layout(o, shape) | {"weight_sum": ((), np.float64), "evaluating": ((), np.int64)}
+        return super().layout(o, shape) | {"weight_sum": ((), np.float64)}
 
-    def new_state(self, o: Any, values: np.ndarray) -> base.State:
-        return super().new_state(o, values) | {"z": values.copy()}
-
-    def rate(self, o: Any, step: int) -> float:
-        """η_t."""
-        return float(o._rate(step) * min(1.0, step / max(o.warmup_steps, 1)))
-
-    def count(self, o: Any, state: base.State) -> None:
-        super().count(o, state)
-        state["weight_sum"] += self.rate(o, state["step"]) ** 2
-
-    def numbers(self, o: Any, step: int, state: base.State) -> Average:
-        (b1, b2), rate, total = o.betas, self.rate(o, step), float(state["weight_sum"])
+    def numbers(self, o: Any, step: int, state: State) -> Average:
+        (b1, b2), rate = o.betas, o._rate(step) * min(1.0, step / max(o.warmup_steps, 1))
+        state["weight_sum"] += rate**2
+        total = float(state["weight_sum"])
         part = rate * rate / total if total > 0.0 else 0.0
         root, of_y = math.sqrt(1.0 - b2**step), rate * (1.0 - b1 * (1.0 - part))
         return Average(b2, 1.0 - b2, 1.0 / root, o.eps, o.weight_decay, part, of_y, rate, 1.0)
 
-    def no_step(self, o: Any, left_out: float) -> Averages:
-        return Averages()
-
-    def turn(self, o: Any, name: str, values: np.ndarray, state: base.State, rows: None) -> None:
-        """Make y of x, or x of y = x + (1 − β₁) (z − x)."""
-        decay = o.betas[0] if state["evaluating"] else 1.0 / o.betas[0]
-        move.sized(2 * values.size)(values.size, values.reshape(-1), state["z"].reshape(-1), decay)
-        state["evaluating"][...] = not state["evaluating"]
-
 
 @dataclass(eq=False, repr=False)
-class ScheduleFreeAdamW(Optimizer):
+class ScheduleFreeAdamW(TwoPoints):
     r"""AdamW with an average in the place of a schedule that ends: any step may be the last one.
 
     .. math::
@@ -149,19 +125,3 @@ class ScheduleFreeAdamW(Optimizer):
     state_dtype: str = field(default="float32", init=False)
 
     _rule = Rule()
-
-    def eval(self, params: Arrays) -> None:
-        """Make the parameters x, the average, for use; does nothing if they are."""
-        self._become(params, True)
-
-    def train(self, params: Arrays) -> None:
-        """Make the parameters y again, for the next step; does nothing if they are."""
-        self._become(params, False)
-
-    def _become(self, params: Arrays, evaluating: bool) -> None:
-        self.catch_up(params)
-        self._change(params, None, lambda state: bool(state["evaluating"]) != evaluating, self._rule.turn)
-
-    def _check_mode(self) -> None:
-        if any(state["evaluating"] for state in self._state.values()):
-            raise RuntimeError("call optimizer.train(params) before the next step: the parameters are those of eval")

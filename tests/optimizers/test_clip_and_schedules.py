@@ -1,6 +1,7 @@
 """clip_grad_norm and the learning-rate schedules, against torch and their formulas."""
 
 import copy
+import math
 import pickle
 
 import numpy as np
@@ -22,6 +23,23 @@ def test_clip_grad_norm__matches_torch(max_norm, dtype, rng):
     assert rt.clip_grad_norm(grads, max_norm) == pytest.approx(expected, rel=1e-5 if dtype == np.float32 else 1e-12)
     for parameter, g in zip(parameters, grads.values(), strict=True):
         np.testing.assert_allclose(g, parameter.grad.numpy(), rtol=1e-5 if dtype == np.float32 else 1e-12)
+
+
+@pytest.mark.parametrize("count", [16_385, 32_768, 32_769, 49_152, 70_001])
+def test_norm_and_check__read_every_element(count, dtype, rng):
+    """Arrays are read by pieces of 16,384 elements, the last of which may be shorter."""
+    g = rng.normal(size=count).astype(dtype)
+    expected = math.sqrt(math.fsum(g.astype(np.float64) ** 2))
+    assert rt.clip_grad_norm(g.copy(), 1e9) == pytest.approx(expected, rel=1e-13)
+    p, optimizer = np.ones(count, dtype), rt.SGD(count, lr=1.0)
+    for place in [*range(0, count, 7_001), 16_383, 16_384, count - 1]:
+        usual, g[place] = g[place], np.inf if place % 2 else np.nan
+        with pytest.raises(ValueError, match=rf"at \[{place}\]"):
+            optimizer.step(p, g)
+        with pytest.raises(ValueError, match=rf"at \[{place}\]"):
+            optimizer.step(p, g, max_norm=1.0)
+        g[place] = usual
+    assert (p == 1).all()
 
 
 def test_clip__of_no_elements():
