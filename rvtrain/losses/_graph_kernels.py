@@ -180,7 +180,7 @@ def _made_node(plain):
 
             return columns
 
-        # All columns: several vectors at a time, then one, then half of one, down to single columns.
+        # All columns: several vectors at a time, then half as many, down to one, then half of one, down to one column.
         lanes = vector_bytes() // computed.itemsize
         vectors = 8 if vector_bytes() == 64 or "neon" in cpu_features() else 4  # there are 32 registers, or 16
         c, value, total = emit.constant(0), emit.constant(0.0, np.float64, lanes), emit.constant(0.0, np.float64)
@@ -189,7 +189,7 @@ def _made_node(plain):
             (value,) = emit.loop(c, stop, vectors * lanes, [value], columns_of(vectors, lanes))
             c = stop
             if vectors > 1:
-                vectors = 1
+                vectors //= 2
             else:
                 total = total + emit.total(value)
                 lanes //= 2
