@@ -35,6 +35,9 @@ _LINE = 64  # bytes of a cache line
 _MOST_LINES = 16
 """Number of cache lines of a row that are prefetched; the hardware continues."""
 
+_SOON = 1 << 16
+"""Number of bytes behind a row that are fetched with it: where neighbours are near each other, theirs are there."""
+
 VALUE, GRADIENT, ADDED = 0, 1, 2
 """What `laplacian` computes: the value alone, the gradient too, or the gradient, which is added to `out`."""
 
@@ -94,17 +97,21 @@ def _made_node(plain):
         step = (weights.shape[0] > 1).choose(emit.constant(1), emit.constant(0))
         begin = (work > VALUE).choose(begin, middle)
 
-        def prefetch(r):
-            """Begin to fetch the row of neighbour r."""
-            j = (others + r).load().astype(index)
+        def prefetch_columns(at):
+            """Begin to fetch the row whose first element is z's element `at`."""
             most = emit.constant(_MOST_LINES * in_line)
 
             def line(k):
-                (z + (j * dim + k)).prefetch(False)
+                (z + (at + k)).prefetch(False)
                 return []
 
             emit.loop(emit.constant(0), (dim < most).choose(dim, most), in_line, [], line)
-            (z + (j * dim + (dim - 1))).prefetch(False)  # rows need not begin with a cache line
+            (z + (at + (dim - 1))).prefetch(False)  # rows need not begin with a cache line
+
+        def prefetch(r):
+            """Begin to fetch the row of neighbour r."""
+            j = (others + r).load().astype(index)
+            prefetch_columns(j * dim)
             if not plain:
                 (scale + j).prefetch(False)
 
@@ -179,6 +186,8 @@ def _made_node(plain):
                 return [value]
 
             return columns
+
+        prefetch_columns(i * dim + _SOON // z.dtype.itemsize)
 
         # All columns: several vectors at a time, then half as many, down to one, then half of one, down to one column.
         lanes = vector_bytes() // computed.itemsize
