@@ -3,7 +3,7 @@
 # Design: a row is read once, for its product with the query and for its square, and row after row: side by side, with
 # fewer accumulators each, rows of 512 bytes took twice as long. Then the vectors of sums of four rows become a vector
 # of four sums, by additions of pairs within each 128 bits, because moving elements between these takes longer.
-# The hardware does not prefetch beyond the end of a page, so each row prefetches data that is used half a page later.
+# The hardware does not prefetch beyond the end of a page, so each row prefetches data that is used two pages later.
 """
 
 import functools
@@ -22,7 +22,7 @@ SQUARES = 1e-12, 1e30
 
 _VECTORS = 4
 """Number of vectors of a row that are added at once: as many accumulators of products, and of squares."""
-_LINE, _AHEAD = 64, 2048  # bytes
+_LINE, _AHEAD = 64, 8192  # bytes
 
 
 def _may_reach(x, row, units, at, bound):
