@@ -9,6 +9,10 @@ FIRST_CALL = """
 x = np.random.default_rng(0).normal(size=(2, 256, 64)).astype(np.float32)
 rt.InfoNCELoss().compute_with_gradients(*x, wrt=('anchors', 'positives'))
 """
+FIRST_SEARCH = """
+x = np.random.default_rng(0).normal(size=(2, 256, 64)).astype(np.float32)
+rt.top_k(*x, 10)
+"""
 IMPORTS = "import numpy as np, rvtrain as rt"
 
 
@@ -33,15 +37,20 @@ class Import(Startup):
 
 
 class FirstCall(Startup):
-    """InfoNCE with both gradients, its kernels in the cache."""
+    """InfoNCE with both gradients, and a search, their kernels in the cache."""
 
     def setup(self):
-        subprocess.run([sys.executable, "-c", IMPORTS + FIRST_CALL], check=True)
+        for call in (FIRST_CALL, FIRST_SEARCH):
+            subprocess.run([sys.executable, "-c", IMPORTS + call], check=True)
 
     def timeraw_warm(self):
         return IMPORTS + FIRST_CALL
 
+    def timeraw_search(self):
+        return IMPORTS + FIRST_SEARCH
+
     timeraw_warm.pretty_name = "first InfoNCE of a process, compiled before"
+    timeraw_search.pretty_name = "first search of a process, compiled before"
 
 
 class Cold(Startup):
