@@ -189,7 +189,7 @@ def _made_node(plain):
 
         prefetch_columns(i * dim + _SOON // z.dtype.itemsize)
 
-        # All columns: several vectors at a time, then half as many, down to one, then half of one, down to one column.
+        # All columns: several vectors at a time, then half as many, down to one, then parts of one, down to a column.
         lanes = vector_bytes() // computed.itemsize
         vectors = 8 if vector_bytes() == 64 or "neon" in cpu_features() else 4  # there are 32 registers, or 16
         c, value, total = emit.constant(0), emit.constant(0.0, np.float64, lanes), emit.constant(0.0, np.float64)

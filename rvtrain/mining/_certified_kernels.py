@@ -232,6 +232,12 @@ def _admit(search, sampling, lines, places, found):
     )
     scales, errors, capacity, (count, dim) = codes.scales, codes.errors, columns.shape[1], candidates.x.shape
     unlimited = limits.exclude.shape[1] + limits.row_ids.shape[1] == 0
+    for f in range(0 if sampling else found):
+        hits = np.uint32(places[f, 2])
+        while hits:
+            column = places[f, 1] * COLUMNS + np.int64(trailing_zeros(hits))
+            hits &= hits - np.uint32(1)
+            prefetch_row(candidates.x, min(column, count - 1))
     for f in range(found):
         i, j, hits = places[f, 0], places[f, 1], np.uint32(places[f, 2])
         p, r = i // ROWS, i % ROWS

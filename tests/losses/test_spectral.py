@@ -8,7 +8,8 @@ from conftest import TOLERANCE, import_torch, relative_error
 from rvtrain.losses._spectral import WRT, SpectralRegularization
 
 LAMBDA = 0.05
-SHAPES = [(1, 1, 0), (2, 3, 1), (7, 5, 13), (101, 31, 400), (17, 768, 60), (19, 255, 90), (500, 64, 3000)]  # 255: every width of vectors
+SHAPES = [(1, 1, 0), (2, 3, 1), (7, 5, 13), (101, 31, 400), (17, 768, 60), (500, 64, 3000)]
+SHAPES += [(19, 255, 90)]  # all numbers of vectors, and all widths
 
 
 @pytest.fixture(params=[True, False], ids=["normalized", "plain"])
