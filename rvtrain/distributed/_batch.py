@@ -46,10 +46,18 @@ class GlobalBatch(NamedTuple):
 
     @property
     def pieces(self) -> np.ndarray:
-        """Bounds of the segments of this rank's rows; one segment, if those of the batch do not fit the ranks."""
-        wanted = shares(int(self.rows.sum()), self.ranks)
+        """Bounds of the segments of this rank's rows; one segment, if those of the batch do not fit the ranks.
+
+        No segment is empty.
+        """
+        total = int(self.rows.sum())
+        wanted = shares(total, self.ranks)
         starts = np.cumsum(self.rows) - self.rows
-        if len(wanted) > self.ranks.size + 1 and (starts == wanted[: -1 : SEGMENTS // self.ranks.size]).all():
+        if (
+            total >= SEGMENTS
+            and len(wanted) > self.ranks.size + 1
+            and (starts == wanted[: -1 : SEGMENTS // self.ranks.size]).all()
+        ):
             each = SEGMENTS // self.ranks.size
             return wanted[self.ranks.rank * each :][: each + 1] - self.offset
         return np.array([0, self.rows[self.ranks.rank]])

@@ -37,6 +37,7 @@ DIFFERENT = {
     "(150, 12) float64 on rank 1",
     "elements": "all ranks must have the same elements of queries",
     "settings": "all ranks must have the same batch_size, got 50 on rank 0 and 49 on rank 1",
+    "epochs": "all ranks must have the same epochs, got 10 on rank 0 and 11 on rank 1",
     "mined": "all ranks must have the same mined negatives",
     "sampler": "all ranks must have the same batch of the sampler",
     "version": f"all ranks must have the same version of rvtrain, got {rt.__version__} on rank 0 and 0.0.1 on rank 1",
