@@ -50,15 +50,9 @@ class GlobalBatch(NamedTuple):
 
         No segment is empty.
         """
-        total = int(self.rows.sum())
-        wanted = shares(total, self.ranks)
-        starts = np.cumsum(self.rows) - self.rows
-        if (
-            total >= SEGMENTS
-            and len(wanted) > self.ranks.size + 1
-            and (starts == wanted[: -1 : SEGMENTS // self.ranks.size]).all()
-        ):
-            each = SEGMENTS // self.ranks.size
+        wanted, starts = shares(int(self.rows.sum()), self.ranks), np.cumsum(self.rows) - self.rows
+        each = (len(wanted) - 1) // self.ranks.size
+        if each > 1 and wanted[-1] >= SEGMENTS and (starts == wanted[:-1:each]).all():
             return wanted[self.ranks.rank * each :][: each + 1] - self.offset
         return np.array([0, self.rows[self.ranks.rank]])
 
