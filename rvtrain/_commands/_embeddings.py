@@ -10,6 +10,8 @@ import rvtrain as rt
 from rvtrain import _validation as check
 from rvtrain._commands import _files
 from rvtrain._progress import Bar
+from rvtrain.distributed._ranks import Ranks
+from rvtrain.training._shared import of_all_ranks
 
 _NEGATIVES = 4
 _CALIBRATION_ROWS = 10_000
@@ -51,8 +53,13 @@ def check_kind(path: str, tower: Any, of_texts: bool) -> None:
         raise ValueError(f"{path} must be a model of {kinds[0]}, got one of {kinds[1]}")
 
 
-def embedded(tower: Any, table: np.ndarray, options: argparse.Namespace, bar: Bar, name: str) -> Any:
-    """All rows, embedded by the tower: an array, or an iterator of blocks if an array would exceed --memory."""
+def embedded(
+    tower: Any, table: np.ndarray, options: argparse.Namespace, bar: Bar, name: str, ranks: Ranks | None = None
+) -> Any:
+    """All rows, embedded by the tower: an array, or an iterator of blocks if an array would exceed --memory.
+
+    Ranks embed parts of an array.
+    """
     dtype = check.computed_dtype(name, table) if tower is None else tower.dtype
     width = table.shape[1] if tower is None else tower.out_features
     fits = len(table) * width * dtype.itemsize <= options.memory << 20
@@ -61,11 +68,16 @@ def embedded(tower: Any, table: np.ndarray, options: argparse.Namespace, bar: Ba
     bar.phase(f"embedding {name}")
     if not fits:
         return _blocks(tower, table, bar, name)
-    out, start = np.empty((len(table), width), dtype), 0
-    for block in _blocks(tower, table, bar, name):
-        out[start : start + len(block)] = block
-        start += len(block)
-    return out
+
+    def array(part: slice) -> np.ndarray:
+        some, start = table[part], 0
+        out = np.empty((len(some), width), dtype)
+        for block in _blocks(tower, some, bar, name):
+            out[start : start + len(block)] = block
+            start += len(block)
+        return out
+
+    return array(slice(None)) if ranks is None else of_all_ranks(ranks, len(table), array)
 
 
 def rows(tower: Any, table: np.ndarray, which: np.ndarray) -> np.ndarray:
@@ -78,13 +90,16 @@ def rows(tower: Any, table: np.ndarray, which: np.ndarray) -> np.ndarray:
 
 def measured(
     both: tuple[Any, Any], data: _files.Inputs, pairs: np.ndarray, metrics: list[str], options: argparse.Namespace,
-    bar: Bar, truncate_dim: int | None = None, **precision: Any,
+    bar: Bar, truncate_dim: int | None = None, ranks: Ranks | None = None, **precision: Any,
 ) -> dict[str, float]:  # fmt: skip
     """Retrieval metrics of the queries in these pairs; all documents are ranked for each.
 
-    `precision` are options of `evaluate_retrieval`; ranges of int8 are those of up to 10,000 documents.
+    `precision` are options of `evaluate_retrieval`; ranges of int8 are those of up to 10,000 documents. Ranks measure
+    parts of the queries, in float32.
     """
     asking = np.unique(pairs[:, 0])
+    if ranks is not None:
+        return _measured_by(ranks, both, data, pairs, asking, metrics, options, bar)
     bar.phase("embedding queries")
     queries = rows(both[0], data.queries, asking)
     documents = embedded(both[1], data.documents, options, bar, "documents")
@@ -95,6 +110,27 @@ def measured(
     return rt.evaluate_retrieval(
         queries, documents, relevant=relevant, metrics=metrics, truncate_dim=truncate_dim, **precision
     )
+
+
+def _measured_by(
+    ranks: Ranks, both: tuple[Any, Any], data: _files.Inputs, pairs: np.ndarray, asking: np.ndarray,
+    metrics: list[str], options: argparse.Namespace, bar: Bar,
+) -> dict[str, float]:  # fmt: skip
+    """The metrics of the queries `asking`, of which each rank ranks documents for a part."""
+    documents = embedded(both[1], data.documents, options, bar, "documents", ranks)
+
+    def values(part: slice) -> np.ndarray:
+        some = asking[part]
+        if not len(some):
+            return np.empty((0, len(metrics)))
+        relevant = _files.answers(pairs, some)
+        queries = rows(both[0], data.queries, some)
+        found = rt.evaluate_retrieval(queries, documents, relevant=relevant, metrics=metrics, per_query=True)
+        return np.stack([found[name] for name in metrics], axis=1)
+
+    bar.phase("evaluating")
+    each = of_all_ranks(ranks, len(asking), values)
+    return {name: float(column.mean()) for name, column in zip(metrics, each.T, strict=True)}
 
 
 def ranges(tower: Any, table: np.ndarray) -> np.ndarray:

@@ -38,13 +38,14 @@ _Metrics = dict[str, float] | None
 def run(options: argparse.Namespace) -> int:
     """The command."""
     part, comm = f"{options.output}.part", _ranks.communicator()
-    first = comm is None or comm.Get_rank() == 0
+    ranks = None if comm is None else Ranks(comm)
+    first = ranks is None or ranks.rank == 0
     _fill_in(options)
     if first:
         _check(options, part)
     if comm is not None:
         comm.Barrier()  # other ranks begin when the first has seen that there is nothing to refuse
-    data = _files.inputs(options, None if comm is None else Ranks(comm))
+    data = _files.inputs(options, ranks)
     split = _split(options, data)
     model = _text_model(options, data, split) if data.are_texts else _model(options, data)
     trainer = _trainer(options, model, split, part, comm)
@@ -56,23 +57,22 @@ def run(options: argparse.Namespace) -> int:
     if options.negatives and options.mine_from > options.epochs and first:
         never = f"--mine-from {options.mine_from} is above --epochs {options.epochs}"
         print(f"rvtrain: no negatives will be mined: {never}", file=sys.stderr)
-    if not first:
-        _fit(trainer, data, split)
-        return 0
-    untrained = model if data.are_texts else None
-    with _progress.shown(None, "rows") as bar:
-        before = _quality(untrained, data, split, options, bar)
-    first_ranking = _ranking(untrained, data, split, options) if options.report else None
+    untrained, visible = model if data.are_texts else None, None if first else False
+    with _progress.shown(None, "rows", visible=visible) as bar:
+        before = _quality(untrained, data, split, options, bar, ranks)
+    first_ranking = _ranking(untrained, data, split, options) if options.report and first else None
     _fit(trainer, data, split)
-    with _progress.shown(None, "rows") as bar:
-        after = _quality(model, data, split, options, bar)
+    with _progress.shown(None, "rows", visible=visible) as bar:
+        after = _quality(model, data, split, options, bar, ranks)
+    if not first:
+        return 0
     with _outputs.naming(options.output):
         rt.save_checkpoint(options.output, model=described(model), split=splits.state(split, data))
     Path(part).unlink(missing_ok=True)
     history = {name: column.tolist() for name, column in trainer.history.items()}
     kept = None if after is None else int(trainer.best_epoch)
-    first, last = (None if found is None else found[options.metric] for found in (before, after))
-    done = _plots.Run(model, data, split, history, options.metric, first, last, kept, options.batch_size)
+    at_first, at_last = (None if found is None else found[options.metric] for found in (before, after))
+    done = _plots.Run(model, data, split, history, options.metric, at_first, at_last, kept, options.batch_size)
     if options.json:
         print(_as_json(options, done, before, after))
     else:
@@ -253,13 +253,15 @@ def _fit(trainer: rt.Trainer, data: _files.Inputs, split: splits.Split) -> None:
 
 
 def _quality(
-    model: Any, data: _files.Inputs, split: splits.Split, options: argparse.Namespace, bar: _progress.Bar
-) -> dict[str, float] | None:
+    model: Any, data: _files.Inputs, split: splits.Split, options: argparse.Namespace, bar: _progress.Bar,
+    ranks: Ranks | None,
+) -> dict[str, float] | None:  # fmt: skip
     """The metrics at the end, as vectors are or as the model embeds them; None where they are not defined."""
     if split.measured is None or (model is None and data.queries.shape[1] != data.documents.shape[1]):
         return None
     both = (None, None) if model is None else (model.query, model.document)
-    return _embeddings.measured(both, data, split.measured, [options.metric, *options.metrics], options, bar)
+    names = [options.metric, *options.metrics]
+    return _embeddings.measured(both, data, split.measured, names, options, bar, ranks=ranks)
 
 
 def _ranking(

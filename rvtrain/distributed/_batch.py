@@ -46,11 +46,13 @@ class GlobalBatch(NamedTuple):
 
     @property
     def pieces(self) -> np.ndarray:
-        """Bounds of the segments of this rank's rows; one segment, if those of the batch do not fit the ranks."""
-        wanted = shares(int(self.rows.sum()), self.ranks)
-        starts = np.cumsum(self.rows) - self.rows
-        if len(wanted) > self.ranks.size + 1 and (starts == wanted[: -1 : SEGMENTS // self.ranks.size]).all():
-            each = SEGMENTS // self.ranks.size
+        """Bounds of the segments of this rank's rows; one segment, if those of the batch do not fit the ranks.
+
+        No segment is empty.
+        """
+        wanted, starts = shares(int(self.rows.sum()), self.ranks), np.cumsum(self.rows) - self.rows
+        each = (len(wanted) - 1) // self.ranks.size
+        if each > 1 and wanted[-1] >= SEGMENTS and (starts == wanted[:-1:each]).all():
             return wanted[self.ranks.rank * each :][: each + 1] - self.offset
         return np.array([0, self.rows[self.ranks.rank]])
 

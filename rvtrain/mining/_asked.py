@@ -1,7 +1,5 @@
 """What a call of `HardNegativeMiner.mine` asks for, checked."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,26 +18,12 @@ from rvtrain.mining._search import METHODS
 from rvtrain.mining._selection_kernels import Limits
 from rvtrain.mining._strategy import MiningStrategy
 
-
-class Given(NamedTuple):
-    """Arguments of `mine`, as they were given; `filters` are those that replace the miner's."""
-
-    anchors: Any
-    candidates: Any
-    k: Any
-    positives: Any
-    exclude: Any
-    anchor_ids: Any
-    candidate_ids: Any
-    filters: dict[str, Any]
-    rescore: Any
-    return_scores: Any
-    method: Any
-    comm: Any
+Given = tuple[Any, Any, Any, Any, Any, Any]
+"""Anchors, candidates, positives, exclude, anchor_ids and candidate_ids, as they were given."""
 
 
 class Asked(NamedTuple):
-    """The same, checked."""
+    """The arguments of a call, checked."""
 
     rows: Rows
     candidates: Candidates
@@ -52,48 +36,79 @@ class Asked(NamedTuple):
     limits: Limits
 
 
-def asked(miner: Any, given: Given) -> Asked:
-    """Check the arguments of a call; with a communicator by all ranks together."""
-    ranks = None if given.comm is None else Ranks(given.comm)
-    together: Callable[[], AbstractContextManager[None]] = nullcontext if ranks is None else ranks.together
-    with together():
-        a = check.stored_array("anchors", given.anchors, (1, 2))
-        single = a.ndim == 1
-        positives = None if given.positives is None else positives_of(given.positives, a)
-        k = check.neighbours(given.k)
-        check.flag("return_scores", given.return_scores)
-        check.choice("method", given.method, METHODS)
-        filters = miner.filters.replaced(**given.filters)
-        filters.check_use(miner.strategy, given.rescore)
-        is_density = miner.strategy is MiningStrategy.DISTANCE_WEIGHTED and miner.density == "wu2017"
-        if given.rescore is not None and is_density:
-            raise ValueError("rescore is not for the density wu2017, which is one of cosines")
-        for name in filters.relative if positives is None else ():
-            raise ValueError(f"{name} is relative to the positive's score and needs positives, got None")
-        narrowest = np.dtype(np.float32) if positives is None else positives.dtype
-        dtype = np.promote_types(check.computed_dtype("anchors", a), narrowest)
-        pool = candidates_of("candidates", given.candidates, a.shape[-1], "anchors", dtype)
-        if ranks is not None:
-            _count_blocks(pool)
-    if ranks is not None:
-        pool = CandidatesOfRanks(ranks, pool, _facts(miner, given, k, filters))
-    with together():
-        a = check.readable(np.atleast_2d(a), pool.dtype)
-        rows, own = Rows(a, checked_inverse_norms("anchors", a)), None
-        none = np.empty((len(a), 0), np.int64)
-        excluded = none if given.exclude is None else excluded_of(given.exclude, len(a), pool.size, single)
-        if positives is not None:
-            positives = positives.within(pool)
-            if positives.indices is None:
-                own = positives.least(rows, pool)
-            else:
-                excluded = np.hstack([excluded, positives.indices])
-        ids = ids_of(given.anchor_ids, given.candidate_ids, len(a), pool.here, single)
-    if positives is not None and own is None:  # outside, because ranks ask each other for these rows
+def asked(
+    miner: Any,
+    given: Given,
+    k: Any,
+    filters: dict[str, Any],
+    rescore: Any,
+    return_scores: Any,
+    method: Any,
+    comm: Any,
+) -> Asked:
+    """Check the arguments of a call, of which `filters` replace the miner's; with comm by all ranks together."""
+    options = k, filters, rescore, return_scores, method
+    if comm is None:
+        a, k, kept, positives, pool = _checked(miner, given, *options)
+        return _complete(a, k, kept, pool, _limits(given, a, positives, pool))
+    ranks = Ranks(comm)
+    with ranks.together():
+        a, k, kept, positives, local = _checked(miner, given, *options)
+        _count_blocks(local)
+        facts = _facts(miner, given, k, kept, rescore)
+    pool = CandidatesOfRanks(ranks, local, facts)
+    with ranks.together():
+        limits = _limits(given, a, positives, pool)
+    return _complete(a, k, kept, pool, limits)
+
+
+def _checked(
+    miner: Any, given: Given, k: Any, filters: dict[str, Any], rescore: Any, return_scores: Any, method: Any
+) -> tuple[NDArray[Any], int, Filters, Positives | None, Candidates]:
+    """Anchors, k, filters, positives and candidates, checked without knowing how many candidates there are."""
+    a = check.stored_array("anchors", given[0], (1, 2))
+    positives = None if given[2] is None else positives_of(given[2], a)
+    k = check.neighbours(k)
+    check.flag("return_scores", return_scores)
+    check.choice("method", method, METHODS)
+    kept = miner.filters.replaced(**filters)
+    kept.check_use(miner.strategy, rescore)
+    if rescore is not None and miner.strategy is MiningStrategy.DISTANCE_WEIGHTED and miner.density == "wu2017":
+        raise ValueError("rescore is not for the density wu2017, which is one of cosines")
+    for name in kept.relative if positives is None else ():
+        raise ValueError(f"{name} is relative to the positive's score and needs positives, got None")
+    narrowest = np.float32 if positives is None else positives.dtype
+    dtype = np.promote_types(check.computed_dtype("anchors", a), narrowest)
+    return a, k, kept, positives, candidates_of("candidates", given[1], a.shape[-1], "anchors", dtype)
+
+
+_OfRows = tuple[Rows, Positives | None, NDArray[np.int64], tuple[NDArray[np.int64], NDArray[np.int64]], Any]
+"""Rows, positives, excluded candidates, ids, and the least cosines with positives that are vectors."""
+
+
+def _limits(given: Given, a: NDArray[Any], positives: Positives | None, pool: Candidates) -> _OfRows:
+    """What is checked against the candidates."""
+    single, count = a.ndim == 1, 1 if a.ndim == 1 else len(a)
+    x = check.readable(np.atleast_2d(a), pool.dtype)
+    rows, own, excluded = Rows(x, checked_inverse_norms("anchors", x)), None, np.empty((count, 0), np.int64)
+    if given[3] is not None:
+        excluded = excluded_of(given[3], count, pool.size, single)
+    if positives is not None:
+        positives = positives.within(pool)
+        if positives.indices is None:
+            own = positives.least(rows, pool)
+        else:
+            excluded = np.hstack([excluded, positives.indices])
+    return rows, positives, excluded, ids_of(given[4], given[5], count, pool.here, single), own
+
+
+def _complete(a: NDArray[Any], k: int, kept: Filters, pool: Candidates, of_rows: _OfRows) -> Asked:
+    """All of it; of candidates that are positives, ranks ask each other for the rows."""
+    rows, positives, excluded, ids, own = of_rows
+    if positives is not None and own is None:
         own = positives.least(rows, pool)
-    floors, ceilings = filters.window(own, len(a), pool.dtype)
-    limits = Limits(floors, ceilings, excluded, *ids)
-    return Asked(rows, pool, k, single, filters, positives, own, limits)
+    floors, ceilings = kept.window(own, len(rows.x), pool.dtype)
+    return Asked(rows, pool, k, a.ndim == 1, kept, positives, own, Limits(floors, ceilings, excluded, *ids))
 
 
 def _count_blocks(pool: Candidates) -> None:
@@ -105,16 +120,17 @@ def _count_blocks(pool: Candidates) -> None:
         pool.size = sum(map(len, pool.source))
 
 
-def _facts(miner: Any, given: Given, k: int, filters: Filters) -> dict[str, Any]:
+def _facts(miner: Any, given: Given, k: int, kept: Filters, rescore: Any) -> dict[str, Any]:
     """What all ranks have to give alike."""
-    arrays = ("anchors", "positives", "exclude", "anchor_ids")
+    anchors, _, positives, exclude, anchor_ids, candidate_ids = given
+    arrays = {"anchors": anchors, "positives": positives, "exclude": exclude, "anchor_ids": anchor_ids}
     return {
-        **{name: digest(getattr(given, name)) for name in arrays},
+        **{name: digest(array) for name, array in arrays.items()},
         "k": k,
         "miner": repr(miner),
         "settings of the miner": (miner.margin, miner.temperature, miner.seed, miner.density, miner.fill),
-        "filters": filters,
+        "filters": kept,
         "number of draws": miner.state_dict()["draws"],
-        "candidate_ids": "None" if given.candidate_ids is None else "given",
-        "rescore": "None" if given.rescore is None else "given",
+        "candidate_ids": "None" if candidate_ids is None else "given",
+        "rescore": "None" if rescore is None else "given",
     }

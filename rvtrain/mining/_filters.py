@@ -41,7 +41,10 @@ class Filters(NamedTuple):
 
     def replaced(self, **given: Any) -> "Filters":
         """These filters, but the given ones that are not KEPT in their place, checked."""
-        new = self._replace(**{name: value for name, value in given.items() if value is not KEPT})
+        others = {name: value for name, value in given.items() if value is not KEPT}
+        if not others:
+            return self
+        new = self._replace(**others)
         range_min = check.integer("range_min", new.range_min, low=0)
         range_max = new.range_max
         if range_max is not None:

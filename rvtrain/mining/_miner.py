@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rvtrain import _validation as check
 from rvtrain.distributed._ranks import Communicator
-from rvtrain.mining._asked import Given, asked
+from rvtrain.mining._asked import asked
 from rvtrain.mining._candidates import Prepared, Progress
 from rvtrain.mining._draws import Draws
 from rvtrain.mining._filters import KEPT, Filters, Kept, above
@@ -377,11 +377,9 @@ class HardNegativeMiner:
             "range_min": range_min, "range_max": range_max, "min_score": min_score, "max_score": max_score,
             "absolute_margin": absolute_margin, "relative_margin": relative_margin, "sampling": sampling,
         }  # fmt: skip
-        given = Given(
-            anchors, candidates, k, positives, exclude, anchor_ids, candidate_ids, replaced, rescore, return_scores,
-            method, comm,
-        )  # fmt: skip
-        rows, pool, k, single, filters, of_rows, own, limits = asked(self, given)
+        given = anchors, candidates, positives, exclude, anchor_ids, candidate_ids
+        call = asked(self, given, k, replaced, rescore, return_scores, method, comm)
+        rows, pool, k, single, filters, of_rows, own, limits = call
         count, dim = rows.x.shape
         drops = Drops(count)
         with reporting(progress) as report, self._draws.counted(self._rule(filters.sampling, dim)) as rule:

@@ -54,11 +54,13 @@ class CandidatesOfRanks(Candidates):
         return self.ranks.gathered(mine, np.diff(bounds))
 
     def search(
-        self, queries: engine.Rows, k: int, rule: Rule, limits: Limits, progress: Progress | None, **options: Any
-    ) -> Result:
+        self, queries: engine.Rows, k: int, rule: Rule, limits: Limits, progress: Progress | None, method: str,
+        likely: NDArray[np.int64] | None,
+    ) -> Result:  # fmt: skip
         """As the function `search`; limits.column_ids are those of this rank's candidates."""
         with self.ranks.together():
-            found = search(queries, self.local, k, rule, limits, progress, first=self.first, **options)
+            options: dict[str, Any] = {"method": method, "likely": likely, "first": self.first}
+            found = search(queries, self.local, k, rule, limits, progress, **options)
         columns, scores, keys = _merged(
             self.ranks, np.minimum(self.sizes, k), found.columns, found.scores, found.keys, k
         )

@@ -1,6 +1,6 @@
 """The pool of one call of a miner: anchors, candidates, and the limits of each anchor."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,7 +76,8 @@ class Pool(NamedTuple):
         return self._search(count, Rule(BY_SCORE), limits)[:2]
 
     def _search(self, k: int, rule: Rule, limits: Limits) -> Result:
-        options: dict[str, Any] = {"method": self.method, "likely": self.likely}
         if isinstance(self.candidates, CandidatesOfRanks):
-            return self.candidates.search(self.queries, k, rule, limits, self.progress, **options)
-        return search(self.queries, self.candidates, k, rule, limits, self.progress, **options)
+            return self.candidates.search(self.queries, k, rule, limits, self.progress, self.method, self.likely)
+        return search(
+            self.queries, self.candidates, k, rule, limits, self.progress, method=self.method, likely=self.likely
+        )

@@ -83,7 +83,8 @@ class Loop:
             check.number("schedule(0)", trainer.schedule(0), low=0.0)
         exists = resume and Path(trainer.checkpoint or "").exists()
         if trainer._ranks is not None:
-            agree(trainer._ranks, self.settings, trainer.params, exists)
+            lengths = {name: getattr(trainer, name) for name in ("epochs", "patience", "memory_limit")}
+            agree(trainer._ranks, self.settings | lengths, trainer.params, exists)
         if exists:
             checkpoints.resume(trainer.checkpoint or "", self)
         else:

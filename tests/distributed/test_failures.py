@@ -1,5 +1,6 @@
 """A rank that fails ends all, and is named; a checkpoint that it leaves is whole."""
 
+import json
 import time
 
 import numpy as np
@@ -37,6 +38,7 @@ DIFFERENT = {
     "(150, 12) float64 on rank 1",
     "elements": "all ranks must have the same elements of queries",
     "settings": "all ranks must have the same batch_size, got 50 on rank 0 and 49 on rank 1",
+    "epochs": "all ranks must have the same epochs, got 10 on rank 0 and 11 on rank 1",
     "mined": "all ranks must have the same mined negatives",
     "sampler": "all ranks must have the same batch of the sampler",
     "version": f"all ranks must have the same version of rvtrain, got {rt.__version__} on rank 0 and 0.0.1 on rank 1",
@@ -54,10 +56,15 @@ def test_the_command__trains_on_several_ranks_and_ends_all_on_an_error(tmp_path)
     rng = np.random.default_rng(0)
     documents = rng.normal(size=(120, 8)).astype(np.float32)
     np.savez(tmp_path / "in.npz", queries=documents[:, ::-1].copy(), documents=documents)
-    command = ["rvtrain", "train", str(tmp_path / "in.npz"), "--epochs", "2", "--batch-size", "32"]
+    command = ["rvtrain", "train", str(tmp_path / "in.npz"), "--epochs", "2", "--batch-size", "32", "--json"]
+    told = []
     for ranks in (1, 2):
         done = launch(ranks, "", "-o", tmp_path / f"{ranks}.npz", module=command)
         assert done.returncode == 0, done.stderr
-        assert done.stdout.count("written:") == 1 and done.stderr.count("epoch 2/2") == 1
+        assert done.stderr.count("epoch 2/2") == 1
+        told.append(json.loads(done.stdout))  # one rank alone prints
+        assert rt.load_model(told[-1]["model"]).query.out_features == 8
+    for when in ("before", "after"):
+        assert told[0]["metrics"][when] == pytest.approx(told[1]["metrics"][when])
     missing = launch(2, "", "-o", tmp_path / "x.npz", module=["rvtrain", "train", str(tmp_path / "none.npz")])
     assert missing.returncode != 0 and "No such file" in missing.stderr

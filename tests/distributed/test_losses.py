@@ -107,12 +107,21 @@ MISTAKES = {
 }
 
 
-def test_mistakes__are_told_on_every_rank(tmp_path):
+def test_mistakes__are_told_on_every_rank_and_few_rows_are_none(tmp_path):
     found = results(2, "mistakes.py", tmp_path / "out")
     assert found[0]["afterwards"] == found[1]["afterwards"]
     for rank in (0, 1):
         told = {name: str(found[rank][name]) for name in MISTAKES}
         assert told == {name: x if isinstance(x, str) else x[rank] for name, x in MISTAKES.items()}
+    # Two rows and one: fewer than the segments of a batch.
+    x = np.concatenate([np.random.default_rng(rank).normal(size=(8, 4))[: 2 - rank] for rank in (0, 1)])
+    whole = {
+        "plain": rt.InfoNCELoss().compute_with_gradients(x, x[:, ::-1])[1],
+        "symmetric": rt.InfoNCELoss(symmetric=True).compute_with_gradients(x, x[:, ::-1])[1],
+        "labels": rt.SupConLoss().compute_with_gradients(x, np.array([0, 1, 0]))[1],
+    }
+    for name, expected in whole.items():
+        np.testing.assert_allclose(np.concatenate([each[f"few/{name}"] for each in found]), expected, atol=1e-12)
 
 
 @pytest.mark.parametrize(

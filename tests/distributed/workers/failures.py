@@ -56,4 +56,6 @@ else:
         mining = rt.Mining(Miner(), 1)
         rt.Trainer(model, rt.InfoNCELoss(), mining=mining, comm=comm, progress=False).fit(queries, documents, pairs)
     size = 50 - comm.Get_rank() if how == "settings" else 50
-    rt.Trainer(model, rt.InfoNCELoss(), batch_size=size, comm=comm, progress=False).fit(queries, documents, pairs)
+    options = {"epochs": 10 + comm.Get_rank()} if how == "epochs" else {}
+    trainer = rt.Trainer(model, rt.InfoNCELoss(), batch_size=size, comm=comm, progress=False, **options)
+    trainer.fit(queries, documents, pairs)

@@ -8,6 +8,7 @@ from mpi4py import MPI
 
 import rvtrain as rt
 
+FEW = {"plain": rt.InfoNCELoss, "symmetric": lambda comm: rt.InfoNCELoss(symmetric=True, comm=comm)}
 comm = MPI.COMM_WORLD
 first, x = comm.rank == 0, np.random.default_rng(comm.rank).normal(size=(8, 4))
 broken = x.copy()
@@ -73,4 +74,8 @@ for name, call in CALLS.items():
     except Exception as error:
         found[name] = f"{type(error).__name__}: {error}"
 found["afterwards"] = compute()  # no exchange is left over
+for name, make in FEW.items():  # fewer rows than segments of a batch
+    found[f"few/{name}"] = make(comm=comm).compute_with_gradients(x[: 2 - comm.rank], x[: 2 - comm.rank, ::-1])[1]
+labels = np.array([0, 1 - comm.rank])[: 2 - comm.rank]
+found["few/labels"] = rt.SupConLoss(comm=comm).compute_with_gradients(x[: 2 - comm.rank], labels)[1]
 np.savez(f"{sys.argv[1]}/{comm.rank}.npz", **found)
