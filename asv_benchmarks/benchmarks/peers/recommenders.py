@@ -3,6 +3,7 @@
 import functools
 import time
 
+import numba
 import numpy as np
 
 import rvtrain as rt
@@ -19,6 +20,7 @@ class Recommender(Benchmark):
     """
 
     def prepare(self):
+        numba.set_num_threads(1)  # as many as ALS has, and two gain nothing in so small batches
         rng = self.rng()
         self.taken = [self.made(rng) for _ in range(SETS)]
         self.ours(self.taken[0], 1)
