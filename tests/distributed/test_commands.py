@@ -1,13 +1,11 @@
 """The command line under mpiexec."""
 
 import numpy as np
-import pytest
 from launcher import launch
 
 
-@pytest.mark.parametrize("reader", [0, 1])
-def test_blocks_of_mapped_files__are_checked_by_one_rank_each(reader, tmp_path):
-    table, row = np.ones((2 * 8192, 4), np.float32), reader * 8192 + 5
+def test_blocks_of_mapped_files__are_checked_by_one_rank_each(tmp_path):
+    table, row = np.ones((2 * 8192, 4), np.float32), 8192 + 5  # rank 1 reads it
     np.save(tmp_path / "queries.npy", table)
     table[row, 2] = np.nan
     np.save(tmp_path / "documents.npy", table)
@@ -15,4 +13,4 @@ def test_blocks_of_mapped_files__are_checked_by_one_rank_each(reader, tmp_path):
     done = launch(2, "", *files, "-o", tmp_path / "x.npz", module=["rvtrain", "train"])
     assert done.returncode != 0
     told = f"documents.npy must be finite, got nan in row {row}"
-    assert done.stderr.count(told) == 2 and done.stderr.count(f"rank {reader} failed: ValueError: ") == 1
+    assert done.stderr.count(told) == 2 and done.stderr.count("rank 1 failed: ValueError: ") == 1

@@ -38,10 +38,6 @@ DIFFERENT = {
     "(150, 12) float64 on rank 1",
     "elements": "all ranks must have the same elements of queries",
     "settings": "all ranks must have the same batch_size, got 50 on rank 0 and 49 on rank 1",
-    "epochs": "all ranks must have the same epochs, got 10 on rank 0 and 11 on rank 1",
-    "mined": "all ranks must have the same mined negatives",
-    "sampler": "all ranks must have the same batch of the sampler",
-    "version": f"all ranks must have the same version of rvtrain, got {rt.__version__} on rank 0 and 0.0.1 on rank 1",
 }
 
 
@@ -50,6 +46,23 @@ def test_ranks_that_differ__are_told_before_the_first_step(how, tmp_path):
     done = launch(2, "failures.py", how, tmp_path / "unused.npz", timeout=60)
     assert done.returncode != 0
     assert f"ValueError: {DIFFERENT[how]}" in done.stderr
+
+
+FURTHER = {
+    "version": f"all ranks must have the same version of rvtrain, got {rt.__version__} on rank 0 and 0.0.1 on rank 1",
+    "epochs": "all ranks must have the same epochs, got 10 on rank 0 and 11 on rank 1",
+    "memory": "all ranks must have the same memory_limit, got 0 on rank 0 and 1 on rank 1",
+    "mined": "all ranks must have the same mined negatives, got ",
+    "sampler": "all ranks must have the same batch of the sampler, got ",
+    "labels": "all ranks must have the same elements of y, got ",
+    "edges": "all ranks must have the same elements of edges, got ",
+}
+
+
+def test_ranks_that_differ_otherwise__are_all_told(tmp_path):
+    for found in results(2, "differences.py", tmp_path / "out"):
+        for name, message in FURTHER.items():
+            assert str(found[name]).startswith(message), name
 
 
 def test_the_command__trains_on_several_ranks_and_ends_all_on_an_error(tmp_path):

@@ -113,6 +113,9 @@ def test_mistakes__are_told_on_every_rank_and_few_rows_are_none(tmp_path):
     for rank in (0, 1):
         told = {name: str(found[rank][name]) for name in MISTAKES}
         assert told == {name: x if isinstance(x, str) else x[rank] for name, x in MISTAKES.items()}
+        x = np.random.default_rng(rank).normal(size=(8, 4))
+        alone = rt.InfoNCELoss().compute(x, x[:, ::-1])
+        assert [float(found[rank][name]) for name in ("self", "split")] == pytest.approx([alone, alone], rel=1e-12)
     # Two rows and one: fewer than the segments of a batch.
     x = np.concatenate([np.random.default_rng(rank).normal(size=(8, 4))[: 2 - rank] for rank in (0, 1)])
     whole = {

@@ -33,29 +33,5 @@ else:
             "elements": lambda: (queries + np.float32(1), documents, pairs),
         }
         queries, documents, pairs = changed.get(how, lambda: (queries, documents, pairs))()
-        if how == "version":
-            rt.__version__ = "0.0.1"
-    if how == "sampler":
-
-        class Odd(rt.MPerClass):
-            """A sampler whose batches depend on the rank."""
-
-            def batches(self, labels, batch_size, rng):
-                return super().batches(labels, batch_size, np.random.default_rng(comm.Get_rank()))
-
-        trainer = rt.Trainer(model.query, rt.SupConLoss(), comm=comm, progress=False)
-        trainer.fit_labels(queries, np.arange(150) % 7, sampler=Odd(2))
-    if how == "mined":
-
-        class Miner:
-            """A miner that finds other documents on each rank."""
-
-            def mine(self, anchors, candidates, k):
-                return np.full((len(anchors), k), comm.Get_rank())
-
-        mining = rt.Mining(Miner(), 1)
-        rt.Trainer(model, rt.InfoNCELoss(), mining=mining, comm=comm, progress=False).fit(queries, documents, pairs)
     size = 50 - comm.Get_rank() if how == "settings" else 50
-    options = {"epochs": 10 + comm.Get_rank()} if how == "epochs" else {}
-    trainer = rt.Trainer(model, rt.InfoNCELoss(), batch_size=size, comm=comm, progress=False, **options)
-    trainer.fit(queries, documents, pairs)
+    rt.Trainer(model, rt.InfoNCELoss(), batch_size=size, comm=comm, progress=False).fit(queries, documents, pairs)

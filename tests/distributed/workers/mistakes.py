@@ -76,6 +76,8 @@ for name, call in CALLS.items():
 found["afterwards"] = compute()  # no exchange is left over
 for name, make in FEW.items():  # fewer rows than segments of a batch
     found[f"few/{name}"] = make(comm=comm).compute_with_gradients(x[: 2 - comm.rank], x[: 2 - comm.rank, ::-1])[1]
+for name, other in {"self": MPI.COMM_SELF, "split": comm.Split(comm.rank)}.items():  # of this rank alone
+    found[name] = rt.InfoNCELoss(comm=other).compute(x, x[:, ::-1])
 labels = np.array([0, 1 - comm.rank])[: 2 - comm.rank]
 found["few/labels"] = rt.SupConLoss(comm=comm).compute_with_gradients(x[: 2 - comm.rank], labels)[1]
 np.savez(f"{sys.argv[1]}/{comm.rank}.npz", **found)
