@@ -172,7 +172,7 @@ def _take_guesses(search, begin, end):
 @body
 def _meet(search, sampling, begin, end, block, tile, lines, places):
     """Screen the products of query panels [begin, end) with all candidates, or the sample, and admit what passes."""
-    query_codes, codes, waiting = search.query_codes, search.codes, search.waiting
+    candidates, query_codes, codes, waiting = search.candidates, search.query_codes, search.codes, search.waiting
     (across, steps, _), parts = codes.words.shape, query_codes.starts.shape[1]
     stride, high = SAMPLED if sampling else 1, max(1, _GROUP_BYTES // (4 * ROWS * steps))
     found = 0
@@ -193,6 +193,10 @@ def _meet(search, sampling, begin, end, block, tile, lines, places):
                             for q in range(COLUMNS):
                                 lines[found, q] = tile[r, q]
                             found += 1
+                            while hits and not sampling:  # their cosines are computed when the line is admitted
+                                column = j * COLUMNS + np.int64(trailing_zeros(hits))
+                                hits &= hits - np.uint32(1)
+                                prefetch_row(candidates.x, min(column, len(candidates.x) - 1))
                             if found == LINES:
                                 _admit(search, sampling, lines, places, found)
                                 found = 0
@@ -232,12 +236,6 @@ def _admit(search, sampling, lines, places, found):
     )
     scales, errors, capacity, (count, dim) = codes.scales, codes.errors, columns.shape[1], candidates.x.shape
     unlimited = limits.exclude.shape[1] + limits.row_ids.shape[1] == 0
-    for f in range(0 if sampling else found):
-        hits = np.uint32(places[f, 2])
-        while hits:
-            column = places[f, 1] * COLUMNS + np.int64(trailing_zeros(hits))
-            hits &= hits - np.uint32(1)
-            prefetch_row(candidates.x, min(column, count - 1))
     for f in range(found):
         i, j, hits = places[f, 0], places[f, 1], np.uint32(places[f, 2])
         p, r = i // ROWS, i % ROWS
