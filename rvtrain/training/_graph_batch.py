@@ -90,11 +90,12 @@ def has_kernel(weighted: list[Weighted], shared: bool) -> bool:
 class EdgeLosses:
     """The value of a loss over edges and drawn nodes, its gradients to the nodes of a batch, and their steps.
 
+    `of_pool`: whether nodes are drawn from a pool, and not from all nodes.
     Arrays that methods return are overwritten by the next call.
     """
 
-    def __init__(self, nodes: Nodes) -> None:
-        self._nodes = nodes
+    def __init__(self, nodes: Nodes, of_pool: bool) -> None:
+        self._nodes, self._of_pool = nodes, of_pool
         self._kept: dict[str, NDArray[Any]] = {}
         self._work = 0
         self.idle = True
@@ -124,7 +125,8 @@ class EdgeLosses:
         each = weight / count if loss.reduction == "mean" else weight
         self._work = work = 8 * pairs.size * dim
         first = 0 if grouped else _parts(blocks, dim)
-        batch: tuple[Any, ...] = first, ends, nodes.groups(ends), table
+        fetched = 2 if self._of_pool else ends.shape[1]
+        batch: tuple[Any, ...] = first, ends, nodes.groups(ends), fetched, table
         options: tuple[Any, ...]
         # A margin leaves most drawn nodes without a gradient. Pairs find more held-back edges if these stay as they
         # are, triplets if the optimizer steps them too (eight seeds: AUC + .022 and + .005).
@@ -143,7 +145,7 @@ class EdgeLosses:
             distances = self._array("distances", (count, width), kind)
             losses.edge_distances.sized(work)(first + blocks, *batch, distances)
             options = loss.margin, each, distances, values
-            losses.triplet_edges.sized(work)(blocks, *batch[1:], *options, *self._outputs[:3])
+            losses.triplet_edges.sized(work)(blocks, *batch[1:3], table, *options, *self._outputs[:3])
         if not grouped:
             nodes.taken()
         value, bound = map(float, values.sum(axis=1))

@@ -21,7 +21,8 @@
 # Shapes in all kernels: z (n, d); ends (B, 2 + k) of i, j and the drawn nodes, −1 for none; groups, the other
 # arguments of `group`; values (2, ⌈B / BLOCK⌉) float64, of which the second row bounds the elements of all gradients;
 # sources and to_source (B, d), z_i and the gradient to it; pairs, f, and own, h, both (B · (1 + k),), by edge and
-# pair; own is (0,) where it is 0.
+# pair; own is (0,) where it is 0. fetched: the number of an edge's nodes whose rows are fetched early, 2 where the
+# others are of a pool, whose rows stay in the cache, else 2 + k.
 """
 
 import math
@@ -42,11 +43,13 @@ _AHEAD, _NODES_AHEAD = 4, 6
 
 
 @inlined
-def _prefetch_edge(z, ends, e):
-    """Begin to fetch the rows of an edge's own two nodes. Drawn ones are often in the cache, and many."""
+def _prefetch_edge(z, ends, e, fetched):
+    """Begin to fetch the rows of the first `fetched` nodes of an edge."""
     if e < len(ends):
         prefetch_row(z, ends[e, 0])
         prefetch_row(z, ends[e, 1])
+        for c in range(2, fetched):
+            prefetch_row(z, max(ends[e, c], 0))
 
 
 @njit
@@ -78,7 +81,7 @@ def _pairwise(pairs, begin, end, width, margin, near, far):
 
 @kernel
 def pairwise_edges(
-    start, stop, first, ends, groups, z, margin, near, far, values, sources, to_source, pairs,
+    start, stop, first, ends, groups, fetched, z, margin, near, far, values, sources, to_source, pairs,
 ):  # fmt: skip
     """values[0] = Σ_e near d(i, j)² + far Σ_n max(0, m − d(i, n))², and its gradients."""
     width = ends.shape[1] - 1
@@ -87,7 +90,7 @@ def pairwise_edges(
     for b in range(max(start - first, 0), stop - first):
         begin, end = b * BLOCK, min((b + 1) * BLOCK, len(ends))
         for e in range(begin, end):
-            _prefetch_edge(z, ends, e + _AHEAD)
+            _prefetch_edge(z, ends, e + _AHEAD, fetched)
             squares_of_edge(z, ends, e, pairs)
         values[0, b], values[1, b] = _pairwise(pairs, begin * width, end * width, width, margin, near, far)
         for e in range(begin, end):
@@ -95,13 +98,13 @@ def pairwise_edges(
 
 
 @kernel
-def edge_distances(start, stop, first, ends, groups, z, distances):
+def edge_distances(start, stop, first, ends, groups, fetched, z, distances):
     """distances[e, c] = distance of the nodes of pair c of edge e, (B, 1 + k); −1 where no node was drawn."""
     if start == 0 < first:
         group(ends, *groups)
     for b in range(max(start - first, 0), stop - first):
         for e in range(b * BLOCK, min((b + 1) * BLOCK, len(ends))):
-            _prefetch_edge(z, ends, e + _AHEAD)
+            _prefetch_edge(z, ends, e + _AHEAD, fetched)
             squares_of_edge(z, ends, e, distances)
             for c in range(distances.shape[1]):
                 if distances[e, c] >= 0:
@@ -171,8 +174,8 @@ def _multiply(z, ends, e, products, lengths):
 
 @kernel
 def softmax_edges(
-    start, stop, first, ends, groups, z, cosine, temperature, weight, scores, lengths, values, sources, to_source,
-    pairs, own,
+    start, stop, first, ends, groups, fetched, z, cosine, temperature, weight, scores, lengths, values, sources,
+    to_source, pairs, own,
 ):  # fmt: skip
     """values[0] = weight Σ_e (log Σ_c e^{s_c} − s_0): InfoNCE over the pairs of an edge, s cosine or product over τ.
 
@@ -184,7 +187,7 @@ def softmax_edges(
     for b in range(max(start - first, 0), stop - first):
         value, bound = 0.0, 0.0
         for e in range(b * BLOCK, min((b + 1) * BLOCK, len(ends))):
-            _prefetch_edge(z, ends, e + _AHEAD)
+            _prefetch_edge(z, ends, e + _AHEAD, fetched)
             length = _multiply(z, ends, e, scores, lengths)
             inverse, top = 1.0 / max(length, _EPS) if cosine else 1.0, -np.inf
             for c in range(width):

@@ -66,7 +66,7 @@ class GraphTask(Task):
         if any(_is_triplet(call) for call in calls) and not self._has_strangers():
             raise ValueError("edges must leave a source without a link to some node, of which a triplet is made")
         self._nodes = Nodes(self.count)
-        self._losses = EdgeLosses(self._nodes)
+        self._losses = EdgeLosses(self._nodes, pool is not None)
 
     @property
     def negatives(self) -> int:
