@@ -84,7 +84,9 @@ class _Unlocked:
 
 def promoted(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:
     """The arrays in the form that kernels read, promoted to one dtype."""
-    dtype = np.result_type(*arrays)
+    dtype = arrays[0].dtype
+    if any(array.dtype != dtype for array in arrays):
+        dtype = np.result_type(*arrays)
     return tuple(readable(array, dtype) for array in arrays)
 
 

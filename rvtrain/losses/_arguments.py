@@ -82,12 +82,10 @@ def parse(
     else:
         a, p, n = check.promoted(a, p, n)
     batch = len(a)
-    given = [
-        _ids(name, ids, (batch,), single)
-        for name, ids in (("anchor_ids", anchor_ids), ("positive_ids", positive_ids))
-        if ids is not None
-    ]
-    row_ids = np.stack(given, axis=-1) if given else np.empty((batch, 0), np.int64)
+    row_ids = np.empty((batch, 0), np.int64)
+    if anchor_ids is not None or positive_ids is not None:
+        both = ("anchor_ids", anchor_ids), ("positive_ids", positive_ids)
+        row_ids = np.stack([_ids(name, ids, (batch,), single) for name, ids in both if ids is not None], axis=-1)
     column_ids = _column_ids(negative_ids, n, indices, row_ids, single)
     excluded = negative_ids if isinstance(negative_ids, Excluded) else None
     return Pairs(a, p, n, indices, row_ids, column_ids, single, excluded=excluded)

@@ -316,7 +316,7 @@ class Contrast:
 
     def gradients(self, outcome: Outcome) -> tuple[dict[str, np.ndarray], float]:
         """The wanted gradients of the inputs, and Σ of score · dL/dscore if a gradient to a parameter is wanted."""
-        out, along = {}, np.zeros(0)
+        out, along = {}, NO_SHARES
         for name, other in (("anchors", self.positives), ("positives", self.anchors)):
             if self.wants(name):
                 sums, shares = outcome.sums.get(name, (None, NO_SHARES))

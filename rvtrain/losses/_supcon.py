@@ -198,16 +198,18 @@ class SupConLoss(OfRanks):
         mine_of_rows = slice(None) if batch is None else batch.mine
         if alone:  # rows and columns are the same
             of_columns = np.unique(all_others, return_inverse=True)[1]
-            of_rows, classes = of_columns, of_columns.max() + 1
+            of_rows, classes = of_columns, _Classes(of_columns)
+            classes_of_rows = classes
             unit_columns = _unit(all_columns)
             unit_rows = unit_columns[mine_of_rows]
         else:
             all_labels = labels if batch is None else batch.whole(labels)
             _, codes = np.unique(np.concatenate([all_labels, all_others]), return_inverse=True)
-            of_rows, of_columns, classes = codes[: len(all_labels)], codes[len(all_labels) :], codes.max() + 1
+            of_rows, of_columns = codes[: len(all_labels)], codes[len(all_labels) :]
+            classes_of_rows, classes = (_Classes(x, int(codes.max()) + 1) for x in (of_rows, of_columns))
             unit_rows, unit_columns = _unit(rows), _unit(all_columns)
         mine = of_rows[mine_of_rows]
-        sums, counts = _class_sums(unit_columns, of_columns, classes)
+        sums, counts = classes.sums(unit_columns), classes.counts
         positives = counts[mine] - alone
         means = (sums[mine] - (unit_rows if alone else 0.0)) / np.maximum(positives, 1)[:, np.newaxis]
         weights = mean_weights(counts[of_rows] - alone > 0, self.reduction)
@@ -240,8 +242,8 @@ class SupConLoss(OfRanks):
         # The slope of a row's mean goes to its positives in equal parts: to all of its class except the row itself.
         each = (result.slopes / np.maximum(positives, 1))[:, np.newaxis] * unit_rows
         all_each = each if batch is None else batch.whole(each)
-        back = _class_sums(all_each, of_rows, classes)[0]
-        to_columns = None
+        back = classes_of_rows.sums(all_each)
+        to_columns: Any = None
         if result.to_columns is not None:
             to_columns = result.to_columns[: len(columns.x), : rows.x.shape[1]] + back[of_columns[mine_of_columns]]
         if "embeddings" in names:
@@ -262,13 +264,18 @@ def _unit(rows: Rows) -> NDArray[np.float64]:
     return rows.x * rows.inverse[:, np.newaxis]
 
 
-def _class_sums(x: np.ndarray, codes: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Sum of the rows of each class, (classes, d), and their number."""
-    counts = np.bincount(codes, minlength=classes)
-    out = np.zeros((classes, x.shape[1]))
-    order = np.argsort(codes, kind="stable")
-    present = np.flatnonzero(counts)
-    starts = np.concatenate([[0], np.cumsum(counts[present])[:-1]])
-    if len(present):
-        out[present] = np.add.reduceat(x[order], starts, axis=0)
-    return out, counts
+class _Classes:
+    """The classes of rows, (n,) codes: `counts`, the number of rows of each."""
+
+    def __init__(self, codes: np.ndarray, number: int = 0) -> None:
+        self.counts = np.bincount(codes, minlength=number)
+        self._order = np.argsort(codes, kind="stable")
+        self._present = np.flatnonzero(self.counts)
+        ends = np.cumsum(self.counts[self._present])
+        self._starts = ends - self.counts[self._present]
+
+    def sums(self, x: np.ndarray) -> np.ndarray:
+        """Sum of the rows of each class, (classes, d)."""
+        out = np.zeros((len(self.counts), x.shape[1]))
+        out[self._present] = np.add.reduceat(x[self._order], self._starts, axis=0)
+        return out

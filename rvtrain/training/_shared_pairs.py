@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from rvtrain.distributed._batch import SEGMENTS
+from rvtrain.distributed._batch import SEGMENTS, shares_of
 from rvtrain.distributed._ranks import Ranks
 from rvtrain.mining import HardNegativeMiner, MiningStrategy
 from rvtrain.training._embedding import Sides
@@ -81,11 +81,18 @@ class SharedPairTask(PairTask):
             return part.evaluate(losses, False)[0]
 
     def _near(self, miner: MiningCall, documents: Any, queries: Rows, k: int) -> Rows:
-        """The search for this rank's part of the queries, and those of the others, unless its draws are random."""
-        if len(queries) < SEGMENTS or draws(miner.miner):
-            return super()._near(miner, documents, queries, k)
-        near = super()._near
-        return of_all_ranks(self.ranks, len(queries), lambda part: near(miner, documents, queries[part], k))
+        """The search, shared by the ranks: each takes a part of the queries, or of the documents if draws are random.
+
+        A miner of one's own, whose search may depend on all of both, searches on every rank.
+        """
+        ranks, near = self.ranks, super()._near
+        if type(miner.miner) is not HardNegativeMiner or not is_enough(len(queries), ranks):
+            return near(miner, documents, queries, k)
+        if not draws(miner.miner):
+            return of_all_ranks(ranks, len(queries), lambda part: near(miner, documents, queries[part], k))
+        if isinstance(documents, np.ndarray) and is_enough(len(documents), ranks):
+            return near(_DocumentsInParts(miner, ranks), documents, queries, k)
+        return near(miner, documents, queries, k)
 
     def _embedded_whole(self, table: Any) -> Any:
         """All documents, embedded by the ranks in parts; blocks if they do not fit the limit."""
@@ -111,10 +118,27 @@ class SharedPairTask(PairTask):
         return {name: float(column.mean()) for name, column in zip(names, each.T, strict=True)}
 
 
-def draws(miner: Any) -> bool:
-    """Whether what a miner finds for a query may depend on the other queries of the call, as random draws do."""
+def draws(miner: HardNegativeMiner) -> bool:
+    """Whether what a miner finds for a query depends on its number in the call, as random draws do."""
     drawn = MiningStrategy.RANDOM, MiningStrategy.DISTANCE_WEIGHTED
-    return type(miner) is not HardNegativeMiner or miner.strategy in drawn or miner.filters.sampling == "random"
+    return miner.strategy in drawn or miner.filters.sampling == "random"
+
+
+class _DocumentsInParts(MiningCall):
+    """A miner that searches this rank's part of the documents, with the result for all."""
+
+    def __init__(self, call: MiningCall, ranks: Ranks) -> None:
+        super().__init__(call.miner)
+        self._ranks = ranks
+
+    def prepared(self, candidates: np.ndarray) -> Any:
+        return candidates
+
+    def __call__(self, anchors: Any, candidates: Any, k: int, **options: Any) -> Rows:
+        bounds = shares_of(len(candidates), self._ranks)
+        part = slice(int(bounds[0]), int(bounds[-1]))
+        options["candidate_ids"] = options["candidate_ids"][part]
+        return super().__call__(anchors, candidates[part], k, comm=self._ranks.comm, **options)
 
 
 class SharedBatch:
