@@ -31,10 +31,12 @@ KINDS = ["in_batch", "symmetric", "pool", "own", "gathered", "ids"]
 
 def machine():
     """What decides the last bits, beside the source: compiler, processor, vector width."""
-    flags = {f[1:] for f in binding.get_host_cpu_features().flatten().split(",") if f.startswith("+")}
+    name = numba.config.CPU_NAME or binding.get_host_cpu_name()
+    features = numba.config.CPU_FEATURES or binding.get_host_cpu_features().flatten()
+    flags = {f[1:] for f in features.split(",") if f.startswith("+")}
     width = 512 if "avx512f" in flags else 256 if "avx2" in flags else 128
     checked = ", bounds checked" if numba.config.BOUNDSCHECK else ""
-    return f"numba {numba.__version__}, {binding.get_host_cpu_name()}, {width} bits{checked}"
+    return f"numba {numba.__version__}, {name}, {width} bits{checked}"
 
 
 def results(kind, batch, dim, dtype, temperature):
