@@ -184,7 +184,7 @@ def _training(dtype: np.dtype, rng: np.random.Generator) -> None:
 
 
 def _medium(dtype: np.dtype, rng: np.random.Generator) -> None:
-    """Products of bfloat16, which float64 does not have."""
+    """Products of bfloat16, which float64 does not have; those of "high" run the same code on other sizes."""
     if dtype == np.float64 or not has_bfloat16():
         return
     before = rt.get_float32_precision()

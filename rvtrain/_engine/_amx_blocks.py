@@ -38,35 +38,42 @@ def score_block(left, panels, start, stop, slab, top, origin):
 
 @body
 def add_weighted_columns(slab, top, start, stop, origin, strips, sums):
-    """As in `_blocks.py`; slab (rows / MR, panels, MR, NR) as written by `narrow_tiles_of_block`."""
+    """As in `_blocks.py`; slab as `narrow_tiles_of_block` writes it, strips (d padded or twice that, rows / 2)."""
     height, width = mr(slab), nr(slab)
-    deep, size, across, (padded, long) = width // 2, height * width, slab.shape[1], strips.shape
-    per_chunk = SUMMED // width
+    parts, across, padded, long = slab.shape[2] // height, slab.shape[1], sums.shape[2], strips.shape[1]
+    deep, tile, size, per_chunk = width // 2, height * width, parts * height * width, SUMMED // width
     begin_tiles()
     for j in range(start, stop, per_chunk):
         steps = min(per_chunk, stop - j)
         for p in range(0, len(sums), 4):
-            a, out = ((top + p) * across + j - origin) * size, p * height * padded
+            block, out = ((top + p) * across + j - origin) * size, p * height * padded
             for c in range(0, padded, width):
-                b = c * long + j * deep * width
-                row_tiles(
-                    slab, a, across * size, size, strips, b, steps, sums, out + c, padded, height * padded, j > 0
-                )
+                for term in range(2 * parts - 1):
+                    a = block + term // 2 * tile
+                    b = (term % 2 * padded + c) * long + j * deep * width
+                    row_tiles(
+                        slab, a, across * size, size, strips, b, steps, sums, out + c, padded, height * padded,
+                        j + term > 0,
+                    )  # fmt: skip
     end_tiles()
 
 
 @body
 def add_weighted_rows(slab, j, strips, sums, first):
-    """As in `_blocks.py`; slab (rows / MR, panels, MR, NR) as written by `narrow_tiles_of_block`."""
+    """As in `_blocks.py`; slab as `narrow_tiles_of_block` writes it, strips (d padded or twice that, rows / 2)."""
     height, width = mr(slab), nr(slab)
-    size, across, (padded, long), per_chunk = height * width, slab.shape[1], strips.shape, SUMMED // height
+    parts, across, padded, long = slab.shape[2] // height, slab.shape[1], sums.shape[1], strips.shape[1]
+    tile, size, per_chunk = height * width, parts * height * width, SUMMED // height
     begin_tiles()
     for i in range(0, len(slab), per_chunk):
-        steps, a = min(per_chunk, len(slab) - i) // 4, ((i + 2) * across + j) * size
+        steps, block = min(per_chunk, len(slab) - i) // 4, ((i + 2) * across + j) * size
         for c in range(0, padded, width):
-            b, out = c * long + i * height // 2 * width, j * width * padded + c
-            column_tiles(
-                slab, a, across * size, 4 * across * size, strips, b, steps, sums, out, padded, height * padded,
-                first + i > 0,
-            )  # fmt: skip
+            out = j * width * padded + c
+            for term in range(2 * parts - 1):
+                a = block + term // 2 * tile
+                b = (term % 2 * padded + c) * long + i * height // 2 * width
+                column_tiles(
+                    slab, a, across * size, 4 * across * size, strips, b, steps, sums, out, padded, height * padded,
+                    first + i + term > 0,
+                )  # fmt: skip
     end_tiles()

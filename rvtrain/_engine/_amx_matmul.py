@@ -5,6 +5,7 @@ from rvtrain._engine._amx_packing import pack_left_tiles_of, pack_left_tiles_of_
 from rvtrain._engine._amx_tile import panel_tiles
 from rvtrain._engine._blocks import CHUNK
 from rvtrain._engine._tile import mr, nr
+from rvtrain._engine._word_packing import section_words
 from rvtrain._kernels import kernel, njit
 
 
@@ -25,13 +26,11 @@ def _multiply_group(first, x, rows, transposed, panels, left, edge, adding, out)
     height, width, (_, stretch, tall) = mr(left), nr(left), left.shape
     deep, (count, across), depth = 2 * height, out.shape, panels.shape[1]
     high = min(len(left), (count - first + tall - 1) // tall)
+    section = section_words(panels, len(rows) if transposed else x.shape[1])
     begin_tiles()
     for start in range(0, depth, stretch):
         stop = min(start + stretch, depth)
-        if transposed:
-            pack_left_tiles_of_columns(x, rows, first, start, stop, left[:high])
-        else:
-            pack_left_tiles_of(x, rows, first, start, stop, left[:high])
+        _pack_stretch(x, rows, transposed, first, start, stop, section, left[:high])
         for j in range(len(panels)):
             for k in range(start, stop, CHUNK):
                 steps, b, add = min(CHUNK, stop - k) // deep, (j * depth + k) * width, adding or k > 0
@@ -49,6 +48,20 @@ def _multiply_group(first, x, rows, transposed, panels, left, edge, adding, out)
                         )  # fmt: skip
                         _add_part(edge, out, top, j * width, add)
     end_tiles()
+
+
+@njit
+def _pack_stretch(x, rows, transposed, first, start, stop, section, left):
+    """Pack words [start, stop) of the sections of rows of out from `first` on; left (G, stretch, 4 MR)."""
+    at = start
+    while at < stop:
+        begin = at // section * section
+        end, rest = min(stop, begin + section), begin == 2 * section
+        if transposed:
+            pack_left_tiles_of_columns(x, rows, first, at - begin, end - begin, at - start, rest, left)
+        else:
+            pack_left_tiles_of(x, rows, first, at - begin, end - begin, at - start, rest, left)
+        at = end
 
 
 @njit

@@ -9,9 +9,18 @@
 # With AVX-512 BF16 the two products of all lanes are one instruction (vdpbf16ps). `_by_two_products` computes the
 # same bits on every processor, for tests: products of two bfloat16 numbers are exact in float32, and the instruction
 # adds the upper one first. They differ below 1.2e-38 in magnitude, which the instruction takes for 0.
+#
+# In "high" a number is the sum of two *parts*, its rounding and that of the rest, and a product of two numbers is the
+# sum of three: main · main + main · rest + rest · main. Rows packed for scores and for matrix products have three
+# *sections* along k for that, so that a sum over k is also the one over the three products:
+#
+#     left    main | main | rest
+#     right   main | rest | main
+#
+# Of weights and of strips there are both parts, and the sums to rows and to columns call the tile for each product.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,6 +34,20 @@ TILED = np.dtype(np.uint32)
 """Type of arrays of the same words where tile registers multiply them (`_amx_tile.py`), in another order."""
 
 _UPPER = 0xFFFF0000
+
+
+class Operand(NamedTuple):
+    """What packed copies of matrices consist of."""
+
+    dtype: np.dtype
+    """That of the numbers, or WORD or TILED."""
+    split: bool = False
+    """Whether each number is the sum of two of bfloat16."""
+
+    @property
+    def parts(self) -> int:
+        """Numbers of bfloat16 in a number."""
+        return 2 if self.split else 1
 
 
 def has_bfloat16() -> bool:
@@ -106,7 +129,19 @@ def _by_two_products(emit: Emitter, a: Value, b: Value, c: Value) -> Value:
     return emit.fma((a << 16).view(real), (b << 16).view(real), upper)
 
 
-@emitted(lambda a, b: joined(a, b)[()], WORD)
-def word(emit, a, b):
-    """The word of two float32 numbers."""
-    return pairs(rounded(a.astype(np.float32)), rounded(b.astype(np.float32)))
+def part(x: Any, rest: bool) -> Any:
+    """The float32 number whose rounding is a part of x: x, or what the rounding of x leaves."""
+    x = np.asarray(x, np.float32)
+    return (x - upper_bits(x).view(np.float32) if rest else x)[()]
+
+
+def part_of(x: Value, rest: Value) -> Value:
+    """As `part`, of a number or vector in a register."""
+    return rest.choose(x - rounded(x).view(np.float32), x)
+
+
+@emitted(lambda a, b, rest: joined(part(a, rest), part(b, rest))[()], WORD)
+def word(emit, a, b, rest):
+    """The word of two float32 numbers, or if `rest` of their rests."""
+    first, second = (rounded(part_of(x.astype(np.float32), rest)) for x in (a, b))
+    return pairs(first, second)

@@ -91,12 +91,6 @@ def padded_dim(dim: int, dtype: np.dtype) -> int:
     return wide * width + narrow * (width - lanes)
 
 
-def strips_shape(count: int, dim: int, dtype: np.dtype) -> tuple[int, int]:
-    """Shape of `count` columns packed for weighted sums: (d padded, m padded); the strip of k… starts in row k."""
-    width = tile_shape(dtype)[1]
-    return padded_dim(dim, dtype), tiles(count, width) * width
-
-
 def block_panels(dim: int, dtype: np.dtype, chunk: int = CHUNK) -> int:
     """Number of column panels in a block: a multiple of those in a chunk of so many columns."""
     width = tile_shape(dtype)[1]
@@ -183,7 +177,11 @@ def _strips_into(dtype):
 
 
 def _word_strips(rows, shares, first, start, stop, strips):
-    pack_word_strips(rows, shares, first, start, stop, wide_columns(len(strips), strips), strips)
+    width = nr(strips)
+    padded = min(len(strips), (rows.x.shape[1] + width - 1) // width * width)
+    for c in range(0, len(strips), padded):  # of the main parts, and in "high" of the rests
+        part = strips[c : c + padded]
+        pack_word_strips(rows, shares, first, start, stop, wide_columns(padded, strips), c > 0, part)
 
 
 def _number_strips(rows, shares, first, start, stop, strips):

@@ -8,7 +8,7 @@ from rvtrain._engine import _both_ways_kernels as kernels
 from rvtrain._engine._blocks import GROUP, Rows
 from rvtrain._engine._layout import Layout
 from rvtrain._engine._mask import Mask
-from rvtrain._engine._precision import operand_type
+from rvtrain._engine._precision import operand_for
 from rvtrain._engine._scratch import Scratch
 from rvtrain._engine._sweep import Room, arrays, pack
 from rvtrain._engine._treatment import Own, Results
@@ -45,7 +45,7 @@ def both_ways(
     The treatment has to be separable, and its exponents have to stay in range. Arguments are those of `sweep`.
     """
     (count, dim), wide = rows.x.shape, len(columns.x)
-    layout = Layout(dim, rows.x.dtype, operand_type(precision, rows.x.dtype))
+    layout = Layout(dim, rows.x.dtype, operand_for(precision, rows.x.dtype))
     across, gradients = layout.panels(wide), to_rows or to_columns
     height = layout.slab_rows(across, count, thread_count())
     room = Room(

@@ -7,7 +7,7 @@ import numpy as np
 from rvtrain._engine import _blocks as blocks
 from rvtrain._engine._amx_blocks import SUMMED
 from rvtrain._engine._amx_tile import left_tile
-from rvtrain._engine._bfloat16 import TILED, holds_words, words
+from rvtrain._engine._bfloat16 import TILED, Operand, holds_words, words
 from rvtrain._engine._tile import tile_shape
 from rvtrain._kernels._caches import cache_sizes
 
@@ -24,8 +24,8 @@ class Layout:
     dim : int
     dtype : dtype
         Of the vectors and of the sums.
-    operand : dtype, optional
-        Of packed copies: dtype, or one of words of two bfloat16 numbers (`operand_type`).
+    operand : Operand, optional
+        Of packed copies (`operand_for`); None: of the same type.
 
     Attributes
     ----------
@@ -39,11 +39,12 @@ class Layout:
         d, rounded up to whole strips.
     """
 
-    def __init__(self, dim: int, dtype: np.dtype, operand: np.dtype | None = None) -> None:
+    def __init__(self, dim: int, dtype: np.dtype, operand: Operand | None = None) -> None:
         self.dim, self.dtype = dim, np.dtype(dtype)
-        self.operand = self.dtype if operand is None else operand
+        self.operand = Operand(self.dtype) if operand is None else operand
         self.depth = packed_depth(dim, self.operand)
-        self.mr, self.nr, self.block, self.padded_dim = _facts(dim, self.dtype, self.depth, self.operand == TILED)
+        self._tiled = self.operand.dtype == TILED
+        self.mr, self.nr, self.block, self.padded_dim = _facts(dim, self.dtype, self.depth, self._tiled)
 
     def panels(self, count: int) -> int:
         """Column panels of `count` columns."""
@@ -58,20 +59,21 @@ class Layout:
         return self.panels(count), self.depth, self.nr
 
     def strips_shape(self, count: int) -> tuple[int, int]:
-        """Shape of the same columns packed for weighted sums: (d padded, columns padded), half as many in words."""
-        return self.padded_dim, self.strip(self.padded(count))
+        """Shape of the same columns packed for weighted sums (`strips_of`)."""
+        return self.strips_of(self.padded(count))
 
-    def strip(self, rows: int) -> int:
-        """Elements of a strip's column that hold so many rows, an even number."""
-        return rows // 2 if holds_words(self.operand) else rows
+    def strips_of(self, rows: int) -> tuple[int, int]:
+        """Shape of strips of so many rows, an even number: (d padded for each part, rows, half as many in words)."""
+        return self.operand.parts * self.padded_dim, rows // 2 if holds_words(self.operand.dtype) else rows
 
     def slab_rows(self, across: int, count: int, threads: int) -> int:
         """Number of rows in a slab of `across` panels: as many as fit in the cache, but several groups per thread.
 
         It is at most `count`, the number of rows, rounded up to whole groups.
         """
-        in_cache = slab_bytes() // (across * self.nr * self.dtype.itemsize)
-        chunk, group = _chunk(self.operand == TILED), blocks.GROUP
+        per_score = self.dtype.itemsize * (3 if self.operand.split else 1)  # its weight, and the words of both parts
+        in_cache = slab_bytes() // (across * self.nr * per_score)
+        chunk, group = _chunk(self._tiled), blocks.GROUP
         rows = max(in_cache // chunk * chunk, 2 * chunk, threads * group // chunk * chunk)
         return min(rows, blocks.tiles(count, group) * group)
 
@@ -81,12 +83,15 @@ def slab_bytes() -> int:
     return cache_sizes().third // _SLABS_IN_CACHE
 
 
-def packed_depth(dim: int, operand: np.dtype) -> int:
-    """Elements of a packed row of length d: d, in words half of it, and on tile registers whole tiles of words."""
-    if operand == TILED:
+def packed_depth(dim: int, operand: Operand) -> int:
+    """Elements of a packed row of length d: d, in words half of it, and on tile registers whole tiles of words.
+
+    If the operand is split, there are three sections of these.
+    """
+    if operand.dtype == TILED:
         deep = left_tile(of_panels=True)[1]
-        return blocks.tiles(words(dim), deep) * deep
-    return words(dim) if holds_words(operand) else dim
+        return blocks.tiles(words(dim), deep) * deep * (3 if operand.split else 1)
+    return words(dim) if holds_words(operand.dtype) else dim
 
 
 @functools.lru_cache(maxsize=64)

@@ -21,15 +21,16 @@ from typing import NamedTuple
 import numpy as np
 
 from rvtrain._engine._amx_matmul import multiply_tasks_by_amx
-from rvtrain._engine._bfloat16 import TILED, holds_words
+from rvtrain._engine._bfloat16 import TILED, Operand, holds_words
 from rvtrain._engine._blocks import CHUNK, GROUP, tiles
 from rvtrain._engine._layout import packed_depth
 from rvtrain._engine._matmul_words import pack_word_block, pack_word_columns_of, pack_word_rows_of
 from rvtrain._engine._packing import copy_part, transpose_rows
-from rvtrain._engine._precision import operand_type
+from rvtrain._engine._precision import operand_for
 from rvtrain._engine._prefetch import prefetch_part
 from rvtrain._engine._scratch import Scratch, scratch
 from rvtrain._engine._tile import mr, nr, tile_panels, tile_shape
+from rvtrain._engine._word_packing import section_words
 from rvtrain._kernels import driver, element_type, kernel, njit, overload
 from rvtrain._kernels._threads import thread_count
 
@@ -75,8 +76,8 @@ class _Room(NamedTuple):
     depth: int
     """Number of k of the packed operands."""
     dtype: np.dtype
-    operand: np.dtype
-    """Type of the packed operands."""
+    operand: Operand
+    """Of the packed operands."""
     tasks: int
     """The most tasks."""
     largest: int
@@ -89,13 +90,13 @@ def _arrays(room: _Room, memory: Scratch) -> tuple[np.ndarray, np.ndarray, np.nd
     Shapes of these: (tasks, G, stretch, MR) and (tasks, MR, NR), with 4 MR in place of MR on tile registers.
     """
     height, width, _ = tile_shape(room.dtype)
-    height *= 4 if room.operand == TILED else 1
+    height *= 4 if room.operand.dtype == TILED else 1
     panels = tiles(room.high, height)
     group = min(room.largest // height, tiles(panels, room.tasks))
     tasks = min(room.tasks, tiles(panels, group))
     return (
-        memory.array((tiles(room.across, width), room.depth, width), room.operand),
-        memory.array((tasks, group, min(_STRETCH, room.depth), height), room.operand),
+        memory.array((tiles(room.across, width), room.depth, width), room.operand.dtype),
+        memory.array((tasks, group, min(_STRETCH, room.depth), height), room.operand.dtype),
         memory.array((tasks, height, width), room.dtype),
     )
 
@@ -111,12 +112,12 @@ def _multiplied(
 ) -> np.ndarray:
     """x[rows] · right, or x[rows]ᵀ · right, of this shape; right is w or its transpose."""
     w, depth = np.ascontiguousarray(w), w.shape[1] if w_transposed else len(w)
-    operand = operand_type(None, w.dtype)
+    operand = operand_for(None, w.dtype)
     # The right operand of x[rows]ᵀ is long, and each group reads it from the third-level cache: larger groups.
     tasks, largest = (2 * thread_count(), 2 * GROUP) if transposed else (4 * thread_count(), GROUP)
     room = _Room(*shape, packed_depth(depth, operand), x.dtype, operand, tasks, largest)
-    adding = residual and holds_words(operand)
-    multiply = _multiply_by_amx if operand == TILED else _multiply
+    adding = residual and holds_words(operand.dtype)
+    multiply = _multiply_by_amx if operand.dtype == TILED else _multiply
     out = x[rows] if adding else np.empty(shape, x.dtype)
     with scratch() as memory:
         panels, left, edges = memory.once(room, _arrays)
@@ -160,7 +161,13 @@ def _block_into(dtype):
 
 
 def _word_block(first, w, transposed, residual, panels):
-    pack_word_block(first, min(first + _ROWS, panels.shape[1]), w, transposed, panels)
+    section = section_words(panels, w.shape[1] if transposed else len(w))
+    last = min(first + _ROWS, panels.shape[1])
+    while first < last:
+        begin = first // section * section
+        stop = min(last, begin + section)
+        pack_word_block(first - begin, stop - begin, w, transposed, begin, begin == section, panels)
+        first = stop
 
 
 def _number_block(first, w, transposed, residual, panels):

@@ -64,7 +64,7 @@ def _score_block(left, panels, start, stop, slab, top, origin, chunk):
 
 
 def narrow_weights(slab, weights, top, panels, begin, end, origin):
-    """Make a block of weights what the sums read: words in their place if `weights` is the slab as integers."""
+    """Make a block of weights what the sums read: words if `weights` are integers, in the place of numbers or not."""
     _narrowing(weights.dtype)(slab, weights, top, panels, begin, end, origin)
 
 
@@ -77,7 +77,7 @@ def _narrow(slab, weights, top, panels, begin, end, origin):
 
 
 def _narrow_tiles(slab, weights, top, panels, begin, end, origin):
-    narrow_tiles_of_block(slab, top, panels, begin, end, origin)
+    narrow_tiles_of_block(slab, weights, top, panels, begin, end, origin)
 
 
 def _leave(slab, weights, top, panels, begin, end, origin):

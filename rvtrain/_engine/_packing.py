@@ -11,7 +11,7 @@
 
 import numpy as np
 
-from rvtrain._engine._bfloat16 import joined, neighbours, pairs, rounded
+from rvtrain._engine._bfloat16 import joined, neighbours, pairs, part, part_of, rounded
 from rvtrain._engine._tile import tile_shape
 from rvtrain._kernels import emitted
 from rvtrain._kernels._vectors import Value
@@ -31,48 +31,73 @@ def copy_part(emit, x, row, c, target, at):
     (target + at).store((x + (row * x.shape[1] + c)).load(tile_shape(x.dtype)[0]))
 
 
-def _pair_part(x, first, second, c, target, at):
+def _pair_part(x, first, second, c, target, at, rest):
     size = tile_shape(x.dtype)[0]
-    target.reshape(-1)[at : at + size] = joined(x[first, c : c + size], x[second, c : c + size])
+    one, two = (part(x[row, c : c + size], rest) for row in (first, second))
+    target.reshape(-1)[at : at + size] = joined(one, two)
 
 
 @emitted(_pair_part)
-def pair_part(emit, x, first, second, c, target, at):
+def pair_part(emit, x, first, second, c, target, at, rest):
     """target[at + r] = word of x[first, c + r] and x[second, c + r] for r < MR; x (n, d), target C-contiguous."""
     size = tile_shape(x.dtype)[0]
-    one, two = (rounded((x + (row * x.shape[1] + c)).load(size)) for row in (first, second))
+    one, two = (rounded(part_of((x + (row * x.shape[1] + c)).load(size), rest)) for row in (first, second))
     (target + at).store(pairs(one, two))
 
 
-def _transposing(scaled, in_words=False):
-    """A function that transposes rows given by number or, if `scaled`, consecutive rows times a factor each.
-
-    If `in_words`, words of neighbouring elements of a row take the place of elements.
-    """
-    long = 2 if in_words else 1
+def _transposing(scaled):
+    """A function that transposes rows given by number or, if `scaled`, consecutive rows times a factor each."""
 
     def interpreted(x, of_row, i, k, target, at, stride):
         size = tile_shape(x.dtype)[0]
-        numbers, places = of_row[i : i + size], at + np.arange(size)[:, np.newaxis] * stride + np.arange(size)
-        rows = (x[i : i + size] * numbers[:, np.newaxis] if scaled else x[numbers])[:, k : k + long * size]
-        target.reshape(-1)[places] = (joined(rows[:, ::2], rows[:, 1::2]) if in_words else rows).T
+        target.reshape(-1)[_places(size, at, stride)] = _rows(scaled, x, of_row, i)[:, k : k + size].T
 
     @emitted(interpreted)
     def transpose(emit, x, of_row, i, k, target, at, stride):
         size = tile_shape(x.dtype)[0]
+        for c, values in enumerate(turned([_load(scaled, x, of_row, i + r, k, size) for r in range(size)])):
+            (target + (at + stride * c)).store(values)
+
+    return transpose
+
+
+def _transposing_words(scaled):
+    """The same with words of neighbouring elements of a row in place of elements."""
+
+    def interpreted(x, of_row, i, k, target, at, stride, rest):
+        size = tile_shape(x.dtype)[0]
+        rows = part(_rows(scaled, x, of_row, i)[:, k : k + 2 * size], rest)
+        target.reshape(-1)[_places(size, at, stride)] = joined(rows[:, ::2], rows[:, 1::2]).T
+
+    @emitted(interpreted)
+    def transpose(emit, x, of_row, i, k, target, at, stride, rest):
+        size = tile_shape(x.dtype)[0]
 
         def load(r):
-            row = i + r
-            number = (of_row + row).load()
-            values = (x + ((row if scaled else number) * x.shape[1] + k)).load(long * size)
-            if scaled:
-                values = (values.astype(np.float64) * number.broadcast(long * size)).astype(x.dtype)
-            return neighbours([rounded(values)])[0] if in_words else values
+            return neighbours([rounded(part_of(_load(scaled, x, of_row, i + r, k, 2 * size), rest))])[0]
 
         for c, values in enumerate(turned([load(r) for r in range(size)])):
             (target + (at + stride * c)).store(values)
 
     return transpose
+
+
+def _places(size, at, stride):
+    return at + np.arange(size)[:, np.newaxis] * stride + np.arange(size)
+
+
+def _rows(scaled, x, of_row, i):
+    numbers = of_row[i : i + tile_shape(x.dtype)[0]]
+    return x[i : i + len(numbers)] * numbers[:, np.newaxis] if scaled else x[numbers]
+
+
+def _load(scaled, x, of_row, row, k, count):
+    """Elements k … of a row, multiplied by its factor in float64 if `scaled`, else of the row of that number."""
+    number = (of_row + row).load()
+    values = (x + ((row if scaled else number) * x.shape[1] + k)).load(count)
+    if not scaled:
+        return values
+    return (values.astype(np.float64) * number.broadcast(count)).astype(x.dtype)
 
 
 def turned(rows: list[Value]) -> list[Value]:
@@ -98,7 +123,8 @@ transpose_scaled = _transposing(scaled=True)
 
 Multiplied in float64; x (n, d), inverse (n,) float64; target C-contiguous, offsets in elements.
 """
-transpose_words = _transposing(scaled=False, in_words=True)
-"""As `transpose_rows`, with the word of x[rows[i + r], k + 2 c] and of the next element in place of an element."""
-transpose_scaled_words = _transposing(scaled=True, in_words=True)
+transpose_words = _transposing_words(scaled=False)
+"""``(x, rows, i, k, target, at, stride, rest)``: as `transpose_rows`, with the word of x[rows[i + r], k + 2 c] and of
+the next element, or of their rests, in place of an element."""
+transpose_scaled_words = _transposing_words(scaled=True)
 """As `transpose_scaled`, for words."""

@@ -7,11 +7,12 @@ import numpy as np
 
 from rvtrain._engine import _blocks as blocks
 from rvtrain._engine import _sweep_kernels as kernels
+from rvtrain._engine._bfloat16 import Operand
 from rvtrain._engine._blocks import Rows
 from rvtrain._engine._guide import Guide, NoGuide
 from rvtrain._engine._layout import Layout
 from rvtrain._engine._mask import Mask
-from rvtrain._engine._precision import operand_type
+from rvtrain._engine._precision import operand_for
 from rvtrain._engine._scratch import Scratch
 from rvtrain._engine._treatment import Results
 from rvtrain._kernels._threads import thread_count
@@ -69,7 +70,7 @@ def sweep(
         Of the products; None: that of `set_float32_precision`.
     """
     (count, dim), wide, dtype = rows.x.shape, len(columns.x), rows.x.dtype
-    operand = dtype if getattr(treatment, "BLOCKS", False) else operand_type(precision, dtype)
+    operand = None if getattr(treatment, "BLOCKS", False) else operand_for(precision, dtype)
     layout, separable = Layout(dim, dtype, operand), type(treatment).SEPARABLE
     across = layout.panels(wide)
     keep = to_columns or not bounded or (to_rows and not separable)
@@ -83,7 +84,7 @@ def sweep(
         type(treatment).SUMS,
         to_rows,
         to_columns,
-        operand,
+        layout.operand,
     )
     packed, work = scratch.once(room, arrays)
     pack(columns, packed)
@@ -170,8 +171,8 @@ class Room(NamedTuple):
     """Addends per score."""
     to_rows: bool
     to_columns: bool
-    operand: np.dtype
-    """Type of the packed copies."""
+    operand: Operand
+    """Of the packed copies."""
 
 
 def arrays(room: Room, scratch: Scratch) -> tuple[kernels.Columns, kernels.Work]:
@@ -179,24 +180,25 @@ def arrays(room: Room, scratch: Scratch) -> tuple[kernels.Columns, kernels.Work]
     layout, count, dtype = Layout(room.dim, room.dtype, room.operand), room.columns, room.dtype
     high, wide, padded = layout.mr, layout.nr, layout.padded_dim
     groups, panels, across = room.height // blocks.GROUP, blocks.GROUP // high, layout.panels(count)
+    packed_type, split = room.operand
     slabs = blocks.tiles(room.rows, room.height)
 
     def array(*shape: int, wanted: bool = True, of: Any = dtype) -> np.ndarray:
         return scratch.array(shape if wanted else (0, *shape[1:]), of)
 
     packed = kernels.Columns(
-        array(*layout.panels_shape(count), of=layout.operand),
-        array(*layout.strips_shape(count), wanted=room.to_rows, of=layout.operand),
+        array(*layout.panels_shape(count), of=packed_type),
+        array(*layout.strips_shape(count), wanted=room.to_rows, of=packed_type),
     )
     slab = array(room.height // high, room.across, high, wide)
     work = kernels.Work(
         slab=slab,
-        weights=slab.view(layout.operand),
-        left=array(groups, panels, layout.depth, high, of=layout.operand),
+        weights=array(len(slab), room.across, 2 * high, wide, of=packed_type) if split else slab.view(packed_type),
+        left=array(groups, panels, layout.depth, high, of=packed_type),
         shifts=array(groups, panels, high, wide),
         sums=array(groups, room.sums, panels, high, wide),
         flags=scratch.array((groups, wide), np.int32),
-        strips=array(padded, layout.strip(room.height), wanted=room.to_columns, of=layout.operand),
+        strips=array(*layout.strips_of(room.height), wanted=room.to_columns, of=packed_type),
         to_rows=array(slabs * room.height // high, high, padded, wanted=room.to_rows),
         to_columns=array(across * wide, padded, wanted=room.to_columns),
     )

@@ -51,7 +51,8 @@ class Work(NamedTuple):
     slab: np.ndarray
     """(rows / MR, m / NR or block, MR, NR) scores, then kept values, then weights"""
     weights: np.ndarray
-    """The slab as the sums read it: itself, or the same memory as integers that hold words"""
+    """The slab as the sums read it: itself, the same memory as integers that hold words, or in "high" words of both
+    parts, (rows / MR, m / NR or block, 2 MR, NR)"""
     left: np.ndarray
     """(groups, GROUP / MR, d, MR) packed rows"""
     shifts: np.ndarray

@@ -5,6 +5,9 @@
 #     panels, left   [k / 2][NR or MR]   a word holds neighbouring elements of a row
 #     strips         [rows / 2][width]   a word holds the same element of neighbouring rows
 #     slab           in place of a tile of weights, both: see `_tile.py`
+#
+# In "high" (`_bfloat16.py`), panels have three sections of words, and strips of the rests follow those of the main
+# parts.
 """
 
 import numpy as np
@@ -15,30 +18,43 @@ from rvtrain._engine._tile import mr, narrow_nr, nr, tile_shape
 from rvtrain._kernels import body, emitted, inlined
 
 
+@inlined
+def section_words(panels, dim):
+    """Words in each section of packed rows of length `dim`; panels (…, words, MR or NR)."""
+    deep = 2 * mr(panels)
+    return min(panels.shape[1], ((dim + 1) // 2 + deep - 1) // deep * deep)
+
+
 @body
 def pack_words(rows, first, panels, j, q):
-    """panels[j, k, q + r] = word of elements 2 k and 2 k + 1 of row first + r for r < MR, 0 beyond the edges."""
+    """panels[j, k, q + r] = word of elements 2 k and 2 k + 1 of row first + r for r < MR, 0 beyond the edges.
+
+    In each section: of their main parts, of their rests, of their main parts.
+    """
     height, (_, depth, width), (count, dim) = mr(panels), panels.shape, rows.x.shape
-    whole = dim // 2 // height * height if first + height <= count else 0
-    for k in range(0, whole, height):
-        transpose_scaled_words(rows.x, rows.inverse, first, 2 * k, panels, (j * depth + k) * width + q, width)
-    for r in range(height):
-        i = first + r
-        for k in range(whole, depth):
-            if i < count and 2 * k < dim:
-                scale, second = rows.inverse[i], 2 * k + 1
-                upper = rows.x[i, second] * scale if second < dim else 0.0
-                panels[j, k, q + r] = word(np.float32(rows.x[i, 2 * k] * scale), np.float32(upper))
-            else:
-                panels[j, k, q + r] = 0
+    whole, section = dim // 2 // height * height if first + height <= count else 0, section_words(panels, dim)
+    for begin in range(0, depth, section):
+        rest = begin == section
+        for k in range(0, whole, height):
+            at = (j * depth + begin + k) * width + q
+            transpose_scaled_words(rows.x, rows.inverse, first, 2 * k, panels, at, width, rest)
+        for r in range(height):
+            i = first + r
+            for k in range(whole, section):
+                if i < count and 2 * k < dim:
+                    scale, second = rows.inverse[i], 2 * k + 1
+                    upper = np.float32(rows.x[i, second] * scale if second < dim else 0.0)
+                    panels[j, begin + k, q + r] = word(np.float32(rows.x[i, 2 * k] * scale), upper, rest)
+                else:
+                    panels[j, begin + k, q + r] = 0
 
 
 @body
-def pack_word_strips(rows, shares, first, start, stop, wide, strips):
+def pack_word_strips(rows, shares, first, start, stop, wide, rest, strips):
     """As `pack_strips`: in the strip of column c, word [j][q] holds element c + q of row first + 2 j and of the next.
 
-    Shapes: strips (d padded, rows / 2). Columns before `wide` are in strips of NR columns. start and stop count rows,
-    and are even.
+    Or their rests. Shapes: strips (d padded, rows / 2). Columns before `wide` are in strips of NR columns. start and
+    stop count rows, and are even.
     """
     (padded, long), (count, dim) = strips.shape, rows.x.shape
     c = 0
@@ -53,13 +69,13 @@ def pack_word_strips(rows, shares, first, start, stop, wide, strips):
             line = strip[j // 2]
             if c + width <= dim and c < wide:
                 for q in range(nr(strips)):
-                    line[q] = word(lower[c + q] * one, upper[c + q] * two)
+                    line[q] = word(lower[c + q] * one, upper[c + q] * two, rest)
             elif c + width <= dim:
                 for q in range(narrow_nr(strips)):
-                    line[q] = word(lower[c + q] * one, upper[c + q] * two)
+                    line[q] = word(lower[c + q] * one, upper[c + q] * two, rest)
             else:
                 for q in range(width):
-                    line[q] = word(lower[c + q] * one, upper[c + q] * two) if c + q < dim else 0
+                    line[q] = word(lower[c + q] * one, upper[c + q] * two, rest) if c + q < dim else 0
         c += width
 
 

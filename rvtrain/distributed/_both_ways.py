@@ -9,7 +9,7 @@ from rvtrain._engine._blocks import GROUP, Rows
 from rvtrain._engine._both_ways import BothWays
 from rvtrain._engine._layout import Layout
 from rvtrain._engine._mask import Mask
-from rvtrain._engine._precision import operand_type
+from rvtrain._engine._precision import operand_for
 from rvtrain._engine._scratch import Scratch, scratch
 from rvtrain._engine._sweep import Room, arrays, pack
 from rvtrain._engine._treatment import Own, Results
@@ -41,7 +41,7 @@ def both_ways_of_ranks(
     bounds = batch.pieces
     pieces = [slice(start, stop) for start, stop in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True)]
     most = int(np.diff(bounds).max())
-    layout, gradients = Layout(dim, dtype, operand_type(precision, dtype)), to_rows or to_columns
+    layout, gradients = Layout(dim, dtype, operand_for(precision, dtype)), to_rows or to_columns
     across, padded = layout.panels(wide), layout.padded(wide)
     height = layout.slab_rows(across, most, thread_count())
     room = Room(

@@ -64,9 +64,9 @@ class InfoNCELoss(ContrastiveLoss):
         Whether the `Trainer` learns τ with the model, by the logarithm of its inverse. Calls do not depend on it.
     precision : {"highest", "high", "medium"}, optional
         Of products of float32 arrays, of all in-batch scores and of those of a pool, and of their gradients. "medium"
-        is up to twice as fast, with gradients right to about 1e-3 of the largest, where the processor has
-        instructions for it: see `set_float32_precision`, whose choice None takes. With similarity "euclidean", always
-        as "highest".
+        is up to twice as fast, with gradients right to about 1e-3 of the largest, and "high" is right to 1e-5, where
+        the processor has instructions for it: see `set_float32_precision`, whose choice None takes. With similarity
+        "euclidean", always as "highest".
     comm : mpi4py.MPI.Comm, optional
         Each rank gives its rows of one global batch, as `docs/guide/cluster.md` explains: in-batch negatives and a
         pool (N, d) are those of all ranks. The value is that of the global batch, on each rank; with the reduction
@@ -75,7 +75,7 @@ class InfoNCELoss(ContrastiveLoss):
 
     Attributes
     ----------
-    precision_used : {"highest", "medium"}
+    precision_used : {"highest", "high", "medium"}
         The precision that products of float32 have on this processor.
     learnable : tuple of str
         ("temperature",) with `learn_temperature`, else (): what `wrt` takes the gradient to, and `Trainer` learns.

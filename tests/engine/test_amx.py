@@ -39,12 +39,12 @@ panel_tiles, row_tiles, column_tiles = (
 @numba.njit
 def products(left, blocks, right, scores, to_rows, to_columns, second, add):
     tall, height, width = len(to_rows), blocks.shape[2], blocks.shape[3]
-    size, across, steps = height * width, blocks.shape[1], len(left)
+    size, across, steps, words = height * width, blocks.shape[1], len(left), blocks.view(np.uint32)
     amx.begin_tiles()
     panel_tiles(left, 0, second, left.shape[1], right, 0, steps, scores, 0, width, height * width, add)
     for j in range(across):
-        packing.narrow_tiles(blocks, j * size, across * size)
-    words, apart, row = blocks.view(np.uint32), across * size, height * width
+        packing.narrow_tiles(blocks, j * size, across * size, False, words, j * size, across * size)
+    apart, row = across * size, height * width
     row_tiles(words, 0, apart, size, right, 0, across, to_rows, 0, width, row, add)
     column_tiles(words, 2 * apart, apart, size, right, 0, across, to_columns, 0, width, row, add)
     amx.end_tiles()
@@ -59,12 +59,15 @@ from rvtrain._engine import _matmul as matmul
 
 given = np.load(sys.argv[1])
 arrays = {name: given[name] for name in given.files}
-rt.set_float32_precision("medium")
 x, rows, w = (arrays.pop(name) for name in ("x", "rows", "w"))
-found = matmul.product(x, rows, w), matmul.transposed_product(x, None, x[:, :40].copy())
+found = {}
+for precision in ("medium", "high"):
+    rt.set_float32_precision(precision)
+    found[f"product_{precision}"] = matmul.product(x, rows, w)
+    found[f"transposed_{precision}"] = matmul.transposed_product(x, None, x[:, :40].copy())
 products(**arrays, second=arrays["left"].shape[1] // 2, add=True)
 print(amx.has_amx())
-np.savez(sys.argv[2], product=found[0], transposed=found[1], **arrays)
+np.savez(sys.argv[2], **found, **arrays)
 """
 )
 
@@ -167,8 +170,10 @@ def test_instructions__have_the_bits_of_the_vectors(tmp_path, by_vectors, rng):
     by_vectors(**packed, second=packed["left"].shape[1] // 2, add=True)
     for name, expected in packed.items():
         np.testing.assert_array_equal(found[name], expected, err_msg=name)
-    assert relative_error(found["product"], rounded(x)[rows] @ rounded(w)) < 1e-6
-    assert relative_error(found["transposed"], rounded(x).T @ rounded(x[:, :40])) < 1e-6
+    assert relative_error(found["product_medium"], rounded(x)[rows] @ rounded(w)) < 1e-6
+    assert relative_error(found["transposed_medium"], rounded(x).T @ rounded(x[:, :40])) < 1e-6
+    assert relative_error(found["product_high"], x.astype(float)[rows] @ w) < 1e-5
+    assert relative_error(found["transposed_high"], x.astype(float).T @ x[:, :40]) < 1e-5
 
 
 def test_has_amx__needs_the_instructions_and_the_permission(monkeypatch):
@@ -180,13 +185,17 @@ def test_has_amx__needs_the_instructions_and_the_permission(monkeypatch):
             assert amx.has_amx() == (features == needed and permitted)
 
 
-@pytest.mark.parametrize(("words", "tiles", "expected"), [
-    (False, False, np.float32), (True, False, np.int32), (True, True, np.uint32),
+@pytest.mark.parametrize(("words", "tiles", "medium", "high"), [
+    (False, False, np.float32, np.float32), (True, False, np.int32, np.float32), (True, True, np.uint32, np.uint32),
 ])  # fmt: skip
-def test_operands__are_the_fastest_that_the_processor_has(words, tiles, expected, monkeypatch):
+def test_operands__are_the_fastest_that_the_processor_has(words, tiles, medium, high, monkeypatch):
     monkeypatch.setattr(precision, "has_bfloat16", lambda: words)
     monkeypatch.setattr(precision, "has_amx", lambda: tiles)
-    assert precision.operand_type("medium", np.dtype(np.float32)) == expected
-    assert precision.operand_type("highest", np.dtype(np.float32)) == np.float32
-    assert precision.operand_type("medium", np.dtype(np.float64)) == np.float64
+    single, double = np.dtype(np.float32), np.dtype(np.float64)
+    assert precision.operand_for("medium", single) == (medium, False)
+    assert precision.operand_for("high", single) == (high, tiles)
+    assert precision.operand_for("highest", single) == (np.float32, False)
+    for name in precision.PRECISIONS:
+        assert precision.operand_for(name, double) == (np.float64, False)
     assert rt.InfoNCELoss(precision="medium").precision_used == ("medium" if words else "highest")
+    assert rt.InfoNCELoss(precision="high").precision_used == ("high" if tiles else "highest")

@@ -23,14 +23,23 @@ from rvtrain._kernels import _caches, njit
 BOTH = ("anchors", "positives")
 
 
-@pytest.fixture(params=["words", "tiles"])
-def medium(request, monkeypatch):
+@pytest.fixture
+def chosen(request, monkeypatch):
     """Products of float32 arrays are of bfloat16, on every processor: of vectors of words, or in tile registers."""
+    name, operands = request.param
     monkeypatch.setattr(precision, "has_bfloat16", lambda: True)
-    monkeypatch.setattr(precision, "has_amx", lambda: request.param == "tiles")
-    rt.set_float32_precision("medium")
-    yield
+    monkeypatch.setattr(precision, "has_amx", lambda: operands == "tiles")
+    rt.set_float32_precision(name)
+    yield name
     rt.set_float32_precision("highest")
+
+
+def under(*forms):
+    """Run a test under these precisions, by words or by tiles."""
+    return pytest.mark.parametrize("chosen", forms, ids=" by ".join, indirect=True)
+
+
+MEDIUM, HIGH = [("medium", "words"), ("medium", "tiles")], ("high", "tiles")
 
 
 def rounded(x):
@@ -73,18 +82,18 @@ def test_upper_bits__round_to_nearest_and_ties_to_even(rng):
 
 @from_python
 @njit
-def word_of(a, b, out):
+def word_of(a, b, rest, out):
     for i in range(len(a)):
-        out[i] = bfloat16.word(a[i], b[i])
+        out[i] = bfloat16.word(a[i], b[i], rest)
 
 
 def test_word__holds_the_first_number_in_its_lower_half(rng):
     a, b = rng.normal(size=(2, 37)).astype(np.float32)
     out = np.empty(37, np.int32)
-    word_of(a, b, out)
-    lower, upper = bfloat16.halves(out)
-    np.testing.assert_array_equal(lower, rounded(a))
-    np.testing.assert_array_equal(upper, rounded(b))
+    for rest in (False, True):
+        word_of(a, b, rest, out)
+        for x, half in zip((a, b), bfloat16.halves(out), strict=True):
+            np.testing.assert_array_equal(half, rounded(x - rounded(x)) if rest else rounded(x))
 
 
 @from_python
@@ -143,8 +152,9 @@ def test_tiles_of_words__have_the_bits_of_products_in_float32(rng, monkeypatch):
     np.testing.assert_array_equal(by_instruction, by_products)
 
 
+@under(*MEDIUM)
 @pytest.mark.parametrize("shape", [(1, 5), (7, 1), (97, 33), (130, 128), (300, 100)])
-def test_infonce__rounds_operands_of_products_alone(shape, medium, rng):
+def test_infonce__rounds_operands_of_products_alone(shape, chosen, rng):
     anchors, positives = rng.normal(size=(2, *shape)).astype(np.float32)
     loss = rt.InfoNCELoss(0.3)
     value, gradients = loss.compute_with_gradients(anchors, positives, wrt=BOTH)
@@ -156,6 +166,18 @@ def test_infonce__rounds_operands_of_products_alone(shape, medium, rng):
     assert loss.compute(anchors, positives) == pytest.approx(value, rel=1e-6)
 
 
+@under(HIGH)
+@pytest.mark.parametrize("shape", [(1, 5), (7, 2), (97, 33), (130, 128), (300, 700)])
+def test_infonce__of_high_precision_has_small_errors(shape, chosen, rng):
+    anchors, positives = rng.normal(size=(2, *shape)).astype(np.float32)
+    loss = rt.InfoNCELoss(0.3)
+    value, gradients = loss.compute_with_gradients(anchors, positives, wrt=BOTH)
+    exact, expected = loss.compute_with_gradients(anchors.astype(float), positives.astype(float), wrt=BOTH)
+    assert value == pytest.approx(exact, rel=1e-6)
+    for mine, other in zip(gradients, expected, strict=True):
+        assert np.abs(mine - other).max() <= 1e-5 * max(np.abs(other).max(), 0.05 / shape[0])
+
+
 LOSSES = {
     "unbounded": rt.InfoNCELoss(0.001),
     "symmetric": rt.InfoNCELoss(0.2, symmetric=True),
@@ -165,18 +187,20 @@ LOSSES = {
 }
 
 
+@under(*MEDIUM, HIGH)
 @pytest.mark.parametrize("name", LOSSES)
-def test_losses__are_near_those_of_float32(name, medium, rng):
+def test_losses__are_near_those_of_float32(name, chosen, rng):
     loss = LOSSES[name]
     anchors, noise = rng.normal(size=(2, 150, 65)).astype(np.float32)
     positives = anchors + noise
     value, gradients = loss.compute_with_gradients(anchors, positives, wrt=BOTH)
     rt.set_float32_precision("highest")
     exact, expected = loss.compute_with_gradients(anchors, positives, wrt=BOTH)
-    assert value != exact and value == pytest.approx(exact, rel=5e-3)
+    of_value, of_gradient = {"medium": (5e-3, 6e-3), "high": (1e-5, 1e-5)}[chosen]
+    assert value != exact and value == pytest.approx(exact, rel=of_value)
     sharp = 60 if name == "unbounded" else 1  # rounding of a score is divided by the temperature
     for mine, other in zip(gradients, expected, strict=True):
-        assert np.abs(mine - other).max() <= 6e-3 * sharp * np.abs(other).max()
+        assert np.abs(mine - other).max() <= of_gradient * sharp * np.abs(other).max()
 
 
 def with_threads(count, call):
@@ -188,7 +212,8 @@ def with_threads(count, call):
         numba.set_num_threads(before)
 
 
-def test_pool__strided_input_and_threads_give_the_same_bits(medium, rng):
+@under(*MEDIUM, HIGH)
+def test_pool__strided_input_and_threads_give_the_same_bits(chosen, rng):
     anchors, positives = rng.normal(size=(2, 200, 48)).astype(np.float32)
     pool = rng.normal(size=(301, 96)).astype(np.float32)[:, ::2]
     loss, wrt = rt.InfoNCELoss(0.1), (*BOTH, "negatives")
@@ -199,7 +224,8 @@ def test_pool__strided_input_and_threads_give_the_same_bits(medium, rng):
         np.testing.assert_array_equal(a, b)
 
 
-def test_results__are_the_same_bits_for_any_caches(medium, monkeypatch, rng):
+@under(*MEDIUM, HIGH)
+def test_results__are_the_same_bits_for_any_caches(chosen, monkeypatch, rng):
     anchors, positives = rng.normal(size=(2, 900, 100)).astype(np.float32)
     found = []
     for sizes in (_caches.TYPICAL, _caches.Caches(32 << 10, 64 << 10, 1 << 20), _caches.Caches(*3 * [1 << 25])):
@@ -216,16 +242,40 @@ def test_results__are_the_same_bits_for_any_caches(medium, monkeypatch, rng):
 SHAPES = [(1, 1, 1), (5, 3, 2), (37, 65, 33), (70, 130, 64), (64, 32, 96)]
 
 
+@under(*MEDIUM, HIGH)
 @pytest.mark.parametrize(("count", "dim", "across"), SHAPES)
-def test_products__are_those_of_rounded_numbers(count, dim, across, medium, rng):
+def test_products__are_those_of_rounded_numbers(count, dim, across, chosen, rng):
     x, w = (rng.normal(size=shape).astype(np.float32) for shape in ((count + 3, dim), (dim, across)))
     g, rows = rng.normal(size=(count, across)).astype(np.float32), rng.permutation(count + 3)[:count]
-    assert relative_error(matmul.product(x, rows, w), rounded(x)[rows] @ rounded(w)) < 1e-6
-    assert relative_error(matmul.product_with_transpose(g, w), rounded(g) @ rounded(w).T) < 1e-6
-    assert relative_error(matmul.transposed_product(x, rows, g), rounded(x)[rows].T @ rounded(g)) < 1e-6
+    multiplied = {"medium": products_of_rounded, "high": products_of_sums}[chosen]
+    assert relative_error(matmul.product(x, rows, w), multiplied(x[rows], w)) < 1e-6
+    assert relative_error(matmul.product_with_transpose(g, w), multiplied(g, w.T)) < 1e-6
+    assert relative_error(matmul.transposed_product(x, rows, g), multiplied(x[rows].T, g)) < 1e-6
 
 
-def test_products__of_a_residual_layer_add_the_input_in_float32(medium, rng):
+def products_of_rounded(x, y):
+    return rounded(x) @ rounded(y)
+
+
+def products_of_sums(x, y):
+    """Of numbers that are sums of two, without the product of the second ones."""
+    (x, more_x), (y, more_y) = ((rounded(z), rounded(z - rounded(z))) for z in (x, y))
+    return x @ y + x @ more_y + more_x @ y
+
+
+@under(HIGH)
+def test_products__of_high_precision_have_small_errors(chosen, rng):
+    x, w = rng.normal(size=(90, 1300)).astype(np.float32), rng.normal(size=(1300, 70)).astype(np.float32)
+    for mine, exact in (
+        (matmul.product(x, None, w), x.astype(float) @ w),
+        (matmul.product_with_transpose(x, w.T.copy()), x.astype(float) @ w),
+        (matmul.transposed_product(x.T.copy(), None, w), x.astype(float) @ w),
+    ):
+        assert 1e-7 < relative_error(mine, exact) < 1e-5
+
+
+@under(*MEDIUM)
+def test_products__of_a_residual_layer_add_the_input_in_float32(chosen, rng):
     x, w = rng.normal(size=(50, 40)).astype(np.float32), 1e-3 * rng.normal(size=(40, 40)).astype(np.float32)
     exact = x.astype(float) + rounded(x) @ rounded(w)
     assert relative_error(matmul.product(x, None, w, residual=True), exact) < 1e-6
@@ -233,7 +283,8 @@ def test_products__of_a_residual_layer_add_the_input_in_float32(medium, rng):
     assert relative_error(matmul.product_with_transpose(x, w, residual=True), exact) < 1e-6
 
 
-def test_euclidean_similarity__is_always_of_float32(medium, rng):
+@under(*MEDIUM)
+def test_euclidean_similarity__is_always_of_float32(chosen, rng):
     anchors, positives = rng.normal(size=(2, 50, 33)).astype(np.float32)
     loss = rt.InfoNCELoss(3.0, similarity="euclidean", precision="medium")
     value = loss.compute(anchors, positives)
@@ -253,6 +304,7 @@ def test_precision__of_an_object_comes_before_that_of_all(monkeypatch, rng):
         rt.set_float32_precision("medium")
         assert [loss.compute(anchors, positives) for loss in (usual, highest)] == [values[2], values[0]]
         assert (usual.precision_used, highest.precision_used) == ("medium", "highest")
+        monkeypatch.setattr(precision, "has_amx", lambda: False)
         rt.set_float32_precision("high")
         assert (usual.precision, usual.precision_used) == ("high", "highest")
         assert usual.compute(anchors, positives) == values[0]
@@ -286,14 +338,15 @@ def test_precision__is_named_by_repr_where_it_was_chosen():
     assert "precision='medium'" in repr(rt.InfoNCELoss(precision="medium"))
 
 
-def test_training__learns_as_well_as_in_float32(medium, rng):
+@under(*MEDIUM, HIGH)
+def test_training__learns_as_well_as_in_float32(chosen, rng):
     hidden = rng.normal(size=(600, 12))
     queries, documents = (
         (hidden @ rng.normal(size=(12, 40)) + 2 * rng.normal(size=(600, 40))).astype(np.float32) for _ in range(2)
     )
     held_back = np.arange(450, 600)
     found = {}
-    for name in ("medium", "highest"):
+    for name in (chosen, "highest"):
         rt.set_float32_precision(name)
         model = rt.TwoTower(rt.LinearAdapter(40), rt.LinearAdapter(40))
         optimizer = rt.AdamW(model.params, 3e-3)
@@ -303,7 +356,7 @@ def test_training__learns_as_well_as_in_float32(medium, rng):
             model.query.transform(queries[held_back]), model.document.transform(documents[held_back]),
             np.arange(150), ["recall@10"],
         )["recall@10"]  # fmt: skip
-    assert found["highest"] > 0.3 and abs(found["medium"] - found["highest"]) <= 0.03
+    assert found["highest"] > 0.3 and abs(found[chosen] - found["highest"]) <= 0.03
 
 
 def test_resuming__refuses_another_precision(tmp_path, rng):

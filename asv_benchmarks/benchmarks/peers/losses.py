@@ -81,10 +81,11 @@ class Medium(Benchmark):
 
     params = ([(4096, 128), (4096, 384)],)
     param_names = ("shape",)
+    precision = "medium"
 
     def prepare(self, shape):
-        if rt.InfoNCELoss(precision="medium").precision_used != "medium":
-            raise NotImplementedError("the processor has no instructions for bfloat16")
+        if rt.InfoNCELoss(precision=self.precision).precision_used != self.precision:
+            raise NotImplementedError("the processor has no instructions for it")
         self.anchors, self.positives = self.rng().normal(size=(2, *shape)).astype(np.float32)
 
     def gradients(self, precision):
@@ -93,14 +94,20 @@ class Medium(Benchmark):
 
     @ratio("of float32's time")
     def track_time_over_highest(self, shape):
-        return relative_time(self.gradients("medium"), self.gradients("highest"))
+        return relative_time(self.gradients(self.precision), self.gradients("highest"))
 
     @beside("torch", "of torch.compile's time")
     def track_time_over_torch_compile(self, shape):
         if shutil.which("g++") is None:
             raise NotImplementedError("torch.compile needs g++")
-        peer = torch_infonce(self.anchors, self.positives, compiled=True, bfloat16=True)
-        return relative_time(self.gradients("medium"), peer)
+        peer = torch_infonce(self.anchors, self.positives, compiled=True, bfloat16=self.precision == "medium")
+        return relative_time(self.gradients(self.precision), peer)
+
+
+class High(Medium):
+    """Products of sums of two bfloat16 numbers, beside those of float32, ours and torch's."""
+
+    precision = "high"
 
 
 class BesideTorchCompile(Benchmark):
