@@ -57,6 +57,20 @@ static void multiply(int to, int a, int b) {
         }
 }
 
+/* to += a · b, of four signed bytes in each word. */
+static void multiply_bytes(int to, int a, int b) {
+    int columns = width(to) / 4, words = width(a) / 4;
+    if (!height(to) || height(to) != height(a) || width(to) != width(b) || words != height(b)) give_up();
+    for (int r = 0; r < height(to); r++)
+        for (int c = 0; c < columns; c++) {
+            int32_t total;
+            memcpy(&total, &tiles[to][r][4 * c], 4);
+            for (int k = 0; k < 4 * words; k++)
+                total += (int8_t)tiles[a][r][k] * (int8_t)tiles[b][k / 4][4 * c + k % 4];
+            memcpy(&tiles[to][r][4 * c], &total, 4);
+        }
+}
+
 static void move(int tile, unsigned char *place, int64_t stride, int store) {
     if (!height(tile)) give_up();
     if (!store) memset(tiles[tile], 0, sizeof tiles[tile]);
@@ -102,6 +116,8 @@ static void execute(int signal_number, siginfo_t *info, void *context) {
         move(first, (unsigned char *)address, stride, prefix == F3);
     } else if (code == 0x5C && prefix == F3 && mode == 3) {
         multiply(first, second, third);
+    } else if (code == 0x5E && prefix == F2 && mode == 3) {
+        multiply_bytes(first, second, third);
     } else give_up();
     registers[REG_RIP] = (greg_t)next;
 }

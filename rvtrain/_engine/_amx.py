@@ -16,12 +16,12 @@ from rvtrain._kernels import cpu_features, emitted
 SIDE = 16
 """Rows of a tile register, and elements of 4 bytes in each row."""
 
-_NEEDED = {"amx-tile", "amx-bf16", "avx512f", "avx512bf16"}
+_NEEDED = {"amx-tile", "amx-bf16", "amx-int8", "avx512f", "avx512bf16"}
 _ARCH_PRCTL, _ASK, _TILES = 158, 0x1023, 18  # of x86-64: system call, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
 
 
 def has_amx() -> bool:
-    """Whether the processor that kernels are compiled for multiplies tiles of bfloat16, and the system lets it."""
+    """Whether the processor that kernels are compiled for has tiles of bfloat16 and bytes, and the system lets it."""
     return cpu_features() >= _NEEDED and _permitted()
 
 
@@ -51,3 +51,29 @@ def end_tiles(emit):
     """Release the registers."""
     if has_amx():
         emit.run("llvm.x86.tilerelease")
+
+
+def multiply_tiles(emit, instruction, left, second, step, right, steps, product):
+    """product (2 SIDE, 2 SIDE) = Σ over the steps of two left tiles · two right ones, by `instruction`.
+
+    The upper left tiles start at `left`, the lower ones at left + second, the next pair `step` on, each contiguous.
+    The right operand has rows of 2 SIDE elements, SIDE rows for each step. `_amx_tile.py` has a drawing.
+    """
+    columns = 2 * SIDE
+    packed, spread = emit.constant(4 * SIDE), emit.constant(4 * columns)  # bytes from row to row
+    for register in range(4):
+        emit.run("llvm.x86.tilezero", register)
+
+    def body(k):
+        upper, first = left + k * step, right + k * (SIDE * columns)
+        sources = (4, upper, packed), (6, first, spread), (7, first + SIDE, spread), (5, upper + second, packed)
+        for source in sources:
+            emit.run("llvm.x86.tileloadd64", *source)
+        for each in ((0, 4, 6), (1, 4, 7), (2, 5, 6), (3, 5, 7)):
+            emit.run(instruction, *each)
+        return []
+
+    emit.loop(emit.constant(0), steps, 1, [], body)
+    for register in range(4):
+        place = product + (register // 2 * SIDE * columns + register % 2 * SIDE)
+        emit.run("llvm.x86.tilestored64", register, place, spread)

@@ -30,7 +30,7 @@
 
 import numpy as np
 
-from rvtrain._engine._amx import SIDE, has_amx
+from rvtrain._engine._amx import has_amx, multiply_tiles
 from rvtrain._engine._bfloat16 import halves
 from rvtrain._engine._tile import tile_shape
 from rvtrain._kernels import emitted
@@ -90,24 +90,7 @@ def _microkernel(of_panels, of_columns=False):
 
 
 def _by_registers(emit, shape, left, second, step, right, steps, product):
-    columns = 2 * SIDE
-    packed, spread = emit.constant(4 * SIDE), emit.constant(4 * columns)  # bytes from row to row
-    for register in range(4):
-        emit.run("llvm.x86.tilezero", register)
-
-    def body(k):
-        upper, first = left + k * step, right + k * (SIDE * columns)
-        sources = (4, upper, packed), (6, first, spread), (7, first + SIDE, spread), (5, upper + second, packed)
-        for source in sources:
-            emit.run("llvm.x86.tileloadd64", *source)
-        for each in ((0, 4, 6), (1, 4, 7), (2, 5, 6), (3, 5, 7)):
-            emit.run("llvm.x86.tdpbf16ps", *each)
-        return []
-
-    emit.loop(emit.constant(0), steps, 1, [], body)
-    for register in range(4):
-        place = product + (register // 2 * SIDE * columns + register % 2 * SIDE)
-        emit.run("llvm.x86.tilestored64", register, place, spread)
+    multiply_tiles(emit, "llvm.x86.tdpbf16ps", left, second, step, right, steps, product)
 
 
 def _by_vectors(emit, shape, left, second, step, right, steps, product):

@@ -12,13 +12,18 @@
 # neither side is longer than 181 there (Cauchy–Schwarz: 181² < 2¹⁵). Then vpmaddwd with ones and vpaddd add in int32:
 #
 #     word k:  b0 b1 │ b2 b3          lane 0 sums b0, b1 of PARTIAL words, lane 1 their b2, b3
+#
+# On tile registers (AMX) the microkernel is that of `_amx_bytes.py`: right codes are signed, nothing has to be
+# cancelled, and the words of a left row come in runs of DEEP.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
-from rvtrain._kernels import cpu_features, emitted
+from rvtrain._engine._amx import SIDE, has_amx
+from rvtrain._engine._amx_bytes import SQUARE, multiply_bytes
+from rvtrain._kernels import cpu_features, emitted, njit
 
 
 class ByteTile(NamedTuple):
@@ -33,11 +38,17 @@ class ByteTile(NamedTuple):
     """Greatest magnitude of a left code; that of a right code is 127 on every processor."""
     partial: int
     """Number of words that are summed in 16 bits; 0: all sums are in 32 bits."""
+    offset: int
+    """Added to right codes, which makes them unsigned."""
+    deep: int
+    """Number of words of a left row that are neighbours; rows have whole runs of them."""
 
 
-VNNI = ByteTile("AVX-512 VNNI", 12, 32, 16, 127, 0)
+AMX = ByteTile("AMX", SQUARE, SQUARE, SIDE, 127, 0, 0, SIDE)
+"""Four tile registers of sums, two of each operand."""
+VNNI = ByteTile("AVX-512 VNNI", 12, 32, 16, 127, 0, 128, 1)
 """24 accumulators, two vectors of the right operand, and room for the broadcasts."""
-AVX2 = ByteTile("AVX2", 4, 16, 8, 64, 16)
+AVX2 = ByteTile("AVX2", 4, 16, 8, 64, 16, 128, 1)
 """8 accumulators, two vectors of the right operand, a broadcast and the pairs."""
 
 
@@ -47,6 +58,8 @@ def byte_tile() -> ByteTile | None:
     That is the case for vectors of 512 bits without VNNI, and without AVX2.
     """
     features = cpu_features()
+    if has_amx():
+        return AMX
     if {"avx512vnni", "avx512f", "avx512bw"} <= features:
         return VNNI
     return AVX2 if "avx2" in features and "avx512f" not in features else None
@@ -57,14 +70,16 @@ UNROLLED = 2
 
 TILE = byte_tile() or AVX2
 ROWS, COLUMNS, LANES, PARTIAL = TILE.rows, TILE.columns, TILE.lanes, TILE.partial
+OFFSET, DEEP = TILE.offset, TILE.deep
 
 
 def _tile_bytes(left, at, right, right_at, steps, start, start_at, out):
-    words_a = left.reshape(-1)[at : at + steps * ROWS].reshape(steps, ROWS, 1)
+    runs = left.reshape(-1)[at : at + steps * ROWS].reshape(-1, ROWS, DEEP)
+    words_a = np.ascontiguousarray(runs.transpose(0, 2, 1)).reshape(steps, ROWS, 1)
     words_b = right.reshape(-1)[right_at : right_at + steps * COLUMNS].reshape(steps, COLUMNS, 1)
     of_lanes = (steps, -1, 2, 2) if PARTIAL else (steps, -1, 1, 4)
     a = words_a.view(np.int8).astype(np.int64).reshape(of_lanes)
-    b = words_b.view(np.uint8).astype(np.int64).reshape(of_lanes)
+    b = words_b.view(np.uint8 if OFFSET else np.int8).astype(np.int64).reshape(of_lanes)
     kind = np.int16 if PARTIAL else np.int32
     out[:] = 0
     for part, first in enumerate(range(0, steps, PARTIAL or steps)):
@@ -79,8 +94,12 @@ def tile_bytes(emit, left, at, right, right_at, steps, start, start_at, out):
     """out[r, c] = start[r] + Σ over k < steps and over the bytes of left word [k, r] · right word [k, c].
 
     left, right, start and out are C-contiguous int32 arrays, read from element offsets `…at`; out (ROWS, COLUMNS).
-    start has ROWS words. If PARTIAL is not 0, it has ROWS words for each PARTIAL words of k, each holding two int16.
+    start has ROWS words; if OFFSET is 0, they are 0. If PARTIAL is not 0, it has ROWS words for each PARTIAL words of
+    k, each holding two int16.
     """
+    if TILE is AMX:
+        multiply_bytes(emit, left + at, right + right_at, steps, out)
+        return
     places = [out + (r * COLUMNS + c) for r in range(ROWS) for c in range(0, COLUMNS, LANES)]
     vectors = COLUMNS // LANES
     kind = np.int16 if PARTIAL else np.int32
@@ -137,7 +156,13 @@ def _add_products(emit, sums, unsigned, signed):
 
 def words(dim: int) -> int:
     """Number of int32 words of four codes each in a row of length `dim`."""
-    return -(-dim // 4)
+    return -(-dim // (4 * DEEP)) * DEEP
+
+
+@njit
+def left_place(k, r):
+    """Where word k of row r is in a panel of the left operand."""
+    return k // DEEP * (DEEP * ROWS) + r * DEEP + k % DEEP
 
 
 def parts(dim: int) -> int:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from rvtrain._engine import _blocks as engine
 from rvtrain._engine import _byte_tile
-from rvtrain._engine._byte_tile import COLUMNS, ROWS, TILE, VNNI, byte_tile, packed_shape, parts, words
+from rvtrain._engine._byte_tile import COLUMNS, ROWS, TILE, byte_tile, packed_shape, parts, words
 from rvtrain._engine._pairs import TOGETHER
 from rvtrain._engine._scratch import Scratch, scratch
 from rvtrain._kernels._threads import thread_count
@@ -16,8 +16,8 @@ from rvtrain.mining._certified_kernels import Search, Waiting
 from rvtrain.mining._codes_kernels import Codes, encode
 from rvtrain.mining._selection_kernels import Best, Limits
 
-_FEWEST_QUERIES, _FEWEST_PER_RESULT = 32 if TILE is VNNI else 96, 16
-FEWEST_CANDIDATES = 4096 if TILE is VNNI else 8192
+_FEWEST_QUERIES, _FEWEST_PER_RESULT = 96 if TILE.partial else 32, 16
+FEWEST_CANDIDATES = 8192 if TILE.partial else 4096
 _FEWEST_INFORMED = 4096
 """With fewer queries, candidates per result or candidates, encoding costs more than it saves. With AVX2 the search of
 5,000 candidates gains a tenth, less than the time to compile the kernels."""
@@ -88,7 +88,7 @@ def _search_slab(
     capacity, block = max(_FEWEST_WAITING, 4 * k), max(1, _BLOCK_BYTES // (COLUMNS * 4 * words(dim)))
     with scratch() as memory:
         rows = engine.Rows(queries.x[part], queries.inverse[part])
-        query_codes = _codes(rows, ROWS, levels=TILE.left_levels, offset=0, memory=memory)
+        query_codes = _codes(rows, ROWS, levels=TILE.left_levels, left=True, memory=memory)
         waiting = Waiting(
             np.empty((count, k), np.float32),
             np.repeat(limits.floors[part, np.newaxis], _guessed_by(k), axis=1),
@@ -139,11 +139,11 @@ def _slabs(count: int) -> Iterator[tuple[int, int]]:
 
 def codes_of(candidates: engine.Rows, memory: Scratch) -> Codes:
     """The codes of all candidates."""
-    return _codes(candidates, COLUMNS, levels=127, offset=128, memory=memory)
+    return _codes(candidates, COLUMNS, levels=127, left=False, memory=memory)
 
 
-def _codes(rows: engine.Rows, width: int, *, levels: int, offset: int, memory: Scratch) -> Codes:
-    """The rows as bytes of at most `levels`, plus `offset`, packed in panels of `width` rows."""
+def _codes(rows: engine.Rows, width: int, *, levels: int, left: bool, memory: Scratch) -> Codes:
+    """The rows as bytes of at most `levels`, packed in panels of `width` rows as left operand or as right one."""
     count, dim = rows.x.shape
     shape = packed_shape(count, dim, width)
     codes = Codes(
@@ -154,5 +154,5 @@ def _codes(rows: engine.Rows, width: int, *, levels: int, offset: int, memory: S
     )
     tasks = min(shape[0], 4 * thread_count())
     lines = memory.array((tasks, 4 * words(dim)), np.uint8)
-    encode.sized(8 * rows.x.size)(tasks, rows, levels, offset, lines, codes)
+    encode.sized(8 * rows.x.size)(tasks, rows, levels, left, lines, codes)
     return codes

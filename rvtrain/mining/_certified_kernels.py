@@ -28,6 +28,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from rvtrain._engine._amx import begin_tiles, end_tiles
 from rvtrain._engine._blocks import Rows
 from rvtrain._engine._byte_tile import COLUMNS, ROWS, tile_bytes
 from rvtrain._engine._pairs import TOGETHER, dots, unit_row
@@ -123,10 +124,12 @@ def certify(start, stop, search, block, scratch, best):
         begin, end = panels * task // tasks, panels * (task + 1) // tasks
         for i in range(begin * ROWS, end * ROWS):
             waiting.spreads[i] = np.float32(0)
+        begin_tiles()
         for sampling in (True, False):
             _meet(search, sampling, begin, end, block, scratch.tiles[task], scratch.lines[task], scratch.places[task])
             if sampling:
                 _take_guesses(search, begin, end)
+        end_tiles()
         for i in range(begin * ROWS, min(end * ROWS, len(waiting.sizes))):
             if waiting.sizes[i] >= 0:
                 _rescore(search, i, scratch.query[task], scratch.others[task], scratch.scores[task], best)

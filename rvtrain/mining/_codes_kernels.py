@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rvtrain._engine._byte_tile import PARTIAL
+from rvtrain._engine._byte_tile import OFFSET, PARTIAL, left_place
 from rvtrain._kernels import kernel, njit
 
 _LANE = (np.arange(4 * PARTIAL) % 4 < 2).astype(np.float32)
@@ -15,7 +15,7 @@ class Codes(NamedTuple):
     """Rows as bytes, packed for `tile_bytes`."""
 
     words: np.ndarray
-    """(panels, d / 4, width) int32: four codes each; those of candidates are 128 higher, unsigned"""
+    """(panels, d / 4, width) int32: four codes each; those of candidates are OFFSET higher"""
     scales: np.ndarray
     """(panels, width) float32: s; 0 for rows beyond the last"""
     errors: np.ndarray
@@ -25,26 +25,26 @@ class Codes(NamedTuple):
 
 
 @kernel
-def encode(start, stop, rows, levels, offset, lines, codes):
-    """Codes of rows (n, d) float32, packed by the width of codes.words; offset 128 makes them unsigned.
+def encode(start, stop, rows, levels, left, lines, codes):
+    """Codes of rows (n, d) float32, packed by the width of codes.words, as left operand or as right one.
 
     Count is the number of tasks; lines (tasks, 4 ⌈d / 4⌉) uint8 is scratch for the codes of a row.
     """
     panels = len(codes.words)
     for task in range(start, stop):
         for panel in range(panels * task // len(lines), panels * (task + 1) // len(lines)):
-            _encode_panel(panel, rows, levels, offset, lines[task], codes)
+            _encode_panel(panel, rows, levels, left, lines[task], codes)
 
 
 @njit
-def _encode_panel(panel, rows, levels, offset, line, codes):
+def _encode_panel(panel, rows, levels, left, line, codes):
     """The code of an element x is rint(g x), its error r = g x − code; e = s ‖r‖ with s = 1 / g of the unit row.
 
     g is as large as `levels`, and sums of 16 bits, allow. The computed r is wrong by at most 2.3e-5: three roundings
     of a number up to 127, the highest level.
     """
     width, (count, dim) = codes.words.shape[2], rows.x.shape
-    words = line.view(np.int32)
+    words, panel_words, offset = line.view(np.int32), codes.words[panel].reshape(-1), 0 if left else OFFSET
     for r in range(width):
         i = panel * width + r
         line[:] = offset
@@ -62,10 +62,10 @@ def _encode_panel(panel, rows, levels, offset, line, codes):
                 code = np.rint(stretched)
                 squares += (stretched - code) * (stretched - code)
                 line[k] = np.uint8(np.int32(code) + offset)
-            if offset == 0:
+            if left and OFFSET > 0:
                 _sum_codes(line.view(np.int8), codes.starts[panel, :, r])
         for k in range(len(words)):
-            codes.words[panel, k, r] = words[k]
+            panel_words[left_place(k, r) if left else k * width + r] = words[k]
         codes.scales[panel, r] = scale
         growth = np.float32(1) + np.float32(dim) * np.float32(2.4e-7)
         slack = np.sqrt(np.float32(dim)) * np.float32(2.3e-5)

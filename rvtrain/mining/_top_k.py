@@ -37,7 +37,7 @@ def top_k(
         How candidates are scored; the result is the same to the bit. "float": all in floating point. "bounds":
         bounds from products of 8-bit integers first, and floating point for the few candidates that they leave,
         where that is possible: for float32 in memory (up to 128 MiB of 8-bit codes), on processors with fast
-        products of bytes (AVX2 or AVX-512 VNNI). "auto": bounds if they are possible and expected to be faster,
+        products of bytes (AVX2, AVX-512 VNNI or AMX). "auto": bounds if they are possible and expected to be faster,
         which takes at least 32 queries (96 with AVX2), thousands of candidates, and 16 candidates for each of the k.
     comm : mpi4py.MPI.Comm, optional
         Each rank gives all queries and its rows of the candidates, at least one; the candidates are those of all

@@ -18,29 +18,38 @@ from conftest import relative_error
 
 import rvtrain as rt
 from rvtrain._engine import _amx as amx
+from rvtrain._engine import _amx_bytes as amx_bytes
 from rvtrain._engine import _amx_tile as amx_tile
 from rvtrain._engine import _bfloat16 as bfloat16
 from rvtrain._engine import _precision as precision
 from rvtrain._engine import _tile as tile
+from rvtrain._engine._byte_tile import byte_tile
 from rvtrain._kernels import cpu_features
 
-# Defines `products`: of packed rows and of weights, which are narrowed in the place of scores.
+# Defines `products`: of packed rows, of weights, which are narrowed in the place of scores, and of bytes.
 PRODUCTS = """
 import numba
 import numpy as np
 from rvtrain._engine import _amx as amx
+from rvtrain._engine import _amx_bytes as amx_bytes
 from rvtrain._engine import _amx_packing as packing
 from rvtrain._engine import _amx_tile as amx_tile
+from rvtrain._kernels import emitted
 
 panel_tiles, row_tiles, column_tiles = (
     amx_tile._microkernel(*each) for each in ((True,), (False,), (False, True))
 )
 
+@emitted(None)
+def bytes_of(emit, left, right, out):
+    amx_bytes.multiply_bytes(emit, left, right, right.shape[0], out)
+
 @numba.njit
-def products(left, blocks, right, scores, to_rows, to_columns, second, add):
+def products(left, blocks, right, scores, to_rows, to_columns, codes, other_codes, sums, second, add):
     tall, height, width = len(to_rows), blocks.shape[2], blocks.shape[3]
     size, across, steps, words = height * width, blocks.shape[1], len(left), blocks.view(np.uint32)
     amx.begin_tiles()
+    bytes_of(codes, other_codes, sums)
     panel_tiles(left, 0, second, left.shape[1], right, 0, steps, scores, 0, width, height * width, add)
     for j in range(across):
         packing.narrow_tiles(blocks, j * size, across * size, False, words, j * size, across * size)
@@ -71,13 +80,30 @@ np.savez(sys.argv[2], **found, **arrays)
 """
 )
 
+# Saves what a search finds by bounds of products on tile registers, or of vectors in their place.
+SEARCH = """
+import sys
+import numpy as np
+from rvtrain._engine import _amx as amx
+if sys.argv[1] == "vectors":
+    amx.has_amx = lambda: True
+from rvtrain._engine import _amx_bytes, _byte_tile
+assert _byte_tile.TILE is _byte_tile.AMX
+if sys.argv[1] == "vectors":
+    amx.has_amx = _amx_bytes.has_amx = lambda: False
+import rvtrain as rt
+given = np.load(sys.argv[2])
+scores, found = rt.top_k(given["queries"], given["candidates"], k=5, method="bounds")
+np.savez(sys.argv[3], scores=scores, found=found)
+"""
+
 
 @pytest.fixture(scope="module")
 def by_vectors():
     """`products`, compiled without the instructions."""
     scope = {}
     with pytest.MonkeyPatch.context() as patch:
-        for module in (amx, amx_tile):
+        for module in (amx, amx_tile, amx_bytes):
             patch.setattr(module, "has_amx", lambda: False)
         exec(PRODUCTS, scope)
         _, packed = operands(np.random.default_rng(0), 1)
@@ -95,12 +121,17 @@ def operands(rng, steps):
         "weights": rng.normal(size=(tall, steps * width)).astype(np.float32),
         "right": rng.normal(size=(2 * words, width)).astype(np.float32),
     }
+    side, square = amx.SIDE, amx_bytes.SQUARE
+    numbers["codes"], numbers["other_codes"] = codes = rng.integers(-128, 128, (2, square, 4 * side * steps), np.int8)
     left, right = numbers["left"], numbers["right"]
     tiled = bfloat16.joined(left[:, ::2], left[:, 1::2]).reshape(tall, steps, deep).transpose(1, 0, 2)
     packed = {
         "left": np.ascontiguousarray(tiled).reshape(steps, -1).view(np.uint32),
         "blocks": np.ascontiguousarray(numbers["weights"].reshape(4, height, steps, width).transpose(0, 2, 1, 3)),
         "right": bfloat16.joined(right[::2], right[1::2]).view(np.uint32),
+        "codes": np.ascontiguousarray(codes[0].view(np.int32).reshape(square, steps, side).transpose(1, 0, 2)),
+        "other_codes": np.ascontiguousarray(codes[1].view(np.int32).T),
+        "sums": np.empty((square, square), np.int32),
         **{name: rng.normal(size=(n, width)).astype(np.float32) for name, n in
            (("scores", tall), ("to_rows", tall), ("to_columns", width))},
     }  # fmt: skip
@@ -140,6 +171,8 @@ def test_tiles__have_the_arithmetic_of_the_manual(steps, by_vectors, rng):
         ):  # fmt: skip
             expected = by_manual(operand, right, before[name], deep)
             np.testing.assert_array_equal(found[name], expected, err_msg=name)
+        codes, others = (numbers[name].astype(np.int64) for name in ("codes", "other_codes"))
+        np.testing.assert_array_equal(found["sums"], codes @ others.T)
 
 
 def emulator(folder):
@@ -154,16 +187,39 @@ def emulator(folder):
     return path
 
 
+def emulated(library):
+    """The environment of a process whose code is for a processor with AMX."""
+    features = ",".join([*("+" + name for name in cpu_features()), "+amx-tile", "+amx-bf16", "+amx-int8"])
+    chosen = {"NUMBA_CPU_NAME": "sapphirerapids", "NUMBA_CPU_FEATURES": features}
+    return {**os.environ, **chosen, "LD_PRELOAD": str(library)}
+
+
+@pytest.mark.skipif(byte_tile() is None, reason="needs fast products of bytes")
+@pytest.mark.parametrize("by", ["vectors", "registers"])
+def test_search__by_tiles_of_bytes_finds_the_same(by, tmp_path, rng):
+    queries, candidates = rng.normal(size=(70, 75)), rng.normal(size=(4301, 75))
+    candidates[-40:] = candidates[:40]  # ties
+    given = {"queries": queries.astype(np.float32), "candidates": candidates.astype(np.float32)}
+    np.savez(tmp_path / "given.npz", **given)
+    env = emulated(emulator(tmp_path)) if by == "registers" else dict(os.environ)
+    files = [str(tmp_path / name) for name in ("given.npz", "found.npz")]
+    # In a folder of its own, because the code by vectors is not that of this processor.
+    result = processes.run(SEARCH, by, *files, env={**env, "RVTRAIN_CACHE_DIR": str(tmp_path)})
+    assert result.returncode == 0, result.stderr
+    scores, found = rt.top_k(*given.values(), k=5, method="float")
+    child = np.load(files[1])
+    np.testing.assert_array_equal(child["found"], found)
+    np.testing.assert_array_equal(child["scores"], scores)
+
+
 def test_instructions__have_the_bits_of_the_vectors(tmp_path, by_vectors, rng):
     library = emulator(tmp_path)
     _, packed = operands(rng, 3)
     x, w = (rng.normal(size=shape).astype(np.float32) for shape in ((70, 75), (75, 50)))
     rows = rng.permutation(70)[:67]
     np.savez(tmp_path / "given.npz", x=x, rows=rows, w=w, **packed)
-    features = ",".join([*("+" + name for name in cpu_features()), "+amx-tile", "+amx-bf16"])
-    env = {**os.environ, "NUMBA_CPU_NAME": "sapphirerapids", "NUMBA_CPU_FEATURES": features}
     files = [str(tmp_path / name) for name in ("given.npz", "found.npz")]
-    result = processes.run(CHILD, *files, env={**env, "LD_PRELOAD": str(library)})
+    result = processes.run(CHILD, *files, env=emulated(library))
     assert result.returncode == 0, result.stderr
     assert result.stdout.split() == ["True"]
     found = np.load(files[1])
@@ -177,7 +233,7 @@ def test_instructions__have_the_bits_of_the_vectors(tmp_path, by_vectors, rng):
 
 
 def test_has_amx__needs_the_instructions_and_the_permission(monkeypatch):
-    needed = frozenset({"amx-tile", "amx-bf16", "avx512f", "avx512bf16"})
+    needed = frozenset({"amx-tile", "amx-bf16", "amx-int8", "avx512f", "avx512bf16"})
     for features in (needed, needed - {"amx-bf16"}, frozenset()):
         for permitted in (True, False):
             monkeypatch.setattr(amx, "cpu_features", lambda features=features: features)

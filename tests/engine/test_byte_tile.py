@@ -25,7 +25,14 @@ def starts(left, offset):
     return (-offset * lanes).astype(np.int16).view(np.int32)[..., 0]
 
 
-@pytest.mark.parametrize("steps", [1, 2, 31, 32, 33, 96, 100])
+def packed(left):
+    """Words of rows as a left operand: runs of DEEP words of each row."""
+    words = left.view(np.int32)[..., 0]
+    runs = words.reshape(-1, bytes_.DEEP, bytes_.ROWS).transpose(0, 2, 1)
+    return np.ascontiguousarray(runs).reshape(words.shape)
+
+
+@pytest.mark.parametrize("steps", [bytes_.words(4 * n) for n in (1, 2, 31, 32, 33, 96, 100)])
 @pytest.mark.parametrize("kind", ["random", "largest", "smallest", "opposite"])
 def test_tile__sums_products_and_saturates_nowhere(kind, steps, rng):
     """Codes as long as the sums of 16 bits allow: 181 in each lane of a part."""
@@ -37,7 +44,7 @@ def test_tile__sums_products_and_saturates_nowhere(kind, steps, rng):
         left[:], right[:] = -most if kind == "smallest" else most, -most if kind == "opposite" else most
     if steps == 1 or not bytes_.PARTIAL:  # pairs by themselves must not saturate either
         right *= 127 // most
-    unsigned = (right + 128).astype(np.uint8)
+    unsigned = (right + bytes_.OFFSET).astype(np.uint8)
     out = np.empty((bytes_.ROWS, bytes_.COLUMNS), np.int32)
-    tile_of(left.view(np.int32)[..., 0], unsigned.view(np.int32)[..., 0], starts(left, 128), out)
+    tile_of(packed(left), unsigned.view(np.int32)[..., 0], starts(left, bytes_.OFFSET), out)
     np.testing.assert_array_equal(out, np.einsum("krb,kcb->rc", left.astype(np.int64), right.astype(np.int64)))
