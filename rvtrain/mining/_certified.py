@@ -58,6 +58,16 @@ def is_worthwhile(queries: int, candidates: int, k: int, informed: bool = False)
     return queries >= _FEWEST_QUERIES and candidates >= max(fewest, _FEWEST_PER_RESULT * k)
 
 
+def is_worthwhile_once_encoded(queries: int, candidates: int, k: int) -> bool:
+    """The same where the codes of the candidates are kept for later searches.
+
+    Threads share the queries by panels, but float scores of few queries by candidates.
+    """
+    panels = engine.tiles(queries, ROWS)
+    fewest = _FEWEST_INFORMED if queries > 1 else 2 * _FEWEST_INFORMED
+    return candidates >= max(fewest, _FEWEST_PER_RESULT * k) and thread_count() <= 2 * panels
+
+
 def certified(
     queries: engine.Rows, candidates: engine.Rows, limits: Limits, best: Best, codes: Codes | None = None,
     likely: NDArray[np.int64] | None = None, shorts: bool = False,

@@ -16,7 +16,14 @@ from rvtrain._engine._scratch import Scratch, scratch
 from rvtrain._engine._tile import tile_shape
 from rvtrain._kernels._threads import thread_count
 from rvtrain.mining._candidates import Candidates, Prepared, Progress
-from rvtrain.mining._certified import BOUND, certified, codes_of, is_possible, is_worthwhile
+from rvtrain.mining._certified import (
+    BOUND,
+    certified,
+    codes_of,
+    is_possible,
+    is_worthwhile,
+    is_worthwhile_once_encoded,
+)
 from rvtrain.mining._few_kernels import FEW, scan_few
 from rvtrain.mining._selection_kernels import BY_SCORE, Best, Limits, Rule, finish, scan
 
@@ -78,8 +85,11 @@ def takes_bounds(
     if method == "float" or rule.kind != BY_SCORE or not candidates.at_hand:
         return False
     count, dim = candidates.source.shape
-    wanted = method == "bounds" or is_worthwhile(queries, count, k, informed)
-    return wanted and is_possible(count, dim, candidates.dtype)
+    if isinstance(candidates, Prepared):
+        wanted = is_worthwhile_once_encoded(queries, count, k)
+    else:
+        wanted = is_worthwhile(queries, count, k, informed)
+    return (wanted or method == "bounds") and is_possible(count, dim, candidates.dtype)
 
 
 @np.errstate(all="ignore")  # of rows that are not finite, which are refused later

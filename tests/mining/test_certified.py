@@ -97,15 +97,18 @@ def test_method__is_refused_by_name():
         rt.HardNegativeMiner.random().mine(np.ones((1, 2)), np.ones((3, 2)), 1, method=None)
 
 
-def test_method__decides_how_candidates_are_scored():
-    def takes_bounds(method, queries, candidates, dtype=np.float32, kind=BY_SCORE):
-        source = candidates_of("candidates", np.zeros((candidates, 16), dtype), 16, "queries", dtype)
+def test_method__decides_how_candidates_are_scored(threads):
+    def takes_bounds(method, queries, candidates, dtype=np.float32, kind=BY_SCORE, prepare=np.asarray):
+        source = candidates_of("candidates", prepare(np.ones((candidates, 16), dtype)), 16, "queries", dtype)
         return _search.takes_bounds(method, queries, source, 3, Rule(kind))
 
     assert takes_bounds("auto", 100, 9000) and takes_bounds("bounds", 2, COUNT)
     assert not takes_bounds("auto", 2, 9000) and not takes_bounds("auto", 100, COUNT)
     assert not takes_bounds("float", 100, 9000) and not takes_bounds("bounds", 2, COUNT, np.float64)
     assert not takes_bounds("bounds", 40, 9000, kind=UNIFORM)
+    prepare = rt.HardNegativeMiner.prepare
+    for queries, candidates, expected in ((1, 9000, True), (2, 5000, True), (1, 5000, False), (2, COUNT, False)):
+        assert takes_bounds("auto", queries, candidates, prepare=prepare) == expected
 
 
 @pytest.mark.parametrize("kind", KINDS)
