@@ -1,4 +1,4 @@
-"""Products of a query with four rows, where these are in memory, and their comparison with a bound.
+"""Comparison of the cosines of a query and four rows, where these are in memory, with a bound.
 
 # Design: a row is read once, for its product with the query and for its square, and row after row: side by side, with
 # fewer accumulators each, rows of 512 bytes took twice as long. Then the vectors of sums of four rows become a vector
@@ -73,40 +73,6 @@ def may_reach(emit, x, row, units, at, bound):
     length = emit.call(f"llvm.sqrt.v{TOGETHER}f{8 * size}", square, square)
     fine = (square > least) & (square < most) & (bound.broadcast(TOGETHER) * length > product)
     return fine.bits().differs((1 << TOGETHER) - 1)
-
-
-def _products(x, rows, first, y, out, at):
-    out.reshape(-1)[at : at + TOGETHER] = x[rows.reshape(-1)[first : first + TOGETHER]] @ y
-
-
-@emitted(_products)
-def products(emit, x, rows, first, y, out, at):
-    """out[at + r] = x[rows[first + r]] · y for r < TOGETHER, summed in no fixed order.
-
-    x (n, d), y (d,); rows int64 and out, read and written from these element offsets; all C-contiguous.
-    """
-    lanes, dim = vector_bytes() // x.dtype.itemsize, x.shape[1]
-    many, whole = dim - dim % (2 * lanes), dim - dim % lanes
-    places = [x + (rows + first + r).load() * dim for r in range(TOGETHER)]
-    zero, nothing = emit.constant(0.0, x.dtype), emit.constant(0.0, x.dtype, lanes)
-
-    def adding(together, width=None):
-        """The body of a loop that adds so many vectors, or numbers, of each row to its sum."""
-
-        def body(k, *sums):
-            total = list(sums)
-            for i in range(together):
-                at = k + i * lanes
-                factor = (y + at).load(width)
-                total = [emit.fma(factor, (x + at).load(width), a) for x, a in zip(places, total, strict=True)]
-            return total
-
-        return body
-
-    sums = emit.loop(emit.constant(0), many, 2 * lanes, [nothing] * TOGETHER, adding(2, lanes))
-    sums = emit.loop(many, whole, lanes, sums, adding(1, lanes))
-    rest = emit.loop(whole, dim, 1, [zero] * TOGETHER, adding(1))
-    (out + at).store(_sums(sums) + _gathered(rest))
 
 
 def _sums(vectors):

@@ -85,6 +85,10 @@ class Value:
         number = self.builder.bitcast(self.llvm, ir.IntType(lanes))
         return Value(self.builder, number if lanes == 32 else self.builder.zext(number, ir.IntType(32)))
 
+    def unsigned(self, dtype: Any) -> "Value":
+        """The same bits in a wider integer type, with zeros in front."""
+        return Value(self.builder, self.builder.zext(self.llvm, _llvm(np.dtype(dtype))))
+
     def choose(self, one: "Value", other: "Value") -> "Value":
         """Elements of `one` where this truth value is true, of `other` where it is false."""
         return Value(self.builder, self.builder.select(self.llvm, one.llvm, other.llvm))
@@ -158,6 +162,13 @@ class Emitter:
         """A constant number, or a vector whose elements all equal it."""
         kind = _llvm(np.dtype(dtype), lanes)
         return Value(self.builder, ir.Constant(kind, number if lanes is None else [number] * lanes))
+
+    def joined(self, numbers: Sequence[Value]) -> Value:
+        """A vector of these numbers."""
+        vector = ir.Constant(ir.VectorType(numbers[0].llvm.type, len(numbers)), ir.Undefined)
+        for lane, number in enumerate(numbers):
+            vector = self.builder.insert_element(vector, number.llvm, ir.IntType(32)(lane))
+        return Value(self.builder, vector)
 
     def call(self, name: str, like: Value, *values: Value) -> Value:
         """Call an LLVM intrinsic whose result has the type of `like`."""

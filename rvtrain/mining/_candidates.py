@@ -111,8 +111,8 @@ class Prepared(Candidates):
         dtype = check.computed_dtype(name, array)
         super().__init__(name, check.readable(array, dtype), array.shape[1], dtype)
         self._rows = super().all_rows()
-        self.codes: Any = None
-        """The rows as 8-bit codes, once a search by bounds has made them."""
+        self.codes: dict[bool, Any] = {}
+        """The rows as 8-bit codes (False) and 16-bit codes (True), once a search by bounds has made them."""
 
     def __repr__(self) -> str:
         return f"Prepared(candidates of shape {self.source.shape}, {self.dtype})"

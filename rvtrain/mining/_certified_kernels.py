@@ -31,10 +31,8 @@ import numpy as np
 from rvtrain._engine._amx import begin_tiles, end_tiles
 from rvtrain._engine._blocks import Rows
 from rvtrain._engine._byte_tile import COLUMNS, ROWS, tile_bytes
-from rvtrain._engine._pairs import TOGETHER, dots, unit_row
+from rvtrain._engine._pairs import SCORED, scores_of_rows, unit_row
 from rvtrain._engine._prefetch import prefetch_row
-from rvtrain._engine._row_screen import TOGETHER as _AT_ONCE
-from rvtrain._engine._row_screen import products
 from rvtrain._engine._screen import any_at_least, at_least
 from rvtrain._kernels import body, kernel, njit, trailing_zeros
 from rvtrain.mining._codes_kernels import Codes
@@ -49,8 +47,9 @@ LINES = 16
 
 _GROUP_BYTES = 8192
 """Size of the codes of the queries that meet a panel of candidates in turn, both in the first-level cache."""
-_AHEAD = 8
-"""Number of candidates whose rows are fetched while another one is scored."""
+
+_FETCHED_BYTES = 1 << 17
+"""Most bytes of rows that are fetched for the next query's scores, into the second-level cache."""
 
 _GROWS = np.float32(1.000001)
 _TINY = np.float32(1e-6)
@@ -106,10 +105,8 @@ class OfTasks(NamedTuple):
     """(tasks, LINES, 3) int64: query and panel of each line, and the bits of the columns that passed"""
     query: np.ndarray
     """(tasks, d): a query at length one"""
-    others: np.ndarray
-    """(tasks, TOGETHER, d): candidates at length one"""
     scores: np.ndarray
-    """(tasks, TOGETHER)"""
+    """(tasks, SCORED)"""
 
 
 @kernel
@@ -128,11 +125,9 @@ def certify(start, stop, search, block, scratch, best):
         for sampling in (True, False):
             _meet(search, sampling, begin, end, block, scratch.tiles[task], scratch.lines[task], scratch.places[task])
             if sampling:
-                _take_guesses(search, begin, end)
+                take_guesses(search, begin, end)
         end_tiles()
-        for i in range(begin * ROWS, min(end * ROWS, len(waiting.sizes))):
-            if waiting.sizes[i] >= 0:
-                _rescore(search, i, scratch.query[task], scratch.others[task], scratch.scores[task], best)
+        rescore(search, begin, end, None, scratch.query[task], scratch.scores[task], best)
 
 
 @kernel
@@ -150,7 +145,7 @@ def guess_from(start, stop, search, likely):
             j = likely[i, m]
             if 0 <= j < count and is_allowed(first + i, j, j, limits):
                 cosine = _cosine(queries, first + i, candidates, j)
-                if cosine < limits.ceilings[first + i] - slack and cosine < np.float32(2):
+                if cosine < limits.ceilings[first + i] + slack and cosine < np.float32(2):
                     size = push(heap, None, None, size, cosine, None, None)
         if size == len(heap) and heap[0] - slack > waiting.sample[i, 0]:
             guess = heap[0] - slack
@@ -160,7 +155,7 @@ def guess_from(start, stop, search, likely):
 
 
 @body
-def _take_guesses(search, begin, end):
+def take_guesses(search, begin, end):
     """Start T of the queries of panels [begin, end) from the sample."""
     query_codes, waiting, dim = search.query_codes, search.waiting, search.candidates.x.shape[1]
     for i in range(begin * ROWS, min(end * ROWS, len(waiting.sizes))):
@@ -177,7 +172,7 @@ def _meet(search, sampling, begin, end, block, tile, lines, places):
     """Screen the products of query panels [begin, end) with all candidates, or the sample, and admit what passes."""
     candidates, query_codes, codes, waiting = search.candidates, search.query_codes, search.codes, search.waiting
     (across, steps, _), parts = codes.words.shape, query_codes.starts.shape[1]
-    stride, high = SAMPLED if sampling else 1, max(1, _GROUP_BYTES // (4 * ROWS * steps))
+    stride, high = SAMPLED if sampling else 1, panels_of_group(steps)
     found = 0
     for start in range(0, across, block * stride):
         for group in range(begin, end, high):
@@ -208,6 +203,12 @@ def _meet(search, sampling, begin, end, block, tile, lines, places):
 
 
 @njit
+def panels_of_group(steps):
+    """Number of panels of queries, of so many words a row, that meet a panel of candidates in turn."""
+    return max(1, _GROUP_BYTES // (4 * ROWS * steps))
+
+
+@njit
 def _rounding(error, dim):
     """The part of h that does not depend on the candidate: e_q, and the rounding of float32 arithmetic."""
     return error * _GROWS + np.float32(dim) * np.float32(1.3e-7) + np.float32(2) * _TINY
@@ -230,14 +231,8 @@ def _admit(search, sampling, lines, places, found):
     """Put the candidates of these lines whose upper bound reaches T on the lists; from the sample, note the best."""
     queries, first, candidates, query_codes, codes, limits, waiting = search
     slack = _slack(candidates.x.shape[1])
-    sample, lower, columns, order, sizes = (
-        waiting.sample,
-        waiting.lower,
-        waiting.columns,
-        waiting.order,
-        waiting.sizes,
-    )
-    scales, errors, capacity, (count, dim) = codes.scales, codes.errors, columns.shape[1], candidates.x.shape
+    sample, lower, sizes = waiting.sample, waiting.lower, waiting.sizes
+    scales, errors, (count, dim) = codes.scales, codes.errors, candidates.x.shape
     unlimited = limits.exclude.shape[1] + limits.row_ids.shape[1] == 0
     for f in range(found):
         i, j, hits = places[f, 0], places[f, 1], np.uint32(places[f, 2])
@@ -270,15 +265,8 @@ def _admit(search, sampling, lines, places, found):
                 cosine = _cosine(queries, first + i, candidates, column)
                 if abs(cosine) < np.float32(2):  # no product has overflown
                     least, most = max(least, cosine - slack), min(most, cosine + slack)
-            if most < ceiling:
-                push(lower[i], None, None, lower.shape[1], least, None, None)
-            if sizes[i] == capacity:
-                _compact(i, waiting)
-                if 2 * sizes[i] > capacity:
-                    sizes[i], waiting.needs[i] = -1, np.inf
-                    break
-            columns[i, sizes[i]], order[i, sizes[i]] = column, -most
-            sizes[i] += 1
+            if not wait(i, column, least, most, ceiling, waiting):
+                break
         if sampling:
             waiting.needs[i] = sample[i, 0] / scale
         elif sizes[i] >= 0:
@@ -286,9 +274,28 @@ def _admit(search, sampling, lines, places, found):
 
 
 @njit
+def wait(i, column, least, most, ceiling, waiting):
+    """Put a candidate with these bounds on query i's list; whether the query goes on, because the list has room."""
+    lower, columns, order, sizes = waiting.lower, waiting.columns, waiting.order, waiting.sizes
+    if most < ceiling:
+        push(lower[i], None, None, lower.shape[1], least, None, None)
+    if sizes[i] == columns.shape[1]:
+        _compact(i, waiting)
+        if 2 * sizes[i] > columns.shape[1]:
+            sizes[i], waiting.needs[i] = -1, np.inf
+            return False
+    columns[i, sizes[i]], order[i, sizes[i]] = column, -most
+    sizes[i] += 1
+    return True
+
+
+@njit
 def _slack(dim):
-    """Four times the greatest difference of two cosines whose sums of `dim` products have different orders."""
-    return np.float32(4.0 * (dim + 8.0) * np.finfo(np.float32).eps)
+    """Bound of the difference of two cosines whose sums of `dim` products have different orders.
+
+    A sum of products of unit rows is wrong by at most d ε/2 in any order, and a cosine by four roundings more.
+    """
+    return np.float32((dim + 8.0) * np.finfo(np.float32).eps)
 
 
 @njit
@@ -312,65 +319,53 @@ def _compact(i, waiting):
 
 
 @body
-def _rescore(search, i, query, others, scores, best):
-    """Score the candidates on query i's list in float, and keep the best in its window.
+def rescore(search, begin, end, halves, query, scores, best):
+    """Score the candidates on the lists of the queries of panels [begin, end) in float, and keep the best.
 
-    Products summed in any order, which vectors do eight times as fast, leave only those that may be among the best.
+    halves (panels · ROWS,): how far the upper bounds of a query are from products; None if that varies.
     """
-    queries, first, candidates, _, _, limits, waiting = search
-    _compact(i, waiting)
-    row = first + i
-    unit_row(queries, row, query)
-    left = _nearly_best(search, i, query, scores)
-    keys, columns, found = best.keys[0, row], best.columns[0, row], best.scores[0, row]
-    names, size = waiting.columns[i], best.sizes[0, row]
-    for begin in range(0, left, TOGETHER):
-        here = min(TOGETHER, left - begin)
-        for c in range(here):
-            unit_row(candidates, names[begin + c], others[c])
-        dots(query, others, scores)
-        for c in range(here):
-            if limits.floors[row] < scores[c] < limits.ceilings[row]:
-                key, column = np.float64(scores[c]), names[begin + c]
-                size = push(keys, columns, found, size, key, column, scores[c])
-            elif scores[c] >= limits.ceilings[row]:
-                waiting.dropped[i] += 1
-    best.sizes[0, row] = size
-    guess = waiting.sample[i, 0]
-    if guess > limits.floors[row] and not (size == len(keys) and keys[0] >= guess):
-        waiting.sizes[i] = -1
+    first, stop = begin * ROWS, min(end * ROWS, len(search.waiting.sizes))
+    for i in range(first, stop):
+        if i == first:
+            _fetch(search, i)
+        if i + 1 < stop:
+            _fetch(search, i + 1)
+        if search.waiting.sizes[i] >= 0:
+            half = np.float32(0) if halves is None else halves[i]
+            _rescore(search, i, half, query, scores, best)
 
 
 @njit
-def _nearly_best(search, i, query, scores):
-    """Keep on query i's list what may be among the best by cosines rounded otherwise; returns their number.
+def _fetch(search, i):
+    """Shorten the list of query i, and begin to fetch the rows on it: only from the third cache, it takes long."""
+    x, waiting = search.candidates.x, search.waiting
+    _compact(i, waiting)
+    for w in range(min(waiting.sizes[i], _FETCHED_BYTES // (4 * x.shape[1]))):
+        prefetch_row(x, waiting.columns[i, w])
 
-    The candidates with the k highest bounds are scored first: the least of their cosines is above most other bounds.
+
+@njit
+def _rescore(search, i, half, query, scores, best):
+    """Score the candidates on query i's list in float, and keep the best in its window.
+
+    The candidates with the k highest bounds, and so likely the best below the ceiling, are scored first: the least of
+    their scores is above most other bounds.
     """
-    candidates, limits, waiting, row = search.candidates, search.limits, search.waiting, search.first + i
-    names, about, heap = waiting.columns[i], waiting.order[i], waiting.lower[i]
-    left, size, slack = waiting.sizes[i], 0, _slack(candidates.x.shape[1])
-    for w in range(left, _AT_ONCE):
-        names[w] = names[0]
+    queries, first, _, _, _, limits, waiting = search
+    row, names, order, heap = first + i, waiting.columns[i], waiting.order[i], waiting.lower[i]
+    left, size, keys = waiting.sizes[i], 0, best.keys[0, row]
+    unit_row(queries, row, query)
     for w in range(left):
-        size = push(heap, None, None, size, -about[w], None, None)
-    likely = _first_reaching(names, about, 0, left, heap[0]) if left > 0 else 0
-    size = _score(search, i, query, 0, likely, 0, scores)
-    if size == len(heap):
-        left = _first_reaching(names, about, likely, left, heap[0] - slack)
-    size = _score(search, i, query, likely, left, size, scores)
-    floor, ceiling = limits.floors[row], limits.ceilings[row]
-    low = floor - slack
-    if size == len(heap):
-        low = max(low, heap[0] - np.float32(2) * slack)
-    kept = 0
-    for w in range(left):
-        if about[w] >= ceiling + slack:
-            waiting.dropped[i] += 1
-        elif not about[w] < low:  # NaN if a product overflows
-            names[kept] = names[w]
-            kept += 1
-    return kept
+        if -order[w] - half < limits.ceilings[row]:
+            size = push(heap, None, None, size, -order[w], None, None)
+    likely = _first_reaching(names, order, 0, left, heap[0]) if size > 0 else 0
+    _score(search, i, query, 0, likely, scores, best)
+    if best.sizes[0, row] == len(keys):
+        left = _first_reaching(names, order, likely, left, np.float32(keys[0]))
+    _score(search, i, query, likely, left, scores, best)
+    guess = waiting.sample[i, 0]
+    if guess > limits.floors[row] and not (best.sizes[0, row] == len(keys) and keys[0] >= guess):
+        waiting.sizes[i] = -1
 
 
 @njit
@@ -387,25 +382,20 @@ def _first_reaching(names, order, start, stop, bound):
 
 
 @njit
-def _score(search, i, query, start, stop, size, scores):
-    """Replace bounds [start, stop) of query i's list by cosines, and push those certainly in the window on a heap.
-
-    Returns the size of the heap, waiting.lower[i], whose root is at most the k-th best cosine if it is full. A cosine
-    is NaN if its product overflows.
-    """
-    candidates, limits, waiting, row = search.candidates, search.limits, search.waiting, search.first + i
-    names, about, heap, slack = waiting.columns[i], waiting.order[i], waiting.lower[i], _slack(len(query))
-    floor, ceiling, last = limits.floors[row] + slack, limits.ceilings[row] - slack, waiting.sizes[i] - _AT_ONCE
-    for w in range(start, min(start + _AHEAD, stop)):
-        prefetch_row(candidates.x, names[w])
-    for begin in range(start, stop, _AT_ONCE):
-        for w in range(begin + _AHEAD, min(begin + _AHEAD + _AT_ONCE, stop)):
-            prefetch_row(candidates.x, names[w])
+def _score(search, i, query, start, stop, scores, best):
+    """Push those of candidates [start, stop) of query i's list that are in its window on its heap, by their score."""
+    (x, inverse), limits, waiting, row = search.candidates, search.limits, search.waiting, search.first + i
+    keys, columns, found, size = best.keys[0, row], best.columns[0, row], best.scores[0, row], best.sizes[0, row]
+    names, last, floor, ceiling = waiting.columns, waiting.sizes[i] - SCORED, limits.floors[row], limits.ceilings[row]
+    for w in range(waiting.sizes[i], SCORED):
+        names[i, w] = names[i, 0]
+    for begin in range(start, stop, SCORED):
         first = max(min(begin, last), 0)
-        products(candidates.x, names, first, query, scores, 0)
-        for w in range(begin, min(begin + _AT_ONCE, stop)):
-            cosine = np.float32(scores[w - first] * candidates.inverse[names[w]])
-            about[w] = cosine if abs(cosine) < np.float32(2) else np.float32(np.nan)
-            if floor < cosine < ceiling and cosine < np.float32(2):
-                size = push(heap, None, None, size, cosine, None, None)
-    return size
+        scores_of_rows(x, inverse, names, i * names.shape[1] + first, query, scores)
+        for w in range(begin, min(begin + SCORED, stop)):
+            score = scores[w - first]
+            if floor < score < ceiling:
+                size = push(keys, columns, found, size, np.float64(score), names[i, w], score)
+            elif score >= ceiling:
+                waiting.dropped[i] += 1
+    best.sizes[0, row] = size

@@ -10,7 +10,7 @@ _1, _2, _4, _56 = np.uint64(1), np.uint64(2), np.uint64(4), np.uint64(56)
 
 
 @njit
-def _set_bits(word):
+def set_bits(word):
     """The number of ones of a 64-bit word; LLVM makes one instruction of this."""
     word = word - ((word >> _1) & _ODD)
     word = (word & _PAIRS) + ((word >> _2) & _PAIRS)
@@ -33,7 +33,7 @@ def nearest_codes(start, stop, queries, codes, distances, counts, columns, found
         for j in range(len(codes)):
             differing = np.uint64(0)
             for word in range(len(query)):
-                differing += _set_bits(query[word] ^ codes[j, word])
+                differing += set_bits(query[word] ^ codes[j, word])
             own[j] = differing
             places[differing] += 1
         place = 0

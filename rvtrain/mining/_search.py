@@ -16,7 +16,14 @@ from rvtrain._engine._scratch import Scratch, scratch
 from rvtrain._engine._tile import tile_shape
 from rvtrain._kernels._threads import thread_count
 from rvtrain.mining._candidates import Candidates, Prepared, Progress
-from rvtrain.mining._certified import BOUND, MOST_WAITING, certified, codes_of, is_possible, is_worthwhile
+from rvtrain.mining._certified import (
+    BOUND,
+    certified,
+    codes_of,
+    is_possible,
+    is_worthwhile,
+    is_worthwhile_once_encoded,
+)
 from rvtrain.mining._few_kernels import FEW, scan_few
 from rvtrain.mining._selection_kernels import BY_SCORE, Best, Limits, Rule, finish, scan
 
@@ -39,8 +46,8 @@ class Result(NamedTuple):
     """(B, min(k, N)), by which the candidates are in order"""
 
 
-_SAMPLED_QUERIES, _SAMPLED_CANDIDATES = 8, 256
-"""Size of the sample of scores that tells whether bounds are worthwhile below ceilings."""
+_SAMPLED_QUERIES, _SAMPLED_CANDIDATES, _MOST_NEAR = 8, 256, 1 / 512
+"""Size of the sample of scores, and the share of them near the ceilings beyond which 16-bit codes take less time."""
 
 _SLAB_ROWS = 64 * engine.GROUP
 """Queries that share the scan of a block: their packed copies and scores are in memory at the same time."""
@@ -65,8 +72,9 @@ def search(
     """
     informed = likely is not None and likely.shape[1] >= k
     bounds = takes_bounds(method, len(queries.x), candidates, k, rule, informed)
-    if bounds and not (method == "auto" and ceilings_are_crowded(queries, candidates, limits)):
-        return _certified(queries, candidates, min(k, len(candidates.source)), limits, progress, likely, first)
+    if bounds:
+        crowded, k = ceilings_are_crowded(queries, candidates, limits), min(k, len(candidates.source))
+        return _certified(queries, candidates, k, limits, progress, likely, first, crowded)
     return _scanned(queries, candidates, k, rule, limits, progress, first)
 
 
@@ -77,13 +85,16 @@ def takes_bounds(
     if method == "float" or rule.kind != BY_SCORE or not candidates.at_hand:
         return False
     count, dim = candidates.source.shape
-    wanted = method == "bounds" or is_worthwhile(queries, count, k, informed)
-    return wanted and is_possible(count, dim, candidates.dtype)
+    if isinstance(candidates, Prepared):
+        wanted = is_worthwhile_once_encoded(queries, count, k)
+    else:
+        wanted = is_worthwhile(queries, count, k, informed)
+    return (wanted or method == "bounds") and is_possible(count, dim, candidates.dtype)
 
 
 @np.errstate(all="ignore")  # of rows that are not finite, which are refused later
 def ceilings_are_crowded(queries: engine.Rows, candidates: Candidates, limits: Limits) -> bool:
-    """Whether so many scores are near the ceilings that bounds would have to leave too many candidates.
+    """Whether so many scores are near the ceilings that bounds from bytes would leave too many candidates.
 
     Scores a sample of the candidates for a sample of the queries.
     """
@@ -94,7 +105,7 @@ def ceilings_are_crowded(queries: engine.Rows, candidates: Candidates, limits: L
     units = queries.x[rows] * queries.inverse[rows, np.newaxis]
     scores = np.einsum("ik,jk->ij", units, x) / np.maximum(np.linalg.norm(x, axis=1), EPS)
     near = abs(scores - limits.ceilings[rows, np.newaxis]) < BOUND
-    return bool(np.median(near.mean(axis=1)) > 1.0 / MOST_WAITING)
+    return bool(near.mean() > _MOST_NEAR)
 
 
 def _scanned(
@@ -142,17 +153,18 @@ def _with_room(best: Best, entries: int, most: int) -> Best:
 
 def _certified(
     queries: engine.Rows, candidates: Candidates, k: int, limits: Limits, progress: Progress | None,
-    likely: NDArray[np.int64] | None, first: int,
+    likely: NDArray[np.int64] | None, first: int, crowded: bool,
 ) -> Result:  # fmt: skip
     """Search by bounds; queries whose bounds are too wide for these candidates are searched for by float scores."""
     best = empty_best(len(queries.x), k, candidates.dtype)
     rows, codes = candidates.all_rows(), None
     if isinstance(candidates, Prepared):
-        codes = candidates.codes or codes_of(rows, Scratch())
-        candidates.codes = codes
+        codes = candidates.codes.get(crowded) or codes_of(rows, Scratch(), crowded)
+        candidates.codes[crowded] = codes
     count = len(candidates.source)
     near = None if likely is None else _within(likely, first, count)
-    rest = certified(queries, rows, limits._replace(exclude=_within(limits.exclude, first, count)), best, codes, near)
+    here = limits._replace(exclude=_within(limits.exclude, first, count))
+    rest = certified(queries, rows, here, best, codes, near, crowded)
     finish.sized(20 * best.keys.size)(len(queries.x), best)
     found = Result(best.columns[0], best.scores[0], best.dropped[0], best.keys[0])
     if first:

@@ -23,6 +23,7 @@ from rvtrain._engine._random_screen import drawn_above, drawn_limit
 from rvtrain._engine._screen import any_above, any_between, between, count_reaching, greatest, reaching
 from rvtrain._engine._tile import mr, nr
 from rvtrain._kernels import body, inlined, kernel, njit, trailing_zeros
+from rvtrain.mining._hamming_kernels import set_bits
 from rvtrain.mining._heap import is_worse, push, sift
 
 BY_SCORE, UNIFORM, EXPONENTIAL, WU2017, WEIGHT = range(5)
@@ -235,12 +236,12 @@ def first_bits(count):
 @njit
 def count_allowed(hits, row, column, origin, limits):
     """How many of the candidates whose bits are set are allowed for the row; bit 0 is that of column `column`."""
-    if limits.exclude.shape[1] + limits.row_ids.shape[1] == 0:
-        x = np.int64(hits)
-        x = x - ((x >> 1) & 0x55555555)
-        x = (x & 0x33333333) + ((x >> 2) & 0x33333333)
-        x = (x + (x >> 4)) & 0x0F0F0F0F
-        return ((x * 0x01010101) & 0xFFFFFFFF) >> 24
+    for m in range(limits.exclude.shape[1]):
+        place = limits.exclude[row, m] - origin - column
+        if 0 <= place < 32:
+            hits &= ~(np.uint32(1) << np.uint32(place))
+    if limits.row_ids.shape[1] == 0:
+        return np.int64(set_bits(np.uint64(hits)))
     count = 0
     while hits:
         q = np.int64(trailing_zeros(hits))

@@ -39,6 +39,8 @@ def top_k(
         where that is possible: for float32 in memory (up to 128 MiB of 8-bit codes), on processors with fast
         products of bytes (AVX2, AVX-512 VNNI or AMX). "auto": bounds if they are possible and expected to be faster,
         which takes at least 32 queries (96 with AVX2), thousands of candidates, and 16 candidates for each of the k.
+        If the candidates are prepared (`HardNegativeMiner.prepare`), their integers are kept, and a search by one or
+        two threads takes bounds for a single query, one by more threads for a few more.
     comm : mpi4py.MPI.Comm, optional
         Each rank gives all queries and its rows of the candidates, at least one; the candidates are those of all
         ranks, in the order of ranks, and so are the indices. Each rank gets the result of one process for all of

@@ -1,10 +1,10 @@
-"""Products of a query with rows in memory, and their screen, against NumPy."""
+"""The screen of rows in memory by their cosines with a query, against NumPy."""
 
 import numpy as np
 import pytest
 from conftest import from_python
 
-from rvtrain._engine._row_screen import SQUARES, TOGETHER, may_reach, products
+from rvtrain._engine._row_screen import SQUARES, TOGETHER, may_reach
 from rvtrain._kernels import njit
 
 DIMS = [1, 2, 7, 8, 31, 32, 33, 64, 100, 129, 768]
@@ -15,12 +15,6 @@ DIMS = [1, 2, 7, 8, 31, 32, 33, 64, 100, 129, 768]
 def reached(x, units, at, bounds, out):
     for i in range(len(bounds)):
         out[i] = may_reach(x, 3, units, at, bounds[i])
-
-
-@from_python
-@njit
-def gathered(x, rows, first, y, out):
-    products(x, rows, first, y, out, 2)
 
 
 def cosines(x, unit):
@@ -58,13 +52,3 @@ def test_may_reach__is_true_of_rows_that_it_cannot_compare(kind, row, dim, dtype
         x[3 + row] *= np.sqrt(SQUARES[kind == "long"] * (0.1 if kind == "short" else 10.0) / (x[3 + row] ** 2).sum())
     reached(x, units, 0, bound, out)
     assert out[0]
-
-
-@pytest.mark.parametrize("dim", DIMS)
-def test_products__are_those_of_the_rows_given(dim, dtype, rng):
-    x, y = rng.normal(size=(20, dim)).astype(dtype), rng.normal(size=dim).astype(dtype)
-    rows, out = rng.integers(0, 20, 9), np.full(8, 7.0, dtype)
-    gathered(x, rows, 4, y, out)
-    expected = x[rows[4 : 4 + TOGETHER]].astype(np.float64) @ y.astype(np.float64)
-    np.testing.assert_allclose(out[2 : 2 + TOGETHER], expected, atol=1e-6 * dim if dtype == np.float32 else 1e-12)
-    np.testing.assert_array_equal(np.delete(out, range(2, 2 + TOGETHER)), 7.0)

@@ -26,11 +26,12 @@ def assert_same(call):
     return expected
 
 
-def given_up(queries, candidates, k, ceilings=None):
+def given_up(queries, candidates, k, ceilings=None, **options):
     """How many queries the search by bounds gives up."""
     q, c = (Rows(x, 1.0 / np.linalg.norm(x.astype(np.float64), axis=1)) for x in (queries, candidates))
     limits, best = _search.no_limits(len(q.x), q.x.dtype), _search.empty_best(len(q.x), k, q.x.dtype)
-    return len(_certified.certified(q, c, limits if ceilings is None else limits._replace(ceilings=ceilings), best))
+    limits = limits if ceilings is None else limits._replace(ceilings=ceilings)
+    return len(_certified.certified(q, c, limits, best, **options))
 
 
 def data(kind, dim, rng):
@@ -96,15 +97,18 @@ def test_method__is_refused_by_name():
         rt.HardNegativeMiner.random().mine(np.ones((1, 2)), np.ones((3, 2)), 1, method=None)
 
 
-def test_method__decides_how_candidates_are_scored():
-    def takes_bounds(method, queries, candidates, dtype=np.float32, kind=BY_SCORE):
-        source = candidates_of("candidates", np.zeros((candidates, 16), dtype), 16, "queries", dtype)
+def test_method__decides_how_candidates_are_scored(threads):
+    def takes_bounds(method, queries, candidates, dtype=np.float32, kind=BY_SCORE, prepare=np.asarray):
+        source = candidates_of("candidates", prepare(np.ones((candidates, 16), dtype)), 16, "queries", dtype)
         return _search.takes_bounds(method, queries, source, 3, Rule(kind))
 
     assert takes_bounds("auto", 100, 9000) and takes_bounds("bounds", 2, COUNT)
     assert not takes_bounds("auto", 2, 9000) and not takes_bounds("auto", 100, COUNT)
     assert not takes_bounds("float", 100, 9000) and not takes_bounds("bounds", 2, COUNT, np.float64)
     assert not takes_bounds("bounds", 40, 9000, kind=UNIFORM)
+    prepare = rt.HardNegativeMiner.prepare
+    for queries, candidates, expected in ((1, 9000, True), (2, 5000, True), (1, 5000, False), (2, COUNT, False)):
+        assert takes_bounds("auto", queries, candidates, prepare=prepare) == expected
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -168,6 +172,45 @@ def test_mine__keeps_to_its_window(window, kind, nearness, rng):
     assert_same(lambda method: miner.mine(anchors, candidates, 12, **rest, method=method))
 
 
+@pytest.mark.parametrize("kind", [*KINDS, "signs"])
+@pytest.mark.parametrize("dim", [7, 100])
+@pytest.mark.parametrize("shift", [-1.0, 0.0, 0.5])
+def test_mine__counts_what_is_above_a_window(shift, dim, kind, threads, rng):
+    """Positives among the candidates, exclusions and ids: candidates and report are those of float scores."""
+    anchors, candidates = rng.normal(size=(50, dim)).astype(np.float32), data(kind, dim, rng)
+    positives = (shift * anchors + rng.normal(size=anchors.shape)).astype(np.float32)
+    exclude = rng.integers(-1, COUNT, size=(50, 30))
+    exclude[:, 1], exclude[:, 2] = exclude[:, 0], COUNT - 1
+    ids = {"anchor_ids": rng.integers(0, 4, (50, 2)), "candidate_ids": rng.integers(0, 9, COUNT)}
+    for rest in ({}, {"exclude": exclude}, {"exclude": exclude, **ids}):
+        miner = rt.HardNegativeMiner.semi_hard(0.1)
+
+        def mine(method, miner=miner, rest=rest):
+            found = miner.mine(
+                anchors, candidates, 12, positives=positives, return_scores=True, method=method, **rest
+            )
+            return *found, np.array(miner.last_report.dropped["semi_hard"])
+
+        for _ in range(2):  # the second call begins with the choice of the first
+            assert_same(mine)
+
+
+def test_mine__below_ceilings_among_scores_does_not_depend_on_the_call_before(rng):
+    """Candidates that were just below the ceiling, and are just above it now, make the guess too high."""
+    anchors, candidates = rng.normal(size=(40, 32)).astype(np.float32), data("random", 32, rng)
+    scores, _ = rt.top_k(anchors, candidates, 100)
+    miner = rt.HardNegativeMiner.hardest()
+    for step in (0, 0, 1, 5, 4, 90):
+        found = miner.mine(
+            anchors, candidates, 4, max_score=float(scores[0, step]), return_scores=True, method="bounds"
+        )
+        expected = rt.HardNegativeMiner.hardest().mine(
+            anchors, candidates, 4, max_score=float(scores[0, step]), return_scores=True, method="float"
+        )
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
 def test_bounds__that_leave_everything_are_given_up(rng):
     candidates = np.tile(rng.normal(size=(1, 128)).astype(np.float32), (9000, 1))
     queries = rng.normal(size=(40, 128)).astype(np.float32)
@@ -218,19 +261,20 @@ def test_bounds__that_leave_much_of_a_window_are_not_tried_on_all_queries(rng):
     candidates = rng.normal(size=(8000, 128)).astype(np.float32)
     own = reference.cosine_similarity(anchors, positives).diagonal().astype(np.float32)
     assert given_up(anchors, candidates, 16, ceilings=own) >= 200 - _certified._PROBE_ROWS
+    assert given_up(anchors, candidates, 16, ceilings=own, shorts=True) == 0
     miner = rt.HardNegativeMiner.semi_hard(0.2)
     rest = {"positives": positives, "return_scores": True}
     assert_same(lambda method: miner.mine(anchors, candidates, 16, **rest, method=method))
 
 
 @pytest.mark.parametrize("largest", [1.0, 1e37])
-def test_bounds__are_not_tried_where_many_scores_are_near_a_ceiling(largest, rng):
+def test_bounds__are_of_16_bits_where_many_scores_are_near_a_ceiling(largest, rng):
     anchors, candidates = rng.normal(size=(2, 9000, 64)).astype(np.float32)
     candidates[:20] *= np.float32(largest)
     source = candidates_of("candidates", candidates, 64, "queries", np.float32)
     rows = Rows(anchors[:40], 1.0 / np.linalg.norm(anchors[:40].astype(np.float64), axis=1))
     limits = _search.no_limits(40, np.float32)
-    for ceiling, crowded in ((0.0, True), (0.1, True), (0.6, False), (-0.9, False), (np.inf, False)):
+    for ceiling, crowded in ((0.0, True), (0.1, True), (0.25, True), (0.6, False), (-0.9, False), (np.inf, False)):
         near = limits._replace(ceilings=np.full(40, ceiling, np.float32))
         assert _search.ceilings_are_crowded(rows, source, near) == crowded
     mined = [

@@ -29,6 +29,18 @@ def test_prepare__changes_no_result(strategy, method, dtype, data):
             assert one.dtype == other.dtype
 
 
+def test_prepare__serves_searches_with_and_without_ceilings_in_turn(data):
+    """They use different codes, which are kept both."""
+    queries, candidates = (x.astype(np.float32) for x in data)
+    miner = rt.HardNegativeMiner.hardest()
+    prepared = miner.prepare(candidates)
+    for max_score in (None, 0.1, None, 0.2):
+        expected = miner.mine(queries, candidates, 5, max_score=max_score, method="float")
+        np.testing.assert_array_equal(
+            miner.mine(queries, prepared, 5, max_score=max_score, method="bounds"), expected
+        )
+
+
 def test_prepare__serves_top_k_positives_ids_strided_rows_and_wider_queries(data):
     queries, candidates = data[0].astype(np.float32), np.asfortranarray(data[1].astype(np.float32))
     miner = rt.HardNegativeMiner.hardest(relative_margin=0.05)
