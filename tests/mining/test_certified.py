@@ -267,6 +267,19 @@ def test_bounds__that_leave_much_of_a_window_are_not_tried_on_all_queries(rng):
     assert_same(lambda method: miner.mine(anchors, candidates, 16, **rest, method=method))
 
 
+def test_bounds__of_16_bits_stay_close_beside_a_row_along_an_axis(rng):
+    """Its largest code, with the scale of other rows, is beyond 16 bits."""
+    anchors, candidates = rng.normal(size=(2, 9000, 64)).astype(np.float32)
+    candidates[7, 3] = 1e3
+    assert given_up(anchors[:40], candidates, 9, ceilings=np.full(40, 0.1, np.float32), shorts=True) == 0
+    mined = [
+        rt.HardNegativeMiner.hardest().mine(anchors[:100], candidates, 9, max_score=0.1, return_scores=True, method=m)
+        for m in ("float", "bounds")
+    ]
+    for found, wanted in zip(*mined, strict=True):
+        np.testing.assert_array_equal(found, wanted)
+
+
 @pytest.mark.parametrize("largest", [1.0, 1e37])
 def test_bounds__are_of_16_bits_where_many_scores_are_near_a_ceiling(largest, rng):
     anchors, candidates = rng.normal(size=(2, 9000, 64)).astype(np.float32)
