@@ -20,8 +20,9 @@
 # Edges are padded with zeros to whole tiles, so that they need no code of their own.
 # A sum over k runs in chunks of fixed size, each from zero, and chunks are added in order. So the result depends on
 # the shapes but not on the number of threads, and rounding errors grow with the chunk, not with the whole sum.
-# While a group's rows meet one chunk of the right operand, the next one is prefetched. The third product has no
-# prefetch: its chunks meet too few rows to pay for it.
+# While a group's rows meet one chunk of the right operand, the next one is prefetched. The third product has no such
+# prefetch: its chunks meet too few rows to pay for it. Of rows longer than a chunk, scores and sums have left the
+# second-level cache before a tile is written to them: the place of the next tile is prefetched.
 # Operands in bfloat16 are packed as words of two numbers (`_word_packing.py`), and k counts words; the functions here
 # know them by the type of the arrays, int32. On tile registers (uint32) the right operands are the same, and the left
 # ones and the loops are others (`_amx_blocks.py`); `_operands.py` has the functions for all types.
@@ -47,7 +48,7 @@ from rvtrain._engine._tile import (
     tile_shape,
 )
 from rvtrain._engine._word_packing import pack_word_strips, pack_words
-from rvtrain._kernels import body, element_type, kernel, njit, overload
+from rvtrain._kernels import body, element_type, inlined, kernel, njit, overload
 from rvtrain._kernels._caches import cache_sizes
 
 CHUNK = 128
@@ -240,7 +241,16 @@ def score_block(left, panels, start, stop, slab, top, origin, chunk):
             for p in range(len(left)):
                 a, at = (p * dim + k) * height, ((top + p) * across + j - origin) * height * width
                 prefetch_part(panels, b + steps * width + p * ahead, ahead)
+                if k == 0 and dim > chunk:
+                    prefetch_to_write(slab, at + across * height * width, height * width)
                 tile_panels(left, a, height, panels, b, steps, slab, at, width, k > 0)
+
+
+@inlined
+def _prefetch_tile(sums, at, stride, high, wide):
+    """Begin to fetch `high` rows of `wide` sums, `stride` apart from element `at` on, to which a tile will be added."""
+    for r in range(high):
+        prefetch_to_write(sums, at + r * stride, wide)
 
 
 @body
@@ -264,6 +274,8 @@ def add_weighted_columns(slab, top, start, stop, origin, strips, sums):
             for p in range(len(sums)):
                 a, out = ((top + p) * across + j - origin) * size, p * height * padded + c
                 prefetch_part(strips, then + p * ahead, ahead)
+                if j == start and padded > CHUNK:
+                    _prefetch_tile(sums, out + strip, padded, height, strip)
                 if c < wide:
                     tile_rows(slab, a, size, strips, b, blocks, sums, out, padded, j > 0)
                 else:
@@ -289,6 +301,8 @@ def add_weighted_rows(slab, j, strips, sums, first):
             b = s * long + i * deep * strip
             for c in range(0, width, height):
                 a, out = (i * across + j) * size + c, (j * width + c) * padded + s
+                if i == 0 and padded > CHUNK:
+                    _prefetch_tile(sums, out + strip, padded, height, strip)
                 if s < wide:
                     tile_columns(slab, a, across * size, strips, b, blocks, sums, out, padded, first + i > 0)
                 else:
