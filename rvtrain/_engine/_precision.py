@@ -36,8 +36,8 @@ def set_float32_precision(precision: str) -> None:
     -----
     It holds for the whole process, for losses over all pairs of a batch or of a pool, and for adapters. Scores,
     exponentials, sums, norms, parameters and optimizers stay in float32 or float64, as do arrays of float64, search
-    and mining. At a temperature of 0.05, errors of gradients are about 2e-3 of the largest in "medium", and below 1e-5 in
-    "high"; they grow with 1 / τ.
+    and mining. At a temperature of 0.05, errors of gradients are about 2e-3 of the largest in "medium", and below
+    1e-5 in "high"; they grow with 1 / τ.
 
     References
     ----------
