@@ -155,6 +155,7 @@ def _search(dtype: np.dtype, rng: np.random.Generator) -> None:
             miner = rt.HardNegativeMiner.hardest()
             for _ in range(2):  # the second call knows the choice of the first
                 miner.mine(queries, candidates, 3, method="bounds")
+            miner.mine(queries, candidates, 3, max_score=0.2, method="bounds")  # a ceiling among the scores
         rt.top_k(queries, iter([candidates]), 3)
         rt.HardNegativeMiner.semi_hard().mine(queries, candidates, 3, positives=queries, range_max=9)
         rt.HardNegativeMiner.hardest().mine(queries, candidates, 3, range_max=9, sampling="random")

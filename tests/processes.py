@@ -49,9 +49,10 @@ def run(code, *arguments, env, cwd=".", timeout=120, often=False):
     """What `python -c` does with the code: a CompletedProcess with text.
 
     The process has imported numba, but nothing of this package. It is a fresh process if there is no fork, or if the
-    environment has other settings of numba or Python than this process, unless these are needed `often`.
+    environment has other settings of numba, Python or the loader than this process, unless these are needed `often`.
     """
-    settings = {k: v for k, v in env.items() if k.startswith("NUMBA_") or k in ("PYTHONHASHSEED", "LD_LIBRARY_PATH")}
+    loaded = ("PYTHONHASHSEED", "LD_LIBRARY_PATH", "LD_PRELOAD")
+    settings = {k: v for k, v in env.items() if k.startswith("NUMBA_") or k in loaded}
     usual = all(os.environ.get(k) == v for k, v in settings.items())
     if not hasattr(os, "fork") or not (usual or often):
         call = [sys.executable, "-c", code, *arguments]

@@ -5,30 +5,19 @@
 # so that its state stays small: every body that multiplies tiles does both.
 """
 
-import ctypes
-import functools
-import sys
-
 import numpy as np
 
-from rvtrain._kernels import cpu_features, emitted
+from rvtrain._kernels import cpu_features, emitted, tiles_permitted
 
 SIDE = 16
 """Rows of a tile register, and elements of 4 bytes in each row."""
 
 _NEEDED = {"amx-tile", "amx-bf16", "amx-int8", "avx512f", "avx512bf16"}
-_ARCH_PRCTL, _ASK, _TILES = 158, 0x1023, 18  # of x86-64: system call, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
 
 
 def has_amx() -> bool:
     """Whether the processor that kernels are compiled for has tiles of bfloat16 and bytes, and the system lets it."""
-    return cpu_features() >= _NEEDED and _permitted()
-
-
-@functools.cache
-def _permitted() -> bool:
-    """Ask the system for the registers: yes or no holds for the whole process, and for its children."""
-    return sys.platform == "linux" and ctypes.CDLL(None).syscall(_ARCH_PRCTL, _ASK, _TILES) == 0
+    return cpu_features() >= _NEEDED and tiles_permitted()
 
 
 @emitted(lambda: None)

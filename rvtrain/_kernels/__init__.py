@@ -14,6 +14,7 @@ from rvtrain._kernels._decorators import (
 )
 from rvtrain._kernels._emitted import element_type, emitted
 from rvtrain._kernels._parallel import Driver, Kernel, driver, kernel
+from rvtrain._kernels._permission import tiles_permitted
 from rvtrain._kernels._seams import implements, seam
 from rvtrain._kernels._threads import thread_count
 
@@ -36,5 +37,6 @@ __all__ = [
     "register_jitable",
     "seam",
     "thread_count",
+    "tiles_permitted",
     "trailing_zeros",
 ]

@@ -29,6 +29,7 @@ from numba.core.runtime.nrt import rtsys
 from numba.core.serialize import dumps
 
 from rvtrain._kernels import _codegen, _sources
+from rvtrain._kernels._permission import tiles_permitted
 
 OWN = "rvtrain"
 """Beginning of the symbols that this package defines."""
@@ -69,7 +70,7 @@ def _user_cache_folder() -> Path | None:
 
 @functools.cache
 def _settings() -> str:
-    """Everything that machine code depends on beside its source: versions, processor, environment."""
+    """Everything that machine code depends on beside its source: versions, processor, permission, environment."""
     return repr(
         (
             numba.__version__,
@@ -79,6 +80,7 @@ def _settings() -> str:
             platform.machine(),
             binding.get_host_cpu_name(),
             binding.get_host_cpu_features().flatten(),
+            tiles_permitted(),
             # All environment variables by which numba's code generation can be changed.
             sorted((k, v) for k, v in os.environ.items() if k.startswith("NUMBA_") and "THREAD" not in k),
         )

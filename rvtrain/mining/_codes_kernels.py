@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rvtrain._engine._byte_tile import OFFSET, PARTIAL, left_place
+from rvtrain._engine._byte_tile import DEEP, OFFSET, PARTIAL, ROWS, left_place
 from rvtrain._engine._short_tile import LARGEST
 from rvtrain._kernels import kernel, njit
 
@@ -45,7 +45,7 @@ def _encode_panel(panel, rows, levels, left, line, codes):
     of a number up to 127, the highest level.
     """
     width, (count, dim) = codes.words.shape[2], rows.x.shape
-    words, panel_words, offset = line.view(np.int32), codes.words[panel].reshape(-1), 0 if left else OFFSET
+    words, offset = line.view(np.int32), 0 if left else OFFSET
     for r in range(width):
         i = panel * width + r
         line[:] = offset
@@ -65,8 +65,13 @@ def _encode_panel(panel, rows, levels, left, line, codes):
                 line[k] = np.uint8(np.int32(code) + offset)
             if left and OFFSET > 0:
                 _sum_codes(line.view(np.int8), codes.starts[panel, :, r])
-        for k in range(len(words)):
-            panel_words[left_place(k, r) if left else k * width + r] = words[k]
+        if left and DEEP > 1:
+            for k in range(len(words)):
+                place = left_place(k, r)
+                codes.words[panel, place // ROWS, place % ROWS] = words[k]
+        else:
+            for k in range(len(words)):
+                codes.words[panel, k, r] = words[k]
         codes.scales[panel, r] = scale
         growth = np.float32(1) + np.float32(dim) * np.float32(2.4e-7)
         slack = np.sqrt(np.float32(dim)) * np.float32(2.3e-5)

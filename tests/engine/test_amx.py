@@ -24,7 +24,7 @@ from rvtrain._engine import _bfloat16 as bfloat16
 from rvtrain._engine import _precision as precision
 from rvtrain._engine import _tile as tile
 from rvtrain._engine._byte_tile import byte_tile
-from rvtrain._kernels import cpu_features
+from rvtrain._kernels import cpu_features, tiles_permitted
 
 # Defines `products`: of packed rows, of weights, which are narrowed in the place of scores, and of bytes.
 PRODUCTS = """
@@ -95,6 +95,17 @@ import rvtrain as rt
 given = np.load(sys.argv[2])
 scores, found = rt.top_k(given["queries"], given["candidates"], k=5, method="bounds")
 np.savez(sys.argv[3], scores=scores, found=found)
+"""
+
+# Prints whether the code of a kernel came from the disk.
+CALL = """
+import numpy as np
+import rvtrain as rt
+from rvtrain._kernels import _compiling
+compilations = []
+with _compiling.listening(compilations.append):
+    rt.clip_grad_norm(np.ones(4, np.float32), 1.0)
+print("compiled" if compilations else "read")
 """
 
 
@@ -237,8 +248,18 @@ def test_has_amx__needs_the_instructions_and_the_permission(monkeypatch):
     for features in (needed, needed - {"amx-bf16"}, frozenset()):
         for permitted in (True, False):
             monkeypatch.setattr(amx, "cpu_features", lambda features=features: features)
-            monkeypatch.setattr(amx, "_permitted", lambda permitted=permitted: permitted)
+            monkeypatch.setattr(amx, "tiles_permitted", lambda permitted=permitted: permitted)
             assert amx.has_amx() == (features == needed and permitted)
+
+
+def test_process_without_permission__does_not_read_code_for_tiles(tmp_path):
+    env = {**os.environ, "RVTRAIN_CACHE_DIR": str(tmp_path)}
+    permitted, found = {**env, "LD_PRELOAD": str(emulator(tmp_path))}, []
+    for each in (permitted, permitted, env, env):
+        result = processes.run(CALL, env=each)
+        assert result.returncode == 0, result.stderr
+        found += result.stdout.split()
+    assert found == ["compiled", "read", "read" if tiles_permitted() else "compiled", "read"]
 
 
 @pytest.mark.parametrize(("words", "tiles", "medium", "high"), [

@@ -5,6 +5,7 @@ import pytest
 from conftest import from_python
 
 from rvtrain._engine import _byte_tile as bytes_
+from rvtrain._engine._amx import begin_tiles, end_tiles
 from rvtrain._kernels import njit
 
 pytestmark = pytest.mark.skipif(bytes_.byte_tile() is None, reason="needs fast products of bytes")
@@ -13,7 +14,9 @@ pytestmark = pytest.mark.skipif(bytes_.byte_tile() is None, reason="needs fast p
 @from_python
 @njit
 def tile_of(left, right, start, out):
+    begin_tiles()
     bytes_.tile_bytes(left, 0, right, 0, len(left), start, 0, out)
+    end_tiles()
 
 
 def starts(left, offset):
