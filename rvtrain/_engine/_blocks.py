@@ -248,7 +248,7 @@ def score_block(left, panels, start, stop, slab, top, origin, chunk):
 
 @inlined
 def _prefetch_tile(sums, at, stride, high, wide):
-    """Begin to fetch `high` rows of `wide` sums, `stride` apart from element `at` on, to which a tile will be added."""
+    """Begin to fetch `high` rows of `wide` sums, `stride` apart from element `at` on: a tile will be added there."""
     for r in range(high):
         prefetch_to_write(sums, at + r * stride, wide)
 
