@@ -60,6 +60,25 @@ def test_ranks_with_unequal_numbers_of_rows__get_the_same_up_to_rounding(whole, 
     check(joined(results(3, "losses.py", tmp_path / "out", BATCH, DIM, 0, 1, 70), whole), whole)
 
 
+def test_ranks__multiply_bfloat16_as_one_rank_does(tmp_path):
+    exact = {
+        f"{precision}/{name}/{what}": array
+        for precision in ("medium", "high")
+        for name in ("plain", "symmetric", "pool")
+        for what, array in cases(np.float64, BATCH, DIM)[name].call().items()
+    }
+    one, two = (
+        joined(results(ranks, "precisions.py", tmp_path / str(ranks), BATCH, DIM, *firsts), exact)
+        for ranks, firsts in ((1, [0]), (2, [0, BATCH // 2]))
+    )
+    assert [name for name in exact if two[name].tobytes() != one[name].tobytes()] == []
+    for name, expected in exact.items():
+        precision, _, what = name.split("/")
+        least, most = {"medium": (1e-4, 1e-2), "high": (1e-6, 2e-5)}[precision]
+        error = relative_error(one[name], expected)
+        assert error < most and (what != "anchors" or error > least), (name, error)
+
+
 # The error on rank 0, and on rank 1, where it is another.
 MISTAKES = {
     "version": f"ValueError: all ranks must have the same version of rvtrain, got {rt.__version__} on rank 0 and "
